@@ -1,0 +1,39 @@
+# arqd's development commands; `make help` lists them.
+
+PY := .venv/bin/python
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format lock bench clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r c t; do printf '%-14s%s\n' "$$c" "$$t"; done
+
+.venv/installed: requirements.lock pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh
+
+run: .venv/installed ## start everything on this machine with a few demonstration jobs; Ctrl-C drains
+	@.venv/bin/arqd up --demo
+
+test: .venv/installed ## run the tests; one of them: make test PYTEST_ARGS="tests/unit -k retry"
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: .venv/installed ## check style, format and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: .venv/installed ## put the code into its format and fix what can be fixed
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+lock: ## take up changed dependencies; newer versions: make lock LOCK_ARGS=--upgrade
+	@sh scripts/lock.sh $(LOCK_ARGS)
+
+bench: .venv/installed ## compare with stock arq; its options: make bench BENCH_ARGS="..."
+	@.venv/bin/arqd bench $(BENCH_ARGS)
+
+clean: ## remove .venv and caches; data under var/ stay
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find daemon handlers tests -name __pycache__ -type d -prune -exec rm -rf {} +

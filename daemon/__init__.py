@@ -1,0 +1,20 @@
+"""arqd: a background-job daemon on arq and Redis.
+
+Reading order, which is the way a job goes:
+
+1. ``payload``   what a job carries, and the function it is for
+2. ``producer``  a service hands a job over and gets a handle
+3. ``broker``    the only module that changes a job's state, one method per script
+4. ``lua/``      the scripts themselves: enqueue, tick (settle and claim), sync, renew, ...
+5. ``worker``    one family's loop: settle what ended, claim what is due, start executors
+6. ``executor``  one job: decode, validate, run, decide on an outcome
+7. ``retry``     backoff and the decision between another try and the dead letters
+
+Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting),
+``heartbeat`` (the file the probe reads). Nouns: ``job``, ``codec``, ``context``, ``keys``, ``errors``,
+``settings``, ``family``, ``registry``, ``logs``. Looking in: ``inspector``, ``metrics``, ``cli``, ``probe/``.
+
+This package imports nothing heavy by itself; import the module that is needed.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,227 @@
+"""The only module that changes a job's state: one method per script in ``daemon/lua``.
+
+Errors of redis-py come out as they are; the producer and the inspector translate them (`connections.translated`),
+the worker decides by their type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from redis.exceptions import NoScriptError
+
+from daemon.keys import FamilyKeys
+from daemon.lua import SCRIPTS
+
+#: Jobs and bytes one call of the enqueue script takes: about 10 ms of the server's time.
+ENQUEUE_JOBS, ENQUEUE_BYTES = 1000, 1_000_000
+
+
+class NewJob(NamedTuple):
+    """A job to add: ``when`` is ``now``, ``in`` (``ms`` from now) or ``at`` (``ms`` since the epoch)."""
+
+    id: str
+    level: int
+    when: str
+    ms: int
+    timeout_ms: int
+    expires_ms: int
+    tail: bytes
+
+
+class Outcome(NamedTuple):
+    """How a claim ended; ``kind`` and the meaning of a, b, c are in ``lua/tick.lua``; ``score`` is the claim's."""
+
+    kind: str
+    id: bytes
+    claim: int
+    stamp: str
+    a: bytes | int = b""
+    b: int = 0
+    c: bytes = b""
+    score: bytes = b"0"
+
+
+class Claim(NamedTuple):
+    """A job this process now holds; ``record`` is None when its payload is gone."""
+
+    id: bytes
+    record: bytes | None
+    score: bytes
+    tries: bytes
+    crashes: bytes
+    aborted: bytes
+
+
+class Held(NamedTuple):
+    """A job a process runs, as `Broker.sync` lists it."""
+
+    id: bytes
+    claim: int
+    score: bytes
+    stamp: str
+
+
+@dataclass(slots=True)
+class Tick:
+    """The reply of a tick; times in ms. ``status`` is ``ok``, ``sync`` (register again) or ``stale``."""
+
+    status: str
+    now: int = 0
+    wait: int = 0
+    drain: bool = False
+    refused: Sequence[bytes] = ()
+    claims: Sequence[Claim] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TickSettings:
+    """What a tick needs to know of its family; times in ms, ``keep_count`` -1 for no bound."""
+
+    lease: int
+    default_timeout: int
+    max_crashes: int
+    keep_count: int
+    keep_age: int
+    poll: int
+
+
+class Broker:
+    """The scripts of one family on one client.
+
+    Args:
+        redis: an asynchronous redis-py client without response decoding.
+        keys: the family's keys.
+        now: a test's clock in ms since the epoch; None is the server's.
+    """
+
+    def __init__(self, redis: Any, keys: FamilyKeys, now: int | None = None) -> None:
+        self.redis = redis
+        self.keys = keys
+        self.now = now
+        self._keys = keys.scripts
+
+    def call(self, name: str, *args: Any) -> tuple[Any, ...]:
+        """Give the EVALSHA command of a script, for callers with a client of their own."""
+        clock = "" if self.now is None else self.now
+        return ("EVALSHA", SCRIPTS[name].sha, len(self._keys), *self._keys, self.keys.prefix, clock, *args)
+
+    async def run(self, name: str, *args: Any) -> Any:
+        """Run a script, loading it first where the server does not know it."""
+        command = self.call(name, *args)
+        try:
+            return await self.redis.execute_command(*command)
+        except NoScriptError:
+            return await self.redis.execute_command("EVAL", SCRIPTS[name].text, *command[2:])
+
+    async def enqueue(self, jobs: Sequence[NewJob], *, resend: bool = False) -> list[bool]:
+        """Add jobs, in as many calls as their number and size need, all sent at once; each call is all or nothing.
+
+        Args:
+            jobs: the jobs, ids complete.
+            resend: the reply of the same call was lost: a job found just as it is here counts as added.
+
+        Returns:
+            For each job whether it was added; False when a job, a result or a dead letter has its id.
+        """
+        batches = [[int(resend), *(value for job in batch for value in job)] for batch in _batches(jobs)]
+        if len(batches) == 1:
+            return [bool(new) for new in await self.run("enqueue", *batches[0])]
+        added: list[bool] = []
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.script_load(SCRIPTS["enqueue"].text)
+            for batch in batches:
+                pipe.execute_command(*self.call("enqueue", *batch))
+            for reply in (await pipe.execute())[1:]:
+                added += [bool(new) for new in reply]
+        return added
+
+    async def tick(
+        self, session: str, n: int, wanted: int, alone: bool, settings: TickSettings, outcomes: Sequence[Outcome]
+    ) -> Tick:
+        """Settle outcomes (at most 128) and claim up to ``wanted`` jobs in one round trip; see ``lua/tick.lua``."""
+        args: list[Any] = [
+            session,
+            n,
+            wanted,
+            int(alone),
+            settings.lease,
+            settings.default_timeout,
+            settings.max_crashes,
+            settings.keep_count,
+            settings.keep_age,
+            settings.poll,
+        ]
+        for outcome in outcomes:
+            args += outcome[:7]
+        reply = await self.run("tick", *args)
+        if reply[0] != b"ok":
+            return Tick(reply[0].decode())
+        _, now, wait, drain, refused, flat = reply
+        claims = [Claim(*flat[i : i + 6]) for i in range(0, len(flat), 6)]
+        return Tick("ok", now, wait, drain == b"1", refused, claims)
+
+    async def sync(
+        self,
+        session: str,
+        n: int,
+        lease_ms: int,
+        info: bytes,
+        priority: int,
+        rate: tuple[int, int] | None,
+        global_limit: int | None,
+        held: Iterable[Held],
+        *,
+        leave: bool = False,
+    ) -> list[bytes] | None:
+        """Register the session, or leave for good; make what Redis holds for it equal to ``held``.
+
+        Args:
+            rate: starts and period in microseconds.
+
+        Returns:
+            The ids of ``held`` that are not this session's any more; None when a newer call was seen.
+        """
+        count, per_us = rate or ("", "")
+        limit = "" if global_limit is None else global_limit
+        args: list[Any] = [session, n, lease_ms, int(leave), info, priority, count, per_us, limit]
+        for job in held:
+            args += job
+        reply = await self.run("sync", *args)
+        return None if reply[0] == b"stale" else list(reply[2])
+
+    async def await_result(self, session: str, job_id: str) -> tuple[int, bytes | None]:
+        """Give ``(1, result)``, ``(0, None)`` when it will be sent to the session's reply list, ``(-1, None)``."""
+        reply = await self.run("await", session, job_id)
+        return reply[0], reply[1] if len(reply) > 1 else None
+
+    async def abort(self, job_id: str, result: bytes, keep_ms: int) -> str:
+        """Abort a job: ``aborted``, ``asked`` (its worker was told), ``ended`` or ``not_found``."""
+        word: bytes = await self.run("abort", job_id, result, keep_ms)
+        return word.decode()
+
+    async def redrive(self, ids: Sequence[str]) -> list[str]:
+        """Send dead letters back: ``retried``, ``not_failed`` or ``not_found`` for each id (at most 500)."""
+        return [word.decode() for word in await self.run("redrive", *ids)]
+
+    async def remove(self, ids: Sequence[str]) -> list[str]:
+        """Remove jobs: ``removed``, ``active`` or ``not_found`` for each id (at most 500)."""
+        return [word.decode() for word in await self.run("remove", *ids)]
+
+    async def progress(self, session: str, job_id: str, percent: int, note: str) -> bool:
+        """Note a job's progress; False when the session does not hold it any more."""
+        return bool(await self.run("progress", session, job_id, f"{percent} {note}"))
+
+
+def _batches(jobs: Sequence[NewJob]) -> list[list[NewJob]]:
+    batches: list[list[NewJob]] = [[]]
+    size = 0
+    for job in jobs:
+        if batches[-1] and (len(batches[-1]) >= ENQUEUE_JOBS or size + len(job.tail) > ENQUEUE_BYTES):
+            batches.append([])
+            size = 0
+        batches[-1].append(job)
+        size += len(job.tail)
+    return batches

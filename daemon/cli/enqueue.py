@@ -1,0 +1,177 @@
+"""``arqd enqueue``: hand a job over from the shell, and wait for it if asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daemon.cli.common import cell, print_json, redis_url, settings
+
+if TYPE_CHECKING:
+    from daemon.family import Family, JobFunction
+    from daemon.handle import JobHandle
+    from daemon.options import JobOptions
+    from daemon.payload import Payload
+    from daemon.settings import Settings
+
+#: How often the progress shown by ``--wait`` is asked for; the end itself is told at once.
+REFRESH = 0.2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(enqueue)
+
+
+def enqueue(
+    function: Annotated[str, typer.Argument(help="Name of the function.")],
+    json: Annotated[str, typer.Option(help="The payload as JSON; @FILE reads a file, - standard input.")] = "",
+    family: Annotated[str | None, typer.Option(help="Its family, where no registered family knows it.")] = None,
+    priority: Annotated[str | None, typer.Option(help="1 (first) to 10 (last), or a name such as high.")] = None,
+    delay: Annotated[str | None, typer.Option(help="Run it so much later: 30, 30s, 15m, 2d.")] = None,
+    at: Annotated[str | None, typer.Option(help="Run it at this time, e.g. 2030-01-31T08:00:00Z.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="An id of your own; a job that has it already is kept.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show its progress, then print its result.")] = False,
+) -> None:
+    """Hand a job over and print its id."""
+    options: JobOptions = {}
+    if priority is not None:
+        options["priority"] = priority
+    if delay is not None:
+        options["delay"] = delay
+    if at is not None:
+        options["run_at"] = _time(at)
+    if job_id is not None:
+        options["job_id"] = job_id
+    config = settings()
+    payload = _payload(json)
+    name, known = _find(config, function, family)
+    asyncio.run(_enqueue(redis_url(config), name, function, _checked(known, payload), options, wait))
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("write an ISO 8601 time, e.g. 2030-01-31T08:00:00Z", param_hint="--at") from None
+
+
+def _payload(text: str) -> Any:
+    """Read the JSON of ``--json``; None when it is not given."""
+    from pydantic_core import from_json
+
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text("utf-8")
+        payload = from_json(text) if text else None
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename} cannot be read: {error.strerror}", param_hint="--json") from None
+    except ValueError as error:
+        raise typer.BadParameter(f"this is not JSON: {error}", param_hint="--json") from None
+    if not isinstance(payload, dict | list | None):
+        raise typer.BadParameter("give an object of the payload's fields, or a list of arguments", param_hint="--json")
+    return payload
+
+
+def _find(config: Settings, function: str, family: str | None) -> tuple[str, JobFunction | None]:
+    """Give the family of a function, and the function itself when it is registered here.
+
+    Raises:
+        InvalidJob: when no family has it, or several do.
+    """
+    from daemon.errors import InvalidJob
+    from daemon.registry import load_families
+
+    if family is not None and family not in config.families:
+        return family, None
+    names = [family] if family is not None else list(config.families)
+    loaded: list[Family] = load_families(config.families, names, config.overrides())
+    having = [found for found in loaded if function in found.functions]
+    if len(having) == 1:
+        return having[0].name, having[0].functions[function]
+    if having:
+        raise InvalidJob(f"{function!r} is in {', '.join(found.name for found in having)}: say which with --family")
+    known = ", ".join(name for found in loaded for name in found.functions)
+    hint = "" if family else "; --family FAMILY enqueues it for a worker that knows it"
+    raise InvalidJob(f"no function {function!r} here; known are {known}{hint}")
+
+
+def _checked(known: JobFunction | None, payload: Any) -> Payload | list[Any] | dict[str, Any]:
+    """Validate the payload as the worker will; one that is a `Payload` also brings its priority and result type.
+
+    Raises:
+        InvalidJob: naming each wrong field.
+    """
+    from pydantic import ValidationError
+
+    from daemon.codec import Binder, encode, encode_body
+    from daemon.errors import InvalidJob
+    from daemon.payload import Payload
+
+    if known is None:
+        return payload if payload is not None else {}
+    binder = Binder(known.call)
+    if payload is None:
+        payload = {} if binder.model is not None else []
+    try:
+        args, _, _ = binder.bind(encode_body(encode(payload if isinstance(payload, list) else [payload], "payload")))
+    except ValidationError as error:
+        wrong = [".".join(map(str, part["loc"][2:])) + f": {part['msg']}" for part in error.errors(include_input=False)]
+        raise InvalidJob(f"payload of {known.name}: " + "; ".join(line.removeprefix(": ") for line in wrong)) from None
+    only = args[0] if len(args) == 1 else None
+    return only if isinstance(only, Payload) else payload
+
+
+async def _enqueue(url: str, family: str, function: str, payload: Any, options: JobOptions, wait: bool) -> None:
+    from daemon.payload import Payload
+    from daemon.producer import Producer
+
+    async with Producer.connect(url) as producer:
+        if isinstance(payload, Payload):
+            job = await producer.enqueue(payload, family=family, **options)
+        else:
+            job = await producer.enqueue(function, payload, family=family, **options)
+        print(job.id, flush=True)
+        if not job.created:
+            print(f"arqd: a job {job.id} exists already: nothing was enqueued", file=sys.stderr)
+        if wait:
+            await _follow(job)
+
+
+async def _follow(job: JobHandle) -> None:
+    """Show a job's progress until it has ended, then print its result.
+
+    Raises:
+        JobFailed: when it became a dead letter.
+        JobStateError: when it was aborted.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from daemon.errors import JobNotFound, JobStateError
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    ended = asyncio.ensure_future(job.result())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        shown = bar.add_task("", total=100)
+        while True:
+            done, _ = await asyncio.wait({ended}, timeout=REFRESH)
+            try:
+                info = await job.info()
+            except JobNotFound:
+                break
+            description = f"{info.state}" + (f", {cell(info.note)}" if info.note else "")
+            bar.update(shown, completed=info.progress or 0, description=description.replace("[", "\\["))
+            if done:
+                break
+    try:
+        print_json(await ended)
+    except asyncio.CancelledError:
+        raise JobStateError(f"{job.id} was aborted") from None

@@ -1,0 +1,304 @@
+"""How jobs, results and errors are written to Redis: a short header scripts can read, then JSON. Never pickle.
+
+A job record is ``arqd1 <level> <enqueued ms> <timeout ms> <deadline ms> <function>\\t<group>\\n<body>``, where 0 means
+"the family's default" or "none", and the body is ``{"a": [args], "k": {kwargs}, "o": {options}}``. A result is one
+JSON object with stock arq's keys. `dumps` and `loads` are what a stock arq client passes as its ``job_serializer``
+and ``job_deserializer``.
+
+JSON is pydantic-core's: it validates and decodes an envelope in one pass (2.0 µs for a small mail; a general decoder
+followed by validation takes 2.4 µs), and knows datetimes, decimals, bytes (base64), UUIDs, enums and models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+import traceback
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
+
+MAGIC = b"arqd1 "
+TRACEBACK_LIMIT = 16_384
+
+
+class Record(NamedTuple):
+    """A job record taken apart; times in ms since the epoch, 0 for none."""
+
+    level: int
+    stamp: int
+    timeout_ms: int
+    deadline_ms: int
+    function: str
+    group: str
+    body: bytes
+
+
+def encode(value: Any, what: str = "value") -> bytes:
+    """Give a value as JSON.
+
+    Raises:
+        InvalidJob: when it holds something JSON cannot carry; the message names the type.
+    """
+    try:
+        return to_json(value, bytes_mode="base64", inf_nan_mode="strings")
+    except PydanticSerializationError as error:
+        raise InvalidJob(f"{what} cannot be written as JSON: {error}") from None
+
+
+def encode_body(args: bytes, kwargs: bytes = b"{}", options: Mapping[str, Any] | None = None) -> bytes:
+    """Join already encoded arguments and the job's own options to a record's body."""
+    if options:
+        return b'{"a":' + args + b',"k":' + kwargs + b',"o":' + encode(options, "options") + b"}"
+    return b'{"a":' + args + b',"k":' + kwargs + b"}"
+
+
+def record_tail(function: str, group: str, body: bytes) -> bytes:
+    """Give the part of a record that a producer writes; the enqueue script puts level and times before it."""
+    return f"{function}\t{group}\n".encode() + body
+
+
+def split_record(raw: bytes) -> Record:
+    """Take a record apart without decoding its body.
+
+    Raises:
+        Unreadable: when it has no arqd header.
+    """
+    head, newline, body = raw.partition(b"\n")
+    try:
+        if not newline or not head.startswith(MAGIC):
+            raise ValueError
+        _, level, stamp, timeout, deadline, rest = head.split(b" ", 5)
+        function, _, group = rest.decode().partition("\t")
+        return Record(int(level), int(stamp), int(timeout), int(deadline), function, group, body)
+    except ValueError:
+        raise Unreadable from None
+
+
+class Binder:
+    """Decodes a body into the arguments of one function, typed by its annotations, in one pass.
+
+    A function whose only parameter after the context is a pydantic model also takes that model's fields as keyword
+    arguments, which is how a stock producer calls it: ``enqueue_job("send_email", to=...)``.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+        except NameError:
+            hints = {}
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        types = [hints.get(p.name, Any) for p in positional]
+        self._names = [p.name for p in positional]
+        self.model = types[0] if len(parameters) == 1 and _is_model(types[0] if types else None) else None
+        shapes: list[Any] = [tuple[tuple(types)] if types else tuple[()]]  # type: ignore[misc]
+        self._typed = all(p.default is p.empty for p in positional) and len(positional) == len(parameters)
+        self._exact = self._envelope(shapes[0], dict[str, Any]) if self._typed else None
+        self._model_kwargs = self._envelope(tuple[()], self.model) if self.model else None
+        self._adapters = {
+            p.name: TypeAdapter(hints.get(p.name, Any), config=None if _is_model(hints.get(p.name)) else _CONFIG)
+            for p in parameters
+            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        }
+
+    @staticmethod
+    def _envelope(args: Any, kwargs: Any) -> TypeAdapter[Any]:
+        model = create_model(
+            "Envelope", __config__=_CONFIG, a=(args, ()), k=(kwargs, {}), o=(dict[str, Any], {}), t=(Any, None)
+        )
+        return TypeAdapter(model)
+
+    def bind(self, body: bytes) -> tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]:
+        """Give ``(args, kwargs, options)``.
+
+        Raises:
+            pydantic.ValidationError: when the arguments are not what the function's annotations say.
+            Unreadable: when the body is not JSON of the expected shape.
+        """
+        if self._exact is not None:
+            try:
+                envelope = self._exact.validate_json(body)
+                return envelope.a, envelope.k, envelope.o
+            except ValidationError as error:
+                first = error
+        else:
+            first = None
+        return self._bind_by_name(body, first)
+
+    def _bind_by_name(
+        self, body: bytes, first: ValidationError | None
+    ) -> tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]:
+        args, kwargs, options = decode_body(body)
+        if self._model_kwargs is not None and not args and not (kwargs.keys() & set(self._names)):
+            return (self._model_kwargs.validate_json(body).k,), {}, options
+        if first is not None and not kwargs:
+            raise first
+        by_name = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        typed = {
+            name: self._adapters[name].validate_json(encode(value)) if name in self._adapters else value
+            for name, value in by_name.items()
+        }
+        given = self._names[: len(args)]
+        rest = {name: value for name, value in typed.items() if name not in given}
+        return [*(typed[name] for name in given), *args[len(self._names) :]], rest, options
+
+
+_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", hide_input_in_errors=True)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Give ``(args, kwargs, options)`` as plain JSON data.
+
+    Raises:
+        Unreadable: when the body is not JSON of that shape.
+    """
+    try:
+        data = from_json(body)
+        args, kwargs, options = data["a"], data["k"], data.get("o") or {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Unreadable("the body of the job is not JSON written by arqd's codec") from None
+    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(options, dict)):
+        raise Unreadable("the body of the job has not the shape arqd's codec writes")
+    return args, kwargs, options
+
+
+def describe_error(error: BaseException, reason: str) -> dict[str, Any]:
+    """Give what travels of an exception: type, message, traceback (its end, when it is long) and reason."""
+    if isinstance(error, JobFailed):
+        return {"type": error.type, "message": error.message, "traceback": error.traceback, "reason": reason}
+    text = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
+    return {
+        "type": type(error).__qualname__,
+        "message": str(error)[:4096],
+        "traceback": text[-TRACEBACK_LIMIT:],
+        "reason": reason,
+    }
+
+
+def rebuild_error(error: Any, tries: int = 0) -> BaseException:
+    """Give the exception a result record describes: `JobFailed`, `JobExpired`, or ``CancelledError`` if aborted."""
+    if not isinstance(error, dict):
+        return JobFailed("Unknown", str(error), reason="permanent", tries=tries)
+    reason = error.get("reason", "tries")
+    if reason == "aborted":
+        return asyncio.CancelledError("aborted")
+    cls = JobExpired if reason == "expired" else JobFailed
+    return cls(error.get("type", ""), error.get("message", ""), error.get("traceback", ""), reason=reason, tries=tries)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a result record needs beside the result itself; times in ms."""
+
+    job_id: str
+    function: str
+    queue: str
+    tries: int
+    enqueued_ms: int
+    started_ms: int
+    finished_ms: int
+
+
+def encode_result(ended: Ended, success: bool, result: bytes, body: bytes | None) -> bytes:
+    """Write a result record; ``body`` (the job's arguments, as they were) is spliced in without decoding it."""
+    head = encode(
+        {
+            "s": success,
+            "t": ended.tries,
+            "f": ended.function,
+            "et": ended.enqueued_ms,
+            "st": ended.started_ms,
+            "ft": ended.finished_ms,
+            "q": ended.queue,
+            "id": ended.job_id,
+        }
+    )
+    # both are JSON objects: "{...head" + ',"r":result' + ",...body}"
+    tail = b"," + body[1:] if body and body[:5] == b'{"a":' else b',"a":[],"k":{}}'
+    return head[:-1] + b',"r":' + result + tail
+
+
+def encode_aborted(job_id: str, queue: str, raw: bytes | None) -> bytes:
+    """Write the result record of a job aborted before it ran; ``raw`` is its record, None when it is gone."""
+    now = int(time.time() * 1000)
+    function, stamp, body = "", now, None
+    if raw is not None and raw.startswith(MAGIC):
+        record = split_record(raw)
+        function, stamp, body = record.function, record.stamp, record.body
+    error = describe_error(asyncio.CancelledError("aborted before it ran"), "aborted")
+    ended = Ended(job_id, function, queue, 0, stamp, now, now)
+    return encode_result(ended, False, encode(error), body)
+
+
+def decode_result(raw: bytes) -> dict[str, Any]:
+    """Give a result record as a dict with arq's keys; ``r`` of a failed one is the error's description.
+
+    Raises:
+        Unreadable: when it is not JSON written by this codec.
+    """
+    try:
+        data = from_json(raw)
+        if not {"s", "r", "t", "f", "et"} <= data.keys():
+            raise ValueError
+    except (ValueError, AttributeError, TypeError):
+        raise Unreadable("the result was not written by arqd's codec") from None
+    return dict(data)
+
+
+def was_aborted(raw: bytes) -> bool:
+    """Tell whether a result record is an aborted job's."""
+    data = decode_result(raw)
+    return not data["s"] and isinstance(rebuild_error(data["r"]), asyncio.CancelledError)
+
+
+def dumps(data: dict[str, Any]) -> bytes:
+    """Serialise a stock arq job or result: pass it to arq as ``job_serializer``."""
+    if "s" in data:
+        result = data["r"]
+        if isinstance(result, BaseException):
+            reason = "aborted" if isinstance(result, asyncio.CancelledError) else "tries"
+            data = {**data, "r": describe_error(result, reason)}
+        return encode(data, "result")
+    body = encode({"a": data["a"], "k": data["k"], "t": data["t"]}, "job")
+    return MAGIC + b"0 %d 0 0 " % data["et"] + record_tail(data["f"], "", body)
+
+
+def loads(raw: bytes) -> dict[str, Any]:
+    """Deserialise a job or a result for stock arq: pass it to arq as ``job_deserializer``.
+
+    Raises:
+        Unreadable: for anything this codec did not write.
+    """
+    if raw.startswith(MAGIC):
+        record = split_record(raw)
+        args, kwargs, _ = decode_body(record.body)
+        return {"t": None, "f": record.function, "a": args, "k": kwargs, "et": record.stamp}
+    data = decode_result(raw)
+    if not data["s"]:
+        data["r"] = rebuild_error(data["r"], data["t"])
+    return data
+
+
+def check_size(size: int, limit: int, what: str) -> None:
+    """Refuse what is over a limit in bytes.
+
+    Raises:
+        TooLarge: saying how large it is, the limit, and what to do instead.
+    """
+    if size > limit:
+        raise TooLarge(
+            f"the {what} is {size:,} bytes, the limit is {limit:,}: "
+            f"keep large data in a file or an object store and pass its address, or raise max_{what}"
+        )

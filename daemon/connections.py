@@ -1,0 +1,125 @@
+"""Connections to Redis by URL, and its errors in arqd's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import redis
+from redis import exceptions
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.sentinel import Sentinel
+
+from daemon.errors import ConfigurationError, RedisError, RedisFull, RedisRefused, RedisUnavailable
+
+#: What a lost, refused, restarting or frozen server looks like; waiting and trying again is right.
+LOST = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.TryAgainError,
+    OSError,
+    TimeoutError,
+)
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+
+
+def safe_url(url: str) -> str:
+    """Give a Redis URL without its user name and password, for messages."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _checked_scheme(url: str) -> str:
+    scheme = url.partition("://")[0]
+    if scheme == "redis+cluster":
+        raise ConfigurationError("redis+cluster:// is not supported yet: use a single server or Sentinel")
+    if scheme not in SCHEMES:
+        raise ConfigurationError(f"{safe_url(url)!r} is not a Redis URL: it starts with one of {', '.join(SCHEMES)}")
+    return scheme
+
+
+def connect(url: str, *, redis_class: type[Any] = Redis, timeout: float = 5.0, **options: Any) -> Any:
+    """Give an asynchronous client; nothing is sent before the first command.
+
+    Args:
+        url: ``redis://``, ``rediss://`` (``?ssl_ca_certs=...``), ``unix://`` or
+            ``redis+sentinel://[user:password@]host:port,host:port/<service>/<db>``.
+        redis_class: redis-py's class or a subclass, such as ``arq.connections.ArqRedis``.
+        timeout: seconds to wait for a connection and for a reply.
+        options: passed to redis-py's connection.
+
+    Raises:
+        ConfigurationError: for a URL it does not understand; the message never holds the password.
+    """
+    options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "socket_keepalive": True, **options}
+    scheme = _checked_scheme(url)
+    if scheme == "unix":
+        options.pop("socket_keepalive")
+    try:
+        if scheme == "redis+sentinel":
+            return _sentinel(url, options, redis_class)
+        return redis_class(connection_pool=ConnectionPool.from_url(url, **options))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"Redis URL {safe_url(url)!r} cannot be used: {error}") from None
+
+
+def _sentinel(url: str, options: dict[str, Any], redis_class: type[Any]) -> Any:
+    parts = urlsplit(url)
+    servers, path = parts.netloc.rpartition("@")[2], [part for part in parts.path.split("/") if part]
+    hosts = []
+    for server in servers.split(","):
+        host, _, port = server.partition(":")
+        hosts.append((host, int(port or 26379)))
+    login = {}
+    if parts.password:
+        login = {"username": unquote(parts.username) if parts.username else None, "password": unquote(parts.password)}
+    sentinel = Sentinel(hosts, **options)  # type: ignore[no-untyped-call]
+    return sentinel.master_for(
+        path[0] if path else "mymaster",
+        redis_class=redis_class,
+        db=int(path[1]) if len(path) > 1 else 0,
+        **login,
+        **options,
+    )
+
+
+def connect_blocking(url: str, timeout: float) -> redis.Redis:
+    """Give a synchronous client for the thread that renews the leases."""
+    if _checked_scheme(url) == "redis+sentinel":
+        from redis.sentinel import Sentinel as SyncSentinel
+
+        reached = _sentinel(url, {}, Redis).connection_pool
+        options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        hosts = [
+            (s.connection_pool.connection_kwargs["host"], s.connection_pool.connection_kwargs["port"])
+            for s in reached.sentinel_manager.sentinels
+        ]
+        login = {k: v for k, v in reached.connection_kwargs.items() if k in ("db", "username", "password")}
+        master = SyncSentinel(hosts, **options).master_for(reached.service_name, **login, **options)  # type: ignore[no-untyped-call]
+        return master  # type: ignore[no-any-return]
+    return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+
+
+def translate(error: Exception) -> RedisError:
+    """Give arqd's error for one of redis-py's."""
+    text = str(error)
+    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError) or text.startswith("NOAUTH"):
+        return RedisRefused(f"Redis refuses this user ({text}): check the user name, the password and its permissions")
+    if isinstance(error, exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
+        return RedisFull()
+    if isinstance(error, LOST):
+        return RedisUnavailable(f"Redis cannot be reached ({text}): check ARQD_REDIS_URL and that the server runs")
+    return RedisError(f"Redis answered: {text}")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise redis-py's errors inside as arqd's."""
+    try:
+        yield
+    except (exceptions.RedisError, OSError) as error:
+        raise translate(error) from error

@@ -1,0 +1,108 @@
+"""Every error arqd raises on purpose; the class docstring is the message when none is given.
+
+ArqdError
+├── ConfigurationError          settings or a WorkerSettings class are wrong: nothing was started
+├── RedisError
+│   ├── RedisUnavailable        no connection, or it was lost
+│   ├── RedisRefused            wrong password, user or permission
+│   └── RedisFull               the server's memory limit is reached: nothing was written
+├── InvalidJob                  the job was refused before anything was written
+│   └── TooLarge                its payload or its result is over the limit
+├── Unreadable                  an entry in Redis that this codec did not write
+├── JobNotFound                 no such job, or its record has been removed
+├── JobStateError               the job's state forbids what was asked
+├── ResultTimeout               the result did not come in time (also a TimeoutError)
+└── JobFailed                   the job ended without a result: type, message and traceback of the cause
+    └── JobExpired              its deadline passed, or its payload was gone, before it could run
+
+PermanentError                  raised by handlers: do not try again
+"""
+
+from __future__ import annotations
+
+
+class ArqdError(Exception):
+    """arqd could not do what was asked."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__class__.__doc__ or "").strip())
+
+
+class ConfigurationError(ArqdError):
+    """The configuration is wrong: nothing was started."""
+
+
+class RedisError(ArqdError):
+    """Redis could not do what was asked."""
+
+
+class RedisUnavailable(RedisError):
+    """Redis cannot be reached: check ARQD_REDIS_URL and that the server is running."""
+
+
+class RedisRefused(RedisError):
+    """Redis refuses this user: check the user name, the password and its permissions."""
+
+
+class RedisFull(RedisError):
+    """Redis has reached its memory limit: nothing was written; free memory or raise maxmemory, then try again."""
+
+
+class InvalidJob(ArqdError):
+    """The job was refused and nothing was written."""
+
+
+class TooLarge(InvalidJob):
+    """The payload or the result is larger than the limit."""
+
+
+class Unreadable(ArqdError):
+    """This entry was not written by arqd's codec and is not decoded."""
+
+
+class JobNotFound(ArqdError):
+    """There is no such job, or its record has been removed."""
+
+
+class JobStateError(ArqdError):
+    """The job's state does not allow this."""
+
+
+class ResultTimeout(ArqdError, TimeoutError):
+    """The result did not come in time; the job goes on."""
+
+
+class JobFailed(ArqdError):
+    """The job ended without a result.
+
+    Attributes:
+        type: class name of the exception the handler raised, e.g. ``"ValueError"``.
+        message: its text.
+        traceback: its formatted traceback, ``""`` when there is none.
+        reason: why the job will not be tried again: ``tries`` (used up), ``permanent``, ``crashes``,
+            ``unreadable``, ``expired``, or ``too_large`` (its result).
+        tries: how many tries had ended when it failed.
+    """
+
+    def __init__(self, type: str, message: str, traceback: str = "", *, reason: str = "tries", tries: int = 0) -> None:
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+        self.reason = reason
+        self.tries = tries
+        super().__init__(f"{type}: {message}" if message else type)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (self.__class__, self.type, self.message, self.traceback, self.reason, self.tries))
+
+
+class JobExpired(JobFailed):
+    """The job's deadline passed, or its payload was gone, before it could run."""
+
+
+def _rebuild(cls: type[JobFailed], type_: str, message: str, traceback: str, reason: str, tries: int) -> JobFailed:
+    return cls(type_, message, traceback, reason=reason, tries=tries)
+
+
+class PermanentError(Exception):
+    """Raised by a handler when another try cannot help: the job goes to the dead letters at once."""

@@ -1,0 +1,355 @@
+"""One job: decode, validate, run, decide. What comes out is an `Outcome`; the worker hands it to the broker.
+
+1. `prepare` reads a claim. One that cannot or must not run has its outcome at once.
+2. `execute` runs the handler inside the job's context, with its hooks and its time limit.
+3. `_completed`, `_failed` and `_stopped` turn the end into an outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+from arq.worker import Retry, RetryJob
+from pydantic import ValidationError
+
+from daemon import codec
+from daemon.broker import Claim, Outcome
+from daemon.context import JobContext, current_job
+from daemon.dialect import Entry
+from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
+from daemon.family import JobFunction
+from daemon.keys import spoken_id
+from daemon.retry import Backoff
+
+if TYPE_CHECKING:
+    from daemon.worker import Worker
+
+logger = logging.getLogger("arqd.job")
+
+#: A job no worker here knows is looked at again after so long; it is never failed for it.
+UNKNOWN_FUNCTION_MS = 15_000
+#: How often a handler that ignores its cancellation is cancelled again, seconds.
+INSIST = 5.0
+
+
+@dataclass(slots=True)
+class Run:
+    """A claimed job on its way.
+
+    Attributes:
+        number: the call that claimed it; session and number are its token.
+        job_try: which try this is, 1 for the first.
+        stop: why it was cancelled: ``timeout``, ``abort``, ``drain`` (handed back) or ``lost`` (another worker has it).
+    """
+
+    claim: Claim
+    number: int
+    job_id: str
+    entry: Entry | None = None
+    function: JobFunction | None = None
+    job_try: int = 1
+    max_tries: int = 1
+    options: Mapping[str, Any] | None = None
+    context: JobContext | None = None
+    task: asyncio.Task[None] | None = None
+    stop: str | None = None
+    started: float = 0.0
+    timeout: float = 0.0
+    begun: bool = False
+
+    @property
+    def stamp(self) -> str:
+        """The enqueue stamp, as the scripts compare it."""
+        return self.entry.stamp if self.entry else ""
+
+    @property
+    def name(self) -> str:
+        """The function's name, ``?`` where it could not be read."""
+        return self.entry.function if self.entry else "?"
+
+
+class Executor:
+    """Runs the jobs of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.family = worker.family
+        self.dialect = worker.dialect
+        self._loop = asyncio.get_running_loop()
+        self._hooks = worker.family.hooks
+        self._threads: ThreadPoolExecutor | None = None
+        self._async = {name: iscoroutinefunction(f.call) for name, f in worker.family.functions.items()}
+        values = self.family.values
+        self._keep_ms = -1 if self.family.keep_result_forever else round(values.keep_result * 1000)
+
+    # ------------------------------------------------------------------ 1. prepare
+
+    def prepare(self, claim: Claim, number: int, now_ms: int) -> tuple[Run, Callable[[], Any] | Outcome]:
+        """Give a claim as a `Run`, with the call to make or the outcome it already has.
+
+        Args:
+            number: of the call that claimed it.
+            now_ms: Redis's clock.
+        """
+        run = Run(claim, number, claim.id.decode("utf-8", "surrogateescape"))
+        run.started = time.time()
+        crashes = int(claim.crashes)
+        run.job_try = (int(claim.tries) if claim.tries.isdigit() else 0) + 1
+        if claim.record is not None:
+            try:
+                run.entry = self.dialect.read(claim.record)
+            except Unreadable as error:
+                return run, self._bury(run, error, "unreadable")
+        entry = run.entry
+        if claim.aborted == b"1":
+            return run, self._ended(run, "a", asyncio.CancelledError("aborted before it ran"), "aborted")
+        if entry is None or 0 < entry.deadline_ms < now_ms:
+            why = "its payload is gone" if entry is None else "its deadline passed before it could run"
+            return run, self._ended(run, "e", JobExpired("JobExpired", why), "expired")
+        run.function = function = self.family.functions.get(entry.function)
+        if function is None:
+            return run, self._unknown(run, entry.function)
+        if crashes >= (1 if function.at_most_once else self.family.values.max_crashes):
+            error = JobFailed("WorkerCrashed", f"its worker died {crashes} times while it ran")
+            return run, self._bury(run, error, "crashes")
+        try:
+            args, kwargs, options = self.dialect.bind(entry)
+        except (ValidationError, Unreadable) as error:
+            return run, self._bury(run, error, "unreadable" if isinstance(error, Unreadable) else "payload")
+        return run, self._call(run, function, entry, args, kwargs, options)
+
+    def _call(
+        self,
+        run: Run,
+        function: JobFunction,
+        entry: Entry,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Callable[[], Any]:
+        values = self.family.values
+        run.options = options
+        run.max_tries = options.get("n") or function.max_tries or values.max_tries
+        if (options.get("t") or 0) > run.job_try:
+            run.job_try = options["t"]
+        run.timeout = entry.timeout_ms / 1000 or function.timeout or values.job_timeout
+        run.context = JobContext(
+            self.worker,
+            self.worker.ctx,
+            run.job_id,
+            function.name,
+            run.job_try,
+            entry.enqueued_ms,
+            int(run.claim.score.partition(b".")[0]),
+            options.get("g") or [],
+        )
+        if self._async[function.name]:
+            return functools.partial(function.call, run.context, *args, **kwargs)
+        return functools.partial(self._in_thread, run, functools.partial(function.call, run.context, *args, **kwargs))
+
+    def _unknown(self, run: Run, name: str) -> Outcome:
+        known = ", ".join(sorted(self.family.functions))
+        logger.warning(
+            "job %s waits: no function %r here (known: %s); it is kept and tried again in %d s",
+            spoken_id(run.job_id),
+            name,
+            known,
+            UNKNOWN_FUNCTION_MS // 1000,
+        )
+        note = f"waits for a worker that knows the function {name!r}"
+        return self._outcome(run, "l", UNKNOWN_FUNCTION_MS, 0, note.encode())
+
+    # ------------------------------------------------------------------ 2. execute
+
+    async def execute(self, run: Run, call: Callable[[], Any]) -> None:
+        """Run the handler and give the worker its outcome; never raises."""
+        current_job.set(run.context)
+        timer = self._loop.call_later(run.timeout, self._time_out, run)
+        started = time.perf_counter()
+        outcome: Outcome | None
+        run.begun = True
+        try:
+            if run.stop:
+                raise asyncio.CancelledError
+            if "on_job_start" in self._hooks:
+                await self._hooks["on_job_start"](run.context)
+            result = await call()
+            outcome = self._completed(run, result)
+        except BaseException as error:
+            outcome = self._stopped(run) if run.stop in ("abort", "drain", "lost") else self._failed(run, error)
+        timer.cancel()
+        duration = time.perf_counter() - started
+        await self._hook("on_job_end", run)
+        self._tell(run, outcome, duration)
+        self.worker.finished(run, outcome, duration)
+
+    async def _hook(self, name: str, run: Run) -> None:
+        """Run a hook after the work is done: what it raises is told, but changes nothing for the job."""
+        if name in self._hooks:
+            try:
+                await self._hooks[name](run.context)
+            except Exception:
+                logger.exception("%s failed", name)
+
+    async def after(self, run: Run) -> None:
+        """Run ``after_job_end``, once the outcome is recorded."""
+        current_job.set(run.context)
+        await self._hook("after_job_end", run)
+
+    def cancel(self, run: Run, why: str) -> None:
+        """Cancel a running handler; a reason once given stays."""
+        run.stop = run.stop or why
+        # A task cancelled before its first step never runs, and would settle nothing: execute looks at `stop` itself.
+        if run.task is not None and run.begun:
+            run.task.cancel()
+
+    def _time_out(self, run: Run) -> None:
+        if run.task is None or run.task.done():
+            return
+        if run.stop is not None:
+            logger.error("job %s (%s) does not end when it is cancelled", spoken_id(run.job_id), run.name)
+        self.cancel(run, "timeout")
+        self._loop.call_later(INSIST, self._time_out, run)
+
+    async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
+        """Run a plain function in a thread; it cannot be interrupted, so past its limit the slot stays taken."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.family.values.max_jobs, "arqd-job")
+        context = contextvars.copy_context()
+        thread = self._loop.run_in_executor(self._threads, functools.partial(context.run, call))
+        while True:
+            try:
+                result = await asyncio.shield(thread)
+                break
+            except asyncio.CancelledError:
+                if run.stop != "timeout":
+                    raise
+                if not thread.done():
+                    logger.warning("timed out, but its thread cannot be stopped: its slot stays taken until it ends")
+        if run.stop == "timeout":
+            raise TimeoutError
+        return result
+
+    # ------------------------------------------------------------------ 3. decide
+
+    def _completed(self, run: Run, result: Any) -> Outcome:
+        ended = self._describe(run)
+        try:
+            record = self.dialect.result(ended, run.entry, result)
+        except (InvalidJob, JobFailed) as error:
+            return self._bury(run, error, "too_large" if isinstance(error, TooLarge) else "permanent")
+        return self._outcome(run, "c", record, self._keep(run))
+
+    def _failed(self, run: Run, error: BaseException) -> Outcome:
+        """After a failed try: once more, or the dead letters."""
+        assert run.function is not None
+        if isinstance(error, TimeoutError | asyncio.CancelledError) and run.stop == "timeout":
+            error = TimeoutError(f"timed out after {run.timeout:g} s").with_traceback(error.__traceback__)
+        asked = isinstance(error, Retry | RetryJob)
+        policy = self.worker.policy
+        if not asked and (policy.is_permanent(error) or isinstance(error, run.function.permanent)):
+            return self._bury(run, error, "permanent" if policy.retry_any else "tries")
+        if run.job_try >= run.max_tries:
+            return self._bury(run, error, "tries")
+        if asked:
+            delay = getattr(error, "defer_score", None) or 0
+        else:
+            carried = (run.options or {}).get("b")
+            backoff = Backoff.from_json(carried) if carried else run.function.backoff or policy.backoff
+            delay = round(backoff.wait(run.job_try) * 1000)
+        return self._outcome(run, "r", delay, run.job_try, self._history(run, error))
+
+    def _stopped(self, run: Run) -> Outcome | None:
+        """After we cancelled it ourselves: aborted, handed back uncounted, or no longer ours to settle."""
+        if run.stop == "abort":
+            return self._ended(run, "a", asyncio.CancelledError("aborted while it ran"), "aborted")
+        return self.release(run) if run.stop == "drain" else None
+
+    def release(self, run: Run) -> Outcome:
+        """Back to its place in the queue; the try does not count."""
+        return self._outcome(run, "l", -1)
+
+    def _bury(self, run: Run, error: BaseException, reason: str) -> Outcome:
+        record = self.dialect.failure(self._describe(run), run.entry, error, reason)
+        keep = round(self.family.values.keep_failed * 1000) + 60_000
+        if run.context is None:
+            name = spoken_id(run.job_id)
+            logger.error("job %s (%s) is a dead letter (%s): %s", name, run.name, reason, error)
+        else:
+            logger.error("dead letter (%s): %s: %s", reason, type(error).__name__, error, exc_info=error)
+        return self._outcome(run, "b", record, keep, self._history(run, error))
+
+    def _ended(self, run: Run, kind: str, error: BaseException, reason: str) -> Outcome:
+        return self._outcome(
+            run, kind, self.dialect.failure(self._describe(run), run.entry, error, reason), self._keep(run)
+        )
+
+    def _outcome(self, run: Run, kind: str, a: bytes | int, b: int = 0, c: bytes = b"") -> Outcome:
+        return Outcome(kind, run.claim.id, run.number, run.stamp, a, b, c, run.claim.score)
+
+    def _keep(self, run: Run) -> int:
+        """How long the result is kept, ms: a family's own age is trimmed through the index, with PX behind it."""
+        function = run.function
+        if function is not None and function.keep_result_forever is not None:
+            return -1 if function.keep_result_forever else self._own_keep(function)
+        if function is None or function.keep_result is None:
+            return self._keep_ms if self._keep_ms <= 0 else self._keep_ms + 60_000
+        return round(function.keep_result * 1000)
+
+    def _own_keep(self, function: JobFunction) -> int:
+        seconds = self.family.values.keep_result if function.keep_result is None else function.keep_result
+        return round(seconds * 1000)
+
+    def _describe(self, run: Run) -> codec.Ended:
+        entry = run.entry
+        started = int(run.started * 1000)
+        return codec.Ended(
+            run.job_id,
+            entry.function if entry else "",
+            self.worker.keys.queue,
+            run.job_try,
+            entry.enqueued_ms if entry else started,
+            started,
+            int(time.time() * 1000),
+        )
+
+    @staticmethod
+    def _history(run: Run, error: BaseException) -> bytes:
+        kind = error.type if isinstance(error, JobFailed) else type(error).__qualname__
+        line = {"at": int(time.time() * 1000), "try": run.job_try, "type": kind, "message": str(error)[:500]}
+        return codec.encode(line)
+
+    def _tell(self, run: Run, outcome: Outcome | None, duration: float) -> None:
+        kind = outcome.kind if outcome else "lost"
+        if kind == "c":
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("completed", extra={"duration": round(duration, 6)})
+        elif kind == "r":
+            assert outcome is not None
+            error = codec.from_json(outcome.c)
+            logger.warning(
+                "try %d of %d failed, again in %.1f s: %s: %s",
+                run.job_try,
+                run.max_tries,
+                int(outcome.a) / 1000,
+                error["type"],
+                error["message"],
+                extra={"duration": round(duration, 6)},
+            )
+        elif kind != "b":
+            words = {"a": "aborted", "l": "handed back", "lost": "cancelled: another worker has it"}
+            logger.warning(words[kind], extra={"duration": round(duration, 6)})
+
+    def close(self) -> None:
+        """Let the threads end by themselves: they cannot be stopped."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,284 @@
+"""A family: a queue with its functions, limits and retry policy, described by a ``WorkerSettings`` class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from arq.worker import Function as ArqFunction
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from daemon.errors import ConfigurationError, InvalidJob
+from daemon.job import priority_level, seconds
+from daemon.keys import FamilyKeys
+from daemon.payload import FAMILY_NAME
+from daemon.retry import Backoff, Exponential, Fixed
+
+__all__ = ["Exponential", "Family", "FamilySettings", "Fixed", "JobFunction", "RateLimit", "func", "load_family"]
+
+
+def _checked(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value is None:
+            return None
+        if hasattr(value, "total_seconds"):
+            value = value.total_seconds()
+        try:
+            return convert(value)
+        except InvalidJob as error:
+            raise ValueError(str(error)) from None
+
+    return check
+
+
+Seconds = Annotated[float, BeforeValidator(_checked(seconds))]
+Priority = Annotated[int, BeforeValidator(_checked(priority_level))]
+
+
+class RateLimit(BaseModel):
+    """At most ``count`` starts in any window of ``per`` seconds, over all processes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(ge=1)
+    per: Seconds = Field(gt=0)
+
+    def __init__(self, count: int, per: float | str = 1) -> None:
+        super().__init__(count=count, per=per)
+
+
+def _rate_limit(value: Any) -> Any:
+    """Accept ``100`` and ``"100/1s"`` beside a RateLimit, so that the environment can set one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return RateLimit(value)
+    if isinstance(value, str):
+        count, slash, per = value.partition("/")
+        return RateLimit(int(count), (per if per[:1].isdigit() else "1" + per) if slash else 1)
+    return value
+
+
+def _backoff(value: Any) -> Any:
+    """Accept ``"exponential 3s max 1h jitter 0.1"`` and ``"fixed 5s"`` beside a Backoff."""
+    if not isinstance(value, str):
+        return value
+    words = value.split()
+    named = dict(zip(words[2::2], words[3::2], strict=False))
+    if len(words) < 2 or words[0] not in ("exponential", "exp", "fixed") or set(named) - {"max", "jitter"}:
+        raise ValueError("write 'exponential 3s max 1h jitter 0.1' or 'fixed 5s'")
+    jitter = float(named.get("jitter", 0))
+    if words[0] == "fixed":
+        return Fixed(seconds(words[1]), jitter)
+    return Exponential(seconds(words[1]), seconds(named.get("max", "1h")), jitter)
+
+
+class FamilyValues(BaseModel):
+    """The values of a family; each can be set by its class or by ``ARQD_FAMILY__<NAME>__<VALUE>``."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
+
+    max_jobs: int = Field(10, ge=1, le=10_000, description="jobs that run at the same time in one process")
+    max_tries: int = Field(5, ge=1, description="total tries before a job becomes a dead letter")
+    job_timeout: Seconds = Field(300, gt=0, description="limit on one try's run time, seconds")
+    backoff: Annotated[Backoff, BeforeValidator(_backoff)] = Field(
+        Backoff(), description="waits between tries, e.g. `exponential 3s max 1h jitter 0.1` or `fixed 5s`"
+    )
+    priority: Priority = Field(5, description="level of jobs enqueued without one, 1 (first) to 10 (last)")
+    rate_limit: Annotated[RateLimit | None, BeforeValidator(_rate_limit)] = Field(
+        None, description="starts per period over all processes, e.g. `100/1s`"
+    )
+    global_limit: int | None = Field(None, ge=1, description="jobs that run at the same time over all processes")
+    keep_result: Seconds = Field(3600, description="how long a completed job and its result are kept, seconds")
+    keep_completed: int | None = Field(1000, ge=0, description="how many completed jobs are kept; none: no bound")
+    keep_failed: Seconds = Field(30 * 86400, description="how long a dead letter is kept, seconds")
+    lease: Seconds = Field(30, ge=1, le=3600, description="a worker silent for so long is dead, seconds")
+    drain_timeout: Seconds = Field(30, description="how long SIGTERM waits for running jobs, seconds")
+    max_crashes: int = Field(3, ge=1, description="workers a job may kill before it becomes a dead letter")
+    max_payload: int = Field(1_000_000, ge=1, description="largest payload accepted, bytes of JSON")
+    max_result: int = Field(512 * 1024, ge=1, description="largest result kept, bytes of JSON")
+
+
+@dataclass(slots=True)
+class JobFunction:
+    """A registered function and what it overrides of its family (None: the family's value; seconds).
+
+    ``at_most_once`` functions are not run again after a crash.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    timeout: float | None = None
+    max_tries: int | None = None
+    backoff: Backoff | None = None
+    keep_result: float | None = None
+    keep_result_forever: bool | None = None
+    permanent: tuple[type[BaseException], ...] = ()
+    at_most_once: bool = False
+
+
+def func(
+    call: Callable[..., Any] | ArqFunction | JobFunction,
+    *,
+    name: str | None = None,
+    timeout: float | str | None = None,
+    max_tries: int | None = None,
+    backoff: Backoff | None = None,
+    keep_result: float | str | None = None,
+    keep_result_forever: bool | None = None,
+    permanent: tuple[type[BaseException], ...] = (),
+    at_most_once: bool = False,
+) -> JobFunction:
+    """Register a function with values of its own.
+
+    Args:
+        call: an ``async`` function, a plain one (which runs in a thread), or what stock arq's ``func`` gave.
+        name: the name jobs call it by; default its ``__qualname__``.
+        timeout, keep_result: seconds or text such as ``"10m"``.
+        permanent: exception types after which it is not tried again.
+        at_most_once: never run it again after its worker died.
+
+    Raises:
+        ConfigurationError: when ``call`` cannot be called.
+    """
+    if isinstance(call, JobFunction):
+        return call
+    if isinstance(call, ArqFunction):
+        return JobFunction(
+            call.name,
+            call.coroutine,
+            call.timeout_s,
+            call.max_tries,
+            None,
+            call.keep_result_s,
+            call.keep_result_forever,
+        )
+    if not callable(call):
+        raise ConfigurationError(f"{call!r} is not a function")
+    return JobFunction(
+        name or call.__qualname__,
+        call,
+        None if timeout is None else seconds(timeout),
+        max_tries,
+        backoff,
+        None if keep_result is None else seconds(keep_result),
+        keep_result_forever,
+        permanent,
+        at_most_once,
+    )
+
+
+class FamilySettings:
+    """Base class of a family's ``WorkerSettings``: class attributes are its values, inheritance included.
+
+    Beside the values of `FamilyValues`: ``family`` (its name), ``functions``, ``permanent`` (exception types never
+    tried again), ``on_startup``, ``on_shutdown``, ``on_job_start``, ``on_job_end``, ``after_job_end`` (coroutine
+    functions of the context), ``ctx`` (a mapping they start from), ``keep_result_forever``,
+    ``health_check_interval`` (seconds) and ``health_check_key``.
+    """
+
+    family: str
+    functions: Sequence[Any] = ()
+
+
+HOOKS = ("on_startup", "on_shutdown", "on_job_start", "on_job_end", "after_job_end")
+
+
+@dataclass(slots=True)
+class Family:
+    """A family ready to be worked: names, functions, values and hooks, all checked.
+
+    ``stock`` holds what only a plain arq settings class brings (serialisers, ``poll_delay`` ...), None for ours.
+    """
+
+    name: str
+    keys: FamilyKeys
+    functions: dict[str, JobFunction]
+    values: FamilyValues
+    permanent: tuple[type[BaseException], ...] = ()
+    hooks: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    ctx: dict[Any, Any] = field(default_factory=dict)
+    keep_result_forever: bool = False
+    health_check_interval: float = 3600
+    health_check_key: str | None = None
+    stock: dict[str, Any] | None = None
+
+
+_EXTRAS = {"permanent", "ctx", "keep_result_forever", "health_check_interval", "health_check_key"}
+
+
+def _attributes(cls: type) -> dict[str, Any]:
+    """Collect a class's public attributes, bases included (stock arq reads only the class's own)."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        for name, value in vars(base).items():
+            if not name.startswith("_"):
+                found[name] = value.__func__ if isinstance(value, staticmethod) else value
+    return found
+
+
+def checked_values(name: str, values: dict[str, Any]) -> FamilyValues:
+    """Validate a family's values.
+
+    Raises:
+        ConfigurationError: naming the family, the value and what it should be.
+    """
+    try:
+        return FamilyValues(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"][:1])
+        raise ConfigurationError(f"family {name!r}: {where}: {first['msg']} (got {first['input']!r})") from None
+
+
+def load_family(settings: type, overrides: dict[str, Any] | None = None) -> Family:
+    """Build a family from its ``WorkerSettings`` class.
+
+    Args:
+        settings: a subclass of `FamilySettings`.
+        overrides: values from the environment, by name; they win over the class.
+
+    Raises:
+        ConfigurationError: for a missing or unknown attribute, a wrong value, or no function at all.
+    """
+    found = _attributes(settings)
+    name = found.pop("family", None)
+    if not isinstance(name, str) or not FAMILY_NAME.match(name):
+        raise ConfigurationError(f"{settings.__name__}: family = {name!r} must be a name matching [a-z0-9_-]+")
+    registered = checked_functions(name, found.pop("functions"))
+    hooks = {hook: found.pop(hook) for hook in HOOKS if hook in found}
+    for hook, call in hooks.items():
+        if call is not None and not inspect.iscoroutinefunction(call):
+            raise ConfigurationError(f"family {name!r}: {hook} must be an async function")
+    extras = {extra: found.pop(extra) for extra in _EXTRAS & found.keys()}
+    unknown = found.keys() - FamilyValues.model_fields.keys()
+    if unknown:
+        known = sorted({*FamilyValues.model_fields, *_EXTRAS, *HOOKS, "functions"})
+        raise ConfigurationError(f"family {name!r}: unknown {sorted(unknown)}; known are {', '.join(known)}")
+    return Family(
+        name=name,
+        keys=FamilyKeys.of(name),
+        functions=registered,
+        values=checked_values(name, found | (overrides or {})),
+        hooks={hook: call for hook, call in hooks.items() if call is not None},
+        **extras,
+    )
+
+
+def checked_functions(name: str, functions: Sequence[Any]) -> dict[str, JobFunction]:
+    """Give a family's functions by name.
+
+    Raises:
+        ConfigurationError: for no function, a repeated name, or a name with a control character.
+    """
+    registered: dict[str, JobFunction] = {}
+    for item in functions:
+        function = func(item)
+        if function.name in registered:
+            raise ConfigurationError(f"family {name!r}: function {function.name!r} is registered twice")
+        if not function.name.isprintable():
+            raise ConfigurationError(f"family {name!r}: function name {function.name!r} is not plain text")
+        registered[function.name] = function
+    if not registered:
+        raise ConfigurationError(f"family {name!r} registers no function")
+    return registered

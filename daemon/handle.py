@@ -1,0 +1,134 @@
+"""What a producer gets back for a job: its handle."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from daemon import codec
+from daemon.errors import JobNotFound
+from daemon.job import JobInfo, JobState
+from daemon.keys import spoken_id
+
+if TYPE_CHECKING:
+    from daemon.producer import Producer, SyncProducer
+
+
+class JobHandle:
+    """A job that was handed over (or one that was there already).
+
+    Attributes:
+        id: how people write it, ``email:<id>``.
+        created: False when a job with this id existed, and this is its handle.
+        family: name of the family.
+    """
+
+    __slots__ = ("_producer", "_returns", "created", "family", "id", "job_id")
+
+    def __init__(self, producer: Producer, family: str, job_id: str, created: bool, returns: Any = None) -> None:
+        self._producer = producer
+        self._returns = returns
+        self.family = family
+        self.job_id = job_id
+        self.id = spoken_id(job_id)
+        self.created = created
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.id}>"
+
+    async def info(self) -> JobInfo:
+        """Everything known about it.
+
+        Raises:
+            JobNotFound: when it never existed or its record has been removed.
+        """
+        from daemon.inspector import Inspector
+
+        return await Inspector(self._producer.redis, [self.family]).job(self.job_id)
+
+    async def status(self) -> JobState:
+        """Its state; ``not_found`` when it never existed or its record has been removed."""
+        try:
+            return (await self.info()).state
+        except JobNotFound:
+            return JobState.NOT_FOUND
+
+    async def progress(self) -> int | None:
+        """Percent as the handler last reported it, 100 when completed, None when it has reported nothing."""
+        return (await self.info()).progress
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result; it arrives when the job ends, nothing is polled.
+
+        Args:
+            timeout: seconds to wait, None for ever.
+
+        Returns:
+            The result in the type its payload class declares (``returns=``), else plain JSON data.
+
+        Raises:
+            JobFailed: when it became a dead letter; `JobExpired` when it was too late to run.
+            asyncio.CancelledError: when it was aborted.
+            ResultTimeout: when it has not ended in time.
+            JobNotFound: when there is no such job, or its result was not kept.
+            RedisUnavailable: when the connection is lost and does not come back in time.
+        """
+        raw = await self._producer.replies.wait(self.family, self.job_id, timeout)
+        data = codec.decode_result(raw)
+        if not data["s"]:
+            raise codec.rebuild_error(data["r"], data["t"])
+        return data["r"] if self._returns is None else _adapter(self._returns).validate_json(codec.encode(data["r"]))
+
+    async def abort(self, timeout: float = 10.0) -> bool:
+        """End it now: a waiting one at once, a running one by cancelling its handler.
+
+        Args:
+            timeout: seconds to wait for a running handler to end.
+
+        Returns:
+            True when it was aborted, False when it had ended otherwise.
+
+        Raises:
+            JobNotFound: when there is no such job.
+            ResultTimeout: when its handler is still running after ``timeout``.
+        """
+        return await self._producer.abort(self, timeout)
+
+
+@cache
+def _adapter(returns: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(returns)
+
+
+class SyncJobHandle:
+    """`JobHandle` without ``await``."""
+
+    def __init__(self, producer: SyncProducer, handle: JobHandle) -> None:
+        self._producer = producer
+        self._handle = handle
+        self.id, self.family, self.created = handle.id, handle.family, handle.created
+
+    def __repr__(self) -> str:
+        return f"<SyncJobHandle {self.id}>"
+
+    def info(self) -> JobInfo:
+        """See `JobHandle.info`."""
+        return self._producer._run(self._handle.info())
+
+    def status(self) -> JobState:
+        """See `JobHandle.status`."""
+        return self._producer._run(self._handle.status())
+
+    def progress(self) -> int | None:
+        """See `JobHandle.progress`."""
+        return self._producer._run(self._handle.progress())
+
+    def result(self, timeout: float | None = None) -> Any:
+        """See `JobHandle.result`; an aborted job raises ``concurrent.futures.CancelledError``."""
+        return self._producer._run(self._handle.result(timeout))
+
+    def abort(self, timeout: float = 10.0) -> bool:
+        """See `JobHandle.abort`."""
+        return self._producer._run(self._handle.abort(timeout))

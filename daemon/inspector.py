@@ -1,0 +1,440 @@
+"""Looking in from outside: counts, lists, one job, workers, backlog; and the actions on ended jobs.
+
+It never scans the key space: counts are ZCOUNTs of score bands, lists are pages of a band or of an index.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from daemon import codec
+from daemon.broker import Broker
+from daemon.connections import connect, translated
+from daemon.errors import InvalidJob, JobNotFound, Unreadable
+from daemon.job import JobInfo, JobState, from_ms
+from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys, parse_id, spoken_id
+
+READY_BASE, LEVEL = -(2**52), 2**48
+HELD, SUSPECT, BLOCKED = 2**45, 2**46, 2**46 + 2**45
+_INDEX = {
+    JobState.COMPLETED: "completed",
+    JobState.FAILED: "dead",
+    JobState.ABORTED: "aborted",
+    JobState.EXPIRED: "expired",
+}
+#: Only the head of a record is read where its times are enough.
+_HEAD = 120
+PAGE = 500
+
+
+@dataclass(slots=True)
+class QueueStats:
+    """A queue at a glance. ``waiting`` can run now; ``oldest_age_seconds`` is the age of the one waiting longest
+    (None when none waits); ``totals`` counts outcomes since the queue exists."""
+
+    family: str
+    waiting: int = 0
+    active: int = 0
+    delayed: int = 0
+    completed: int = 0
+    failed: int = 0
+    aborted: int = 0
+    expired: int = 0
+    paused: bool = False
+    oldest_age_seconds: float | None = None
+    workers: int = 0
+    slots: int = 0
+    totals: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class WorkerInfo:
+    """A process working a family; ``lease_seconds`` until it counts as dead (negative: it does)."""
+
+    session: str
+    family: str
+    lease_seconds: float
+    holds: int
+    host: str = ""
+    pid: int = 0
+    slots: int = 0
+    running: int = 0
+    draining: bool = False
+    functions: list[str] = field(default_factory=list)
+    started: float = 0.0
+    mean_seconds: float | None = None
+    lag: float = 0.0
+
+
+class Inspector:
+    """Reads the state of some families; every method makes a few round trips, whatever the queues' sizes.
+
+    Args:
+        redis: an asynchronous redis-py client without response decoding.
+        families: their names (of an adopted stock queue: the queue's name).
+    """
+
+    def __init__(self, redis: Any, families: Iterable[str]) -> None:
+        self.redis = redis
+        self.families = {name: _keys(name) for name in families}
+
+    @classmethod
+    def connect(cls, url: str, families: Iterable[str], **options: Any) -> Self:
+        """Give an inspector of its own connection; use it as an asynchronous context manager."""
+        return cls(connect(url, **options), families)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.redis.aclose()
+
+    def _of(self, family: str) -> FamilyKeys:
+        try:
+            return self.families[family]
+        except KeyError:
+            known = ", ".join(sorted(self.families))
+            raise InvalidJob(f"there is no family {family!r}: known are {known}") from None
+
+    # ------------------------------------------------------------------ queues
+
+    async def queues(self) -> list[QueueStats]:
+        """Give every family's stats, by name."""
+        return [await self.queue(name) for name in sorted(self.families)]
+
+    async def queue(self, family: str) -> QueueStats:
+        """Give one family's stats.
+
+        Raises:
+            InvalidJob: for an unknown family. RedisUnavailable, RedisRefused: never zeros instead.
+        """
+        keys = self._of(family)
+        with translated():
+            now = await self._now()
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.zcount(keys.queue, "-inf", f"({now + 1}")
+                pipe.zcount(keys.queue, SUSPECT, f"({BLOCKED}")
+                pipe.zcount(keys.queue, HELD, f"({SUSPECT}")
+                pipe.zcount(keys.queue, now + 1, f"({HELD}")
+                for index in _INDEX.values():
+                    pipe.zcard(keys.key(index))
+                pipe.hget(keys.key("conf"), "paused")
+                pipe.hgetall(keys.key("totals"))
+                found = await pipe.execute()
+            stats = QueueStats(family, found[0] + found[1], found[2], found[3], *found[4:8], paused=bool(found[8]))
+            stats.totals = {name.decode(): int(count) for name, count in found[9].items()}
+            stats.oldest_age_seconds = await self._oldest_age(keys, now)
+        workers = [worker for worker in await self.workers(family) if worker.lease_seconds > 0]
+        stats.workers = len(workers)
+        stats.slots = sum(worker.slots for worker in workers)
+        return stats
+
+    async def backlog(self, family: str) -> dict[str, Any]:
+        """Give what autoscalers read: ``backlog`` can run now, ``load`` adds what runs, ages and times in seconds.
+
+        ``drain_seconds`` is how long the workers there are need for the backlog, None without workers or experience.
+
+        Raises: as `queue`.
+        """
+        stats = await self.queue(family)
+        workers = [worker for worker in await self.workers(family) if worker.lease_seconds > 0]
+        means = [worker.mean_seconds for worker in workers if worker.mean_seconds is not None]
+        drain: float | None = 0.0
+        if stats.waiting:
+            drain = stats.waiting * (sum(means) / len(means)) / stats.slots if means and stats.slots else None
+        return {
+            "family": family,
+            "backlog": stats.waiting,
+            "active": stats.active,
+            "delayed": stats.delayed,
+            "load": stats.waiting + stats.active,
+            "oldest_age_seconds": stats.oldest_age_seconds,
+            "drain_seconds": drain,
+            "workers": stats.workers,
+            "slots": stats.slots,
+        }
+
+    async def _now(self) -> int:
+        seconds, micros = await self.redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def _oldest_age(self, keys: FamilyKeys, now: int) -> float | None:
+        """The head of each level is its oldest; one that came due waits since its due time."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for level in range(1, 11):
+                low = READY_BASE + level * LEVEL
+                pipe.zrangebyscore(keys.queue, low, f"({low + LEVEL}", start=0, num=1)
+            pipe.zrangebyscore(keys.queue, 0, now, start=0, num=1, withscores=True)
+            *heads, due = await pipe.execute()
+            ids = [head[0] for head in heads if head]
+            for job_id in ids:
+                pipe.getrange(JOB.encode() + job_id, 0, _HEAD)
+            records = await pipe.execute() if ids else []
+        since = [int(score) for _, score in due if score > 1]
+        for record in records:
+            parts = record.split(b" ", 3)
+            if record.startswith(codec.MAGIC) and parts[2].isdigit():
+                since.append(int(parts[2]))
+        return max(0.0, (now - min(since)) / 1000) if since else None
+
+    # ------------------------------------------------------------------ workers
+
+    async def workers(self, family: str | None = None) -> list[WorkerInfo]:
+        """Give the processes that work a family, or all of them."""
+        if family is None:
+            return [worker for name in sorted(self.families) for worker in await self.workers(name)]
+        keys = self._of(family)
+        with translated():
+            now = await self._now()
+            leases = await self.redis.zrange(keys.key("workers"), 0, -1, withscores=True)
+            sessions = [(session.decode(), end) for session, end in leases]
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for session, _ in sessions:
+                    pipe.hget(keys.key("session", session), "info")
+                    pipe.hlen(keys.key("held", session))
+                found = await pipe.execute() if sessions else []
+        workers = []
+        for (session, end), info, holds in zip(sessions, found[::2], found[1::2], strict=True):
+            workers.append(WorkerInfo(session, family, (end - now) / 1000, holds, **json.loads(info or b"{}")))
+        return workers
+
+    # ------------------------------------------------------------------ jobs
+
+    async def job(self, written: str) -> JobInfo:
+        """Give everything known of a job by its id as people write it, ``email:<id>``.
+
+        Raises:
+            JobNotFound: when it never existed or its record has been removed.
+            InvalidJob: when the id names no family and there are several.
+        """
+        keys, ids = self._find(written)
+        with translated():
+            for job_id in ids:
+                (info,) = await self._describe(keys, [job_id])
+                if info is not None:
+                    return info
+        raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
+
+    async def jobs(
+        self, family: str, state: JobState | str, *, limit: int = 50, offset: int = 0, function: str | None = None
+    ) -> list[JobInfo]:
+        """Give a page of the jobs in a state: waiting ones in the order they will run, ended ones newest first.
+
+        Args:
+            limit: at most 500.
+            function: only those of this function (the page may then be shorter than ``limit``).
+
+        Raises:
+            InvalidJob: for an unknown family, state or page.
+        """
+        keys = self._of(family)
+        if not 1 <= limit <= PAGE or offset < 0:
+            raise InvalidJob(f"limit is 1 to {PAGE} and offset 0 or more")
+        try:
+            state = JobState(state)
+        except ValueError:
+            known = ", ".join(known for known in JobState if known is not JobState.NOT_FOUND)
+            raise InvalidJob(f"{state!r} is not a state: use one of {known}") from None
+        with translated():
+            ids = await self._page(keys, state, limit, offset)
+            found = await self._describe(keys, ids)
+        return [info for info in found if info is not None and function in (None, info.function)]
+
+    async def _page(self, keys: FamilyKeys, state: JobState, limit: int, offset: int) -> list[str]:
+        if state in _INDEX:
+            raw = await self.redis.zrange(keys.key(_INDEX[state]), offset, offset + limit - 1, desc=True)
+        else:
+            now = await self._now()
+            bands: dict[JobState, list[tuple[Any, Any]]] = {
+                JobState.WAITING: [("-inf", f"({now + 1}"), (SUSPECT, f"({BLOCKED}")],
+                JobState.DELAYED: [(now + 1, f"({HELD}")],
+                JobState.ACTIVE: [(HELD, f"({SUSPECT}")],
+            }
+            raw = []
+            for low, high in bands.get(state, []):
+                if len(raw) < limit:
+                    skip = max(0, offset - len(raw)) if not raw else 0
+                    raw += await self.redis.zrangebyscore(keys.queue, low, high, start=skip, num=limit - len(raw))
+        return [job_id.decode("utf-8", "surrogateescape") for job_id in raw]
+
+    def _find(self, written: str) -> tuple[FamilyKeys, list[str]]:
+        family, ids = parse_id(written)
+        if family in self.families:
+            return self.families[family], ids
+        if len(self.families) == 1:
+            keys = next(iter(self.families.values()))
+            return keys, [keys.prefix + written, written]
+        known = ", ".join(sorted(self.families))
+        raise InvalidJob(f"job id {written!r} names no known family: write it as family:id (families: {known})")
+
+    async def _describe(self, keys: FamilyKeys, ids: Sequence[str]) -> list[JobInfo | None]:
+        if not ids:
+            return []
+        encoded = [job_id.encode("utf-8", "surrogateescape") for job_id in ids]
+        now = await self._now()
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for prefix in (JOB, RESULT, RETRY, IN_PROGRESS):
+                pipe.mget([prefix.encode() + job_id for job_id in encoded])
+            for name in ("progress", "history", "crashes"):
+                pipe.hmget(keys.key(name), encoded)
+            for job_id in encoded:
+                pipe.zscore(keys.queue, job_id)
+            found = await pipe.execute()
+        columns = [*found[:7], found[7:]]
+        return [_job_info(keys, job_id, now, *(column[i] for column in columns)) for i, job_id in enumerate(ids)]
+
+    # ------------------------------------------------------------------ actions
+
+    async def retry(self, written: Sequence[str]) -> dict[str, str]:
+        """Send dead letters back to their queues: same id, tries start anew, history kept.
+
+        Returns:
+            For each id ``retried``, ``not_failed`` or ``not_found``.
+        """
+        return await self._act("redrive", written)
+
+    async def remove(self, written: Sequence[str]) -> dict[str, str]:
+        """Remove jobs with all they left; a dead letter is discarded this way.
+
+        Returns:
+            For each id ``removed``, ``active`` (abort it first) or ``not_found``.
+        """
+        return await self._act("remove", written)
+
+    async def _act(self, action: str, written: Sequence[str]) -> dict[str, str]:
+        words: dict[str, str] = {}
+        by_family: dict[str, list[str]] = {}
+        for text in written:
+            by_family.setdefault(self._find(text)[0].family, []).append(text)
+        for family, texts in by_family.items():
+            broker = Broker(self.redis, self.families[family])
+            for start in range(0, len(texts), PAGE):
+                await self._act_on(broker, action, texts[start : start + PAGE], words)
+        return words
+
+    async def _act_on(self, broker: Broker, action: str, texts: list[str], words: dict[str, str]) -> None:
+        """Try each id as written in turn: tagged, then bare."""
+        candidates = {text: self._find(text)[1] for text in texts}
+        for attempt in range(2):
+            asked = [text for text in texts if words.get(text, "not_found") == "not_found"]
+            ids = [candidates[text][attempt] for text in asked if attempt < len(candidates[text])]
+            asked = [text for text in asked if attempt < len(candidates[text])]
+            if ids:
+                with translated():
+                    words.update(zip(asked, await getattr(broker, action)(ids), strict=True))
+
+
+def _keys(name: str) -> FamilyKeys:
+    return FamilyKeys.of_queue(name) if ":" in name else FamilyKeys.of(name)
+
+
+def _state(score: float | None, now: int, result: dict[str, Any] | None) -> JobState | None:
+    if score is not None:
+        if score < now + 1 or score >= SUSPECT:
+            return JobState.WAITING
+        return JobState.DELAYED if score < HELD else JobState.ACTIVE
+    if result is None:
+        return None
+    if result["s"]:
+        return JobState.COMPLETED
+    reason = result["r"].get("reason") if isinstance(result["r"], dict) else None
+    return {"aborted": JobState.ABORTED, "expired": JobState.EXPIRED}.get(str(reason), JobState.FAILED)
+
+
+def _priority(score: float, level: int) -> int | None:
+    if score < 0:
+        return max(1, min(10, int((score - READY_BASE) // LEVEL)))
+    if score < HELD and score % 1:
+        return round(score % 1 * 16)
+    return level or None
+
+
+def _job_info(
+    keys: FamilyKeys,
+    job_id: str,
+    now: int,
+    raw: bytes | None,
+    ended: bytes | None,
+    tries: bytes | None,
+    token: bytes | None,
+    progress: bytes | None,
+    history: bytes | None,
+    crashes: bytes | None,
+    score: float | None,
+) -> JobInfo | None:
+    result: dict[str, Any] | None = None
+    if ended is not None:
+        try:
+            result = codec.decode_result(ended)
+        except Unreadable:
+            result = {"s": True, "t": 0, "f": None, "et": 0, "r": None}
+    state = _state(score, now, result)
+    if state is None:
+        return None
+    info = JobInfo(spoken_id(job_id), keys.family, state, crashes=int(crashes or 0))
+    if tries is not None and tries.isdigit():
+        info.tries = int(tries)
+    if history is not None:
+        info.history = [json.loads(line) for line in history.splitlines()]
+        for attempt in info.history:
+            attempt["at"] = from_ms(attempt["at"])
+    if progress is not None:
+        percent, _, note = progress.decode().partition(" ")
+        info.progress, info.note = int(percent), note or None
+    if token is not None and state is JobState.ACTIVE:
+        info.worker = token.decode().partition(":")[0]
+    _add_record(info, raw)
+    if score is not None:
+        level = info.priority or 0
+        info.priority = _priority(score, level)
+        if state is JobState.DELAYED:
+            info.due_at = from_ms(int(score))
+        if state is JobState.ACTIVE:
+            info.started_at = from_ms(int(score) - HELD)
+    if result is not None and score is None:
+        _add_result(info, result)
+    return info
+
+
+def _add_record(info: JobInfo, raw: bytes | None) -> None:
+    if raw is None:
+        return
+    try:
+        record = codec.split_record(raw)
+        info.function, info.priority = record.function, record.level or None
+        info.enqueued_at = from_ms(record.stamp)
+        info.expires_at = from_ms(record.deadline_ms) if record.deadline_ms else None
+        args, kwargs, options = codec.decode_body(record.body)
+    except Unreadable:
+        return
+    info.payload = _payload(args, kwargs)
+    info.max_tries = options.get("n")
+    info.tags = list(options.get("g") or [])
+
+
+def _payload(args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """A payload as it was given: one mapping of fields, else the positional or keyword arguments."""
+    if len(args) == 1 and not kwargs:
+        return args[0]
+    return {"args": args, "kwargs": kwargs} if args and kwargs else args or kwargs
+
+
+def _add_result(info: JobInfo, result: dict[str, Any]) -> None:
+    info.function = info.function or result["f"] or None
+    info.tries = result["t"] if info.state in (JobState.COMPLETED, JobState.FAILED) else info.tries
+    info.enqueued_at = info.enqueued_at or (from_ms(result["et"]) if result["et"] else None)
+    info.started_at = from_ms(result["st"]) if result.get("st") else None
+    info.finished_at = from_ms(result["ft"]) if result.get("ft") else None
+    if info.payload is None and "a" in result:
+        info.payload = _payload(result["a"], result.get("k") or {})
+    if info.state is JobState.COMPLETED:
+        info.result, info.progress = result["r"], 100
+    else:
+        info.error = result["r"] if isinstance(result["r"], dict) else None

@@ -1,0 +1,128 @@
+"""A job as people and programs see it: states, priorities, ids, times."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from daemon.errors import InvalidJob
+
+PRIORITIES = {
+    "critical": 1,
+    "urgent": 1,
+    "high": 3,
+    "normal": 5,
+    "medium": 5,
+    "low": 7,
+    "background": 10,
+    "deferred": 10,
+}
+PRIORITY_DEFAULT = 5
+
+
+class JobState(StrEnum):
+    """Where a job stands; ``failed`` is the dead letters. ``paused`` is a state of a queue, not of a job."""
+
+    WAITING = "waiting"
+    DELAYED = "delayed"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    EXPIRED = "expired"
+    NOT_FOUND = "not_found"
+
+
+ENDED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.ABORTED, JobState.EXPIRED})
+
+
+def priority_level(priority: int | str) -> int:
+    """Give the level 1 (first) to 10 (last) of a number or a name.
+
+    Raises:
+        InvalidJob: for anything else; the message lists what is accepted.
+    """
+    if isinstance(priority, str):
+        level = PRIORITIES.get(priority.lower())
+        if level is None and priority.isdigit():
+            level = int(priority)
+    else:
+        level = None if isinstance(priority, bool) or not isinstance(priority, int) else priority
+    if level is None or not 1 <= level <= 10:
+        names = ", ".join(f"{name}={value}" for name, value in PRIORITIES.items())
+        raise InvalidJob(f"priority {priority!r} is not a level: use 1 (first) to 10 (last), or {names}")
+    return level
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds(duration: float | int | str) -> float:
+    """Give a duration in seconds; text such as ``"30s"``, ``"1h30m"`` or ``"30d"`` is accepted.
+
+    Raises:
+        InvalidJob: when it is neither, or negative.
+    """
+    if isinstance(duration, str):
+        text = duration.strip().lower()
+        parts = _DURATION.findall(text)
+        if parts and "".join(a + b for a, b in parts) == text:
+            return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
+        try:
+            duration = float(text)
+        except ValueError:
+            raise InvalidJob(f"{duration!r} is not a duration: use seconds, or text such as 30s, 15m, 30d") from None
+    if not 0 <= duration < 2**43 / 1000:
+        raise InvalidJob(f"{duration!r} is not a duration: it must be 0 or more seconds")
+    return float(duration)
+
+
+def uuid7() -> str:
+    """Give a time-ordered unique id (RFC 9562, version 7) as 32 hexadecimal digits."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return f"{value:032x}"
+
+
+def from_ms(ms: int) -> datetime:
+    """Give the aware UTC time of a Unix time in milliseconds."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+@dataclass(slots=True)
+class JobInfo:
+    """Everything known about one job; times are aware UTC datetimes, ``payload`` and ``result`` plain JSON data.
+
+    ``tries`` counts ended tries, ``crashes`` the workers that died while they ran it, ``history`` holds one entry
+    per failed try, oldest first: ``{"at", "try", "type", "message"}``. ``error`` is what it failed of:
+    ``{"type", "message", "traceback", "reason"}``.
+    """
+
+    id: str
+    family: str
+    state: JobState
+    function: str | None = None
+    payload: Any = None
+    priority: int | None = None
+    progress: int | None = None
+    note: str | None = None
+    tries: int = 0
+    crashes: int = 0
+    max_tries: int | None = None
+    worker: str | None = None
+    enqueued_at: datetime | None = None
+    due_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)

@@ -1,0 +1,96 @@
+"""Every Redis key, from one place. All keys of a family carry its hash tag, so they share a cluster slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# arq's own names; a stock client looks here.
+JOB = "arq:job:"
+RESULT = "arq:result:"
+RETRY = "arq:retry:"
+IN_PROGRESS = "arq:in-progress:"
+ABORT = "arq:abort"
+
+# In the order of KEYS in every script: lua/prelude.lua names them the same way.
+SCRIPT_KEYS = (
+    "queue",
+    "mark",
+    "suspects",
+    "workers",
+    "clock",
+    "conf",
+    "completed",
+    "dead",
+    "aborted",
+    "expired",
+    "crashes",
+    "progress",
+    "history",
+    "waiters",
+    "totals",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyKeys:
+    """The keys of one family.
+
+    Attributes:
+        family: its name.
+        tag: the hash tag its ids and keys carry, ``{email}``.
+        queue: its sorted set, ``arq:{email}``; a job's score says its state.
+    """
+
+    family: str
+    tag: str
+    queue: str
+    scripts: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        named = (self.queue, *(self.key(name) for name in SCRIPT_KEYS[1:]), ABORT)
+        object.__setattr__(self, "scripts", named)
+
+    @classmethod
+    def of(cls, family: str) -> FamilyKeys:
+        """Keys of a family by its name."""
+        return cls(family, f"{{{family}}}", f"arq:{{{family}}}")
+
+    @classmethod
+    def of_queue(cls, queue: str) -> FamilyKeys:
+        """Keys beside a queue of a stock arq deployment, whose name is kept (``arq:queue``)."""
+        if queue.startswith("arq:{") and queue.endswith("}"):
+            return cls.of(queue[5:-1])
+        return cls(queue, f"{{{queue}}}", queue)
+
+    def key(self, *parts: str) -> str:
+        """A key of this family: ``{email}:dead``."""
+        return ":".join((self.tag, *parts))
+
+    @property
+    def prefix(self) -> str:
+        """What `key` puts first; scripts build the per-session keys from it."""
+        return self.tag + ":"
+
+    def job_id(self, name: str) -> str:
+        """The id in Redis of a job people call ``name``: ``{email}:<name>``."""
+        return name if name.startswith(self.prefix) else self.prefix + name
+
+
+def spoken_id(job_id: str) -> str:
+    """How people, the API and the command line write an id: ``email:<id>``; a bare stock id stays as it is."""
+    if job_id.startswith("{") and "}:" in job_id:
+        return job_id[1:].replace("}:", ":", 1)
+    return job_id
+
+
+def parse_id(text: str) -> tuple[str | None, list[str]]:
+    """Give the family a written id names (None when it names none) and the ids in Redis it may mean, in order.
+
+    ``email:abc`` and ``{email}:abc`` mean ``{email}:abc``, or else the bare id as written.
+    """
+    if text.startswith("{") and "}:" in text:
+        return text[1 : text.index("}:")], [text]
+    family, colon, rest = text.partition(":")
+    if colon and rest:
+        return family, [f"{{{family}}}:{rest}", text]
+    return None, [text]

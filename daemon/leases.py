@@ -1,0 +1,123 @@
+"""Lease renewal: a thread with a connection of its own, so that a busy event loop does not cost a worker its jobs.
+
+Every third of the lease it renews the session in every family. In between it blocks on the session's control lists,
+where aborts arrive. Code that keeps the interpreter lock for longer stops it too: such work belongs in the pool.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError, RedisError
+
+from daemon.broker import Broker
+from daemon.connections import LOST, connect_blocking
+from daemon.keys import FamilyKeys
+from daemon.lua import SCRIPTS
+
+logger = logging.getLogger("arqd.leases")
+
+
+class Leased(Protocol):
+    """What the keeper needs of a worker; ``published`` is refreshed by the event loop."""
+
+    keys: FamilyKeys
+    broker: Broker
+    published: bytes
+    lease_ms: int
+    keep_ms: int
+    keep_failed_ms: int
+
+    def control(self, message: str) -> None: ...
+    def lost(self) -> None: ...
+
+
+class LeaseKeeper:
+    """Renews one session's leases in a thread, from `start` to `stop`.
+
+    Args:
+        url: Redis.
+        session: this process's session.
+        workers: the workers whose families it holds.
+        call: runs a function in the event loop (``loop.call_soon_threadsafe``).
+    """
+
+    def __init__(
+        self, url: str, session: str, workers: Sequence[Leased], call: Callable[[Callable[[], None]], Any]
+    ) -> None:
+        self._url = url
+        self._session = session
+        self._workers = workers
+        self._call = call
+        self._interval = min(worker.lease_ms for worker in workers) / 3000
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="arqd-leases", daemon=True)
+        self._controls = {worker.keys.key("ctl", session).encode(): worker for worker in workers}
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start renewing."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end; it does with its next message or renewal (send one to its control list to hurry it)."""
+        self._stopped.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait until it has ended, at most ``timeout`` seconds."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        client = connect_blocking(self._url, self._interval + 2)
+        delay = 0.05
+        due = time.monotonic() + self._interval
+        try:
+            while not self._stopped.is_set():
+                try:
+                    rest = due - time.monotonic()
+                    if rest > 0:
+                        self._listen(client, rest)
+                    else:
+                        due = time.monotonic() + self._interval
+                        self._renew(client)
+                    delay = 0.05
+                except LOST as error:
+                    logger.debug("leases cannot be renewed: %s", error)
+                    self._stopped.wait(delay)
+                    delay = min(2 * delay, 1.0)
+                except RedisError as error:
+                    logger.error("leases cannot be renewed: %s", error)
+                    self._stopped.wait(1.0)
+        finally:
+            client.close()
+
+    def _renew(self, client: Any) -> None:
+        with client.pipeline(transaction=False) as pipe:
+            for worker in self._workers:
+                ages = (worker.keep_ms, worker.keep_failed_ms)
+                command = worker.broker.call("renew", self._session, worker.lease_ms, worker.published, *ages)
+                pipe.execute_command(*command)
+            replies = pipe.execute(raise_on_error=False)
+        for worker, reply in zip(self._workers, replies, strict=True):
+            if isinstance(reply, NoScriptError):
+                client.script_load(SCRIPTS["renew"].text)
+                return self._renew(client)
+            if isinstance(reply, Exception):
+                raise reply
+            if not reply:
+                self._call(worker.lost)
+        return None
+
+    def _listen(self, client: Any, seconds: float) -> None:
+        found = client.blpop(list(self._controls), max(seconds, 0.01))
+        if found is not None:
+            worker, message = self._controls[found[0]], found[1].decode("utf-8", "surrogateescape")
+            self._call(lambda: worker.control(message))

@@ -1,0 +1,14 @@
+-- Asks for a job's result: gives it, or registers for it.
+-- ARGV: 3 the producer process's session, 4 id
+-- Returns {1, result}, {0} (it will come on the list "<prefix>reply:<session>"), or {-1} (no such job, or nothing kept).
+local session, id = ARGV[3], ARGV[4]
+local result = get('arq:result:' .. id)
+if result then return { 1, result } end
+if not redis.call('ZSCORE', queue, id) then return { -1 } end
+local sessions = redis.call('HGET', waiters, id)
+if not sessions then
+  redis.call('HSET', waiters, id, session)
+elseif not string.find(sessions, session, 1, true) then
+  redis.call('HSET', waiters, id, sessions .. ' ' .. session)
+end
+return { 0 }

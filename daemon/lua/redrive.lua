@@ -1,0 +1,28 @@
+-- Sends dead letters back to their queue: same id, tries and crashes start anew, the history stays, an old deadline
+-- does not count any more.
+-- ARGV: 3... ids
+-- Returns one word per id: "retried", "not_failed" (it is in another state), or "not_found".
+local words = {}
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local key = 'arq:job:' .. id
+  local record = redis.call('ZSCORE', dead, id) and get(key)
+  if record then
+    local level, stamp, timeout = header(record)
+    redis.call('UNLINK', 'arq:result:' .. id, 'arq:retry:' .. id)
+    redis.call('ZREM', dead, id)
+    if level then
+      local tail = string.match(record, '^arqd1 %d+ %d+ %d+ %d+ (.*)$')
+      redis.call('SET', key, table.concat({ 'arqd1', level, stamp, num(timeout), '0', tail }, ' '))
+    end
+    if not level or level < 1 then level = default_level() end
+    place(id, math.min(level, 10))
+    words[#words + 1] = 'retried'
+  elseif redis.call('EXISTS', key, 'arq:result:' .. id) > 0 then
+    words[#words + 1] = 'not_failed'
+  else
+    words[#words + 1] = 'not_found'
+  end
+end
+set_mark()
+return words

@@ -1,0 +1,22 @@
+-- Removes jobs and all they left, in any state but active.
+-- ARGV: 3... ids
+-- Returns one word per id: "removed", "active" (abort it first), or "not_found".
+redis.call('DEL', mark)
+local words = {}
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
+  if score and score >= HELD and score < SUSPECT then
+    words[#words + 1] = 'active'
+  elseif score or redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
+    for _, index in ipairs({ completed, dead, aborted, expired }) do redis.call('ZREM', index, id) end
+    finish({ { 'a', id, '', 0 } })
+    redis.call('UNLINK', 'arq:result:' .. id)
+    words[#words + 1] = 'removed'
+  else
+    words[#words + 1] = 'not_found'
+  end
+end
+set_mark()
+set_suspects()
+return words

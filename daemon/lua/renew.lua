@@ -1,0 +1,23 @@
+-- Renews a session's lease, repairs the wake-up mark (a half-open client may have eaten it) and trims what has aged.
+-- ARGV: 3 session, 4 lease ms, 5 what to publish of the worker (JSON), 6 age ms of completed jobs (-1 for ever),
+--   7 age ms of dead letters
+-- Returns 1, or 0 when the session is unknown here: its jobs were given to others and it must call sync.
+local session, lease = ARGV[3], tonumber(ARGV[4])
+if not redis.call('ZSCORE', workers, session) then return 0 end
+redis.call('DEL', mark)
+observe(lease, true)
+redis.call('ZADD', workers, num(now + lease), session)
+redis.call('HSET', session_key(session), 'info', ARGV[5])
+for _, index in ipairs({ completed, aborted, expired }) do trim(index, -1, tonumber(ARGV[6])) end
+trim(dead, -1, tonumber(ARGV[7]))
+
+-- A stock producer's due time may lie in a band that means something else: bring it back to the last one allowed.
+local margin = now + 3600000
+for _, band in ipairs({ { HELD + margin, '(' .. num(SUSPECT) }, { SUSPECT + margin, '+inf' } }) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, num(band[1]), band[2], 'LIMIT', 0, 100)) do
+    redis.call('ZADD', queue, num(HELD - 1), id)
+  end
+end
+set_mark()
+set_suspects()
+return 1

@@ -1,0 +1,62 @@
+-- A process registers, comes back after a lost connection, or leaves: what Redis holds for it and what it runs are
+-- made the same.
+-- ARGV: 3 session, 4 call number, 5 lease ms, 6 "1" to leave for good, 7 what to publish of the worker (JSON),
+--   8 default priority, 9 rate limit count ("" none), 10 its period in microseconds, 11 global limit ("" none);
+--   then four per job it runs or has finished and not yet settled: id, claim number, score before the claim, stamp
+-- Returns {"ok", now, {ids to cancel: another worker has them or they are gone}} or {"stale"}.
+local session, n, lease = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local held = held_key(session)
+local last = redis.call('HGET', session_key(session), 'n')
+if last and n <= tonumber(last) then return { 'stale' } end
+redis.call('DEL', mark)
+observe(lease, last ~= false)
+
+local mine, lost = {}, {}
+for i = 12, #ARGV, 4 do
+  local id, claim, score, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  mine[id] = true
+  local entry = redis.call('HGET', held, id)
+  if entry ~= claim .. ' ' .. score then
+    -- Reaped or rolled back while we were away. It is still ours if nobody took it since and it is the same job.
+    local at = tonumber(redis.call('ZSCORE', queue, id) or nil)
+    local _, enqueued = header(get('arq:job:' .. id))
+    local elsewhere = at and at >= HELD and at < SUSPECT and not entry
+    if at and not elsewhere and not entry and (enqueued or '') == stamp then
+      redis.call('HSET', held, id, claim .. ' ' .. score)
+      redis.call('ZADD', queue, num(HELD + now), id)
+      redis.call('SET', 'arq:in-progress:' .. id, session .. ':' .. claim, 'PX', DAY)
+      if last == false and tonumber(redis.call('HGET', crashes, id) or 0) > 0 then
+        redis.call('HINCRBY', crashes, id, -1)
+      end
+    else
+      lost[#lost + 1] = id
+      mine[id] = nil
+    end
+  end
+end
+local entries = redis.call('HGETALL', held)
+for i = 1, #entries, 2 do
+  if not mine[entries[i]] then release_orphan(session, entries[i], entries[i + 1], false, 0) end
+end
+
+if ARGV[6] == '1' then
+  redis.call('ZREM', workers, session)
+  redis.call('DEL', session_key(session), control_key(session))
+else
+  redis.call('ZADD', workers, num(now + lease), session)
+  redis.call('HSET', session_key(session), 'n', n, 'info', ARGV[7])
+  redis.call('HSET', conf, 'priority', ARGV[8])
+  if ARGV[9] ~= '' then
+    redis.call('HSET', conf, 'rate', ARGV[9], 'per', ARGV[10])
+  else
+    redis.call('HDEL', conf, 'rate', 'per')
+  end
+  if ARGV[11] ~= '' then
+    redis.call('HSET', conf, 'global', ARGV[11])
+  else
+    redis.call('HDEL', conf, 'global')
+  end
+end
+set_mark()
+set_suspects()
+return { 'ok', now, lost }

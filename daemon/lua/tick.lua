@@ -1,0 +1,251 @@
+-- One round of a worker: settle what ended, reap one dead session, promote what came due, claim.
+-- ARGV: 3 session, 4 call number, 5 jobs wanted, 6 "1" if this process runs nothing at all (it may take a suspect),
+--   7 lease ms, 8 default timeout ms, 9 max crashes, 10 completed kept (count, -1 no bound), 11 and their age ms,
+--   12 poll ms while stock producers are about (0: only if some were seen in the last hour, every 500);
+--   then seven per outcome: kind, id, claim number, enqueue stamp, a, b, c
+--     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep ms, c history line
+--     "r" retry: a delay ms, b ended tries, c history line
+--     "l" release: a delay ms or -1 (back in its place), c note
+-- Returns {"sync"} (this session is unknown here), {"stale"} (an older call than one seen), or
+--   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
+--    {id, record or nil, score, ended tries, crashes, "1" if to be aborted, ...}}.
+local session, n, wanted, alone = ARGV[3], tonumber(ARGV[4]), math.min(tonumber(ARGV[5]), 128), ARGV[6] == '1'
+local lease, default_timeout, max_crashes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local keep_count, keep_age, poll = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local held = held_key(session)
+
+local last = redis.call('HGET', session_key(session), 'n')
+if not last then return { 'sync' } end
+if n <= tonumber(last) then return { 'stale' } end
+
+-- DEL first: a script whose first write frees memory runs through on a full server.
+redis.call('DEL', mark)
+redis.call('HSET', session_key(session), 'n', n)
+local quiet = observe(lease, true)
+local wait = 60000
+local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
+
+-- ---------------------------------------------------------------- settle
+local refused, ended, unheld, counts = {}, {}, {}, {}
+local settles = {}
+for i = 13, #ARGV, 7 do settles[#settles + 1] = i end
+if #settles > 0 then
+  local ids = {}
+  for j, i in ipairs(settles) do ids[j] = ARGV[i + 1] end
+  local entries = redis.call('HMGET', held, unpack(ids))
+
+  -- An outcome counts when this claim still holds the job. When nobody holds it (a failover rolled the claim back) a
+  -- completion of the same enqueueing is accepted, since the work is done.
+  local function accepted(i, entry)
+    local kind, id, claim, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    if entry then
+      local of, score = string.match(entry, '^(%d+) (%S+)$')
+      return of == claim and tonumber(score)
+    end
+    if kind ~= 'c' then return false end
+    local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
+    if not score or score >= HELD and score < SUSPECT then return false end
+    local record = get('arq:job:' .. id)
+    local _, enqueued = header(record)
+    return record and (enqueued or '') == stamp and score
+  end
+
+  for j, i in ipairs(settles) do
+    local kind, id = ARGV[i], ARGV[i + 1]
+    local score = accepted(i, entries[j])
+    if not score then
+      refused[#refused + 1] = id
+    else
+      counts[kind] = (counts[kind] or 0) + 1
+      unheld[#unheld + 1] = id
+      if INDEX[kind] then
+        ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]) }
+        if kind == 'b' then
+          redis.call('PERSIST', 'arq:job:' .. id)
+          add_history(id, ARGV[i + 6])
+        end
+      else
+        local delay = tonumber(ARGV[i + 4])
+        redis.call('DEL', 'arq:in-progress:' .. id)
+        if delay < 0 then
+          redis.call('ZADD', queue, num(score), id)
+        else
+          later(id, now + delay, level_of(score, score >= 0 and get('arq:job:' .. id)))
+        end
+        if kind == 'r' then
+          redis.call('SET', 'arq:retry:' .. id, ARGV[i + 5])
+          redis.call('HDEL', progress, id)
+          add_history(id, ARGV[i + 6])
+        elseif ARGV[i + 6] ~= '' then
+          redis.call('HSET', progress, id, '0 ' .. ARGV[i + 6])
+        end
+      end
+    end
+  end
+  finish(ended)
+  if #unheld > 0 then redis.call('HDEL', held, unpack(unheld)) end
+  for kind, count in pairs(counts) do redis.call('HINCRBY', totals, TOTAL[kind], count) end
+  if counts.c then trim(completed, keep_count, keep_age) end
+end
+
+-- ---------------------------------------------------------------- reap
+local function reap()
+  local first = redis.call('ZRANGE', workers, 0, 1, 'WITHSCORES')
+  local at = first[1] == session and 3 or 1
+  local victim, lease_end = first[at], tonumber(first[at + 1])
+  if not victim then return end
+  if lease_end >= now then return wait_for(lease_end - now + 1) end
+  if now < quiet then return wait_for(quiet - now) end
+  local found = redis.call('HSCAN', held_key(victim), 0, 'COUNT', 128)[2]
+  for i = 1, math.min(#found, 512), 2 do release_orphan(victim, found[i], found[i + 1], true, max_crashes) end
+  if redis.call('HLEN', held_key(victim)) == 0 then
+    redis.call('ZREM', workers, victim)
+    redis.call('DEL', session_key(victim), control_key(victim))
+  end
+  wait_for(0)
+end
+reap()
+
+-- ---------------------------------------------------------------- promote
+local aborting = redis.call('EXISTS', abort_set) == 1
+
+-- A stock producer's entry: its payload must not vanish after arq's day, unless it asked for a shorter life.
+local function adopt(id, score)
+  local key = 'arq:job:' .. id
+  local ttl = redis.call('PTTL', key)
+  if ttl > 0 and now + ttl < score + DAY - 60000 then
+    local record = get(key)
+    local level, stamp, timeout = header(record)
+    if level then
+      local tail = string.match(record, '^arqd1 %d+ %d+ %d+ %d+ (.*)$')
+      redis.call('SET', key, table.concat({ 'arqd1', level, stamp, num(timeout), num(now + ttl), tail }, ' '))
+    end
+  elseif ttl > 0 then
+    redis.call('PERSIST', key)
+  end
+end
+
+-- A stock client's abort() takes any job that is not waiting, held ones too, and files it under score 1.
+local function stock_abort(id)
+  local holding, claim = holder(id)
+  if holding then
+    redis.call('ZADD', queue, num(HELD + now), id)
+    tell_abort(holding, claim, id)
+    return true
+  end
+  if redis.call('EXISTS', 'arq:result:' .. id) == 1 then
+    redis.call('ZREM', queue, id)
+    redis.call('ZREM', abort_set, id)
+    return true
+  end
+end
+
+local function promote()
+  local due = redis.call('ZRANGEBYSCORE', queue, 0, '(' .. num(now + 1), 'WITHSCORES', 'LIMIT', 0, math.max(2 * wanted, 16))
+  local levels, stock = {}, false
+  for i = 1, #due, 2 do
+    local id, score = due[i], tonumber(due[i + 1])
+    local level = math.floor((score % 1) * 16 + 0.5)
+    local taken = false
+    if level == 0 then
+      stock = true
+      level = default_level()
+      if score == 1 and aborting then taken = stock_abort(id) else adopt(id, score) end
+    end
+    if not taken then
+      levels[level] = levels[level] or {}
+      table.insert(levels[level], id)
+    end
+  end
+  for level, ids in pairs(levels) do
+    local place, entries = issue(level, #ids), {}
+    for _, id in ipairs(ids) do
+      entries[#entries + 1] = num(place)
+      entries[#entries + 1] = id
+      place = place + STEP
+    end
+    redis.call('ZADD', queue, unpack(entries))
+  end
+  if stock then redis.call('HSET', clock, 'stock', num(now)) end
+end
+promote()
+
+-- ---------------------------------------------------------------- claim
+local free, rate_wait, limits = room()
+local claims = {}
+
+local function claim(found)
+  local ids, keys, tries = {}, {}, {}
+  for i = 1, #found, 2 do
+    local id = found[i]
+    ids[#ids + 1] = id
+    keys[#keys + 1] = 'arq:job:' .. id
+    tries[#tries + 1] = 'arq:retry:' .. id
+  end
+  if #ids == 0 then return 0 end
+  local records, counts_of = redis.call('MGET', unpack(keys)), redis.call('MGET', unpack(tries))
+  local crashed = redis.call('EXISTS', crashes) == 1 and redis.call('HMGET', crashes, unpack(ids)) or {}
+  local bytes, scores, holding = 0, {}, {}
+  for i, id in ipairs(ids) do
+    local record = records[i]
+    bytes = bytes + (record and #record or 0)
+    if i > 1 and bytes > 1048576 then break end
+    local _, stamp, timeout = header(record)
+    if not timeout or timeout == 0 then timeout = default_timeout end
+    local asked = aborting and redis.call('ZSCORE', abort_set, id)
+    if asked and stamp and tonumber(asked) < tonumber(stamp) then
+      redis.call('ZREM', abort_set, id)
+      asked = false
+    end
+    redis.call('SET', 'arq:in-progress:' .. id, session .. ':' .. n, 'PX', num(timeout + 10000))
+    scores[#scores + 1] = num(HELD + now)
+    scores[#scores + 1] = id
+    holding[#holding + 1] = id
+    holding[#holding + 1] = n .. ' ' .. found[2 * i]
+    local at = #claims
+    claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
+    claims[at + 4], claims[at + 5], claims[at + 6] = counts_of[i] or '0', crashed[i] or '0', asked and '1' or '0'
+  end
+  redis.call('ZADD', queue, unpack(scores))
+  redis.call('HSET', held, unpack(holding))
+  return #scores / 2
+end
+
+local drain = '0'
+local function suspect()
+  if redis.call('EXISTS', crashes) == 0 then return end
+  return redis.call('ZRANGEBYSCORE', queue, num(SUSPECT), '(' .. num(BLOCKED), 'WITHSCORES', 'LIMIT', 0, 1)
+end
+local first_suspect = suspect()
+local isolated = first_suspect and first_suspect[1] and alone and wanted > 0 and free > 0
+if isolated then
+  note_starts(limits, claim(first_suspect))
+elseif wanted > 0 and free > 0 then
+  local k = num(math.min(wanted, free))
+  local started = claim(redis.call('ZRANGEBYSCORE', queue, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, k))
+  note_starts(limits, started)
+end
+if first_suspect and first_suspect[1] and not isolated then
+  local since = first_suspect[2] - SUSPECT
+  if now - since > lease and limits[1] == false then
+    local key = prefix .. 'drainer'
+    redis.call('SET', key, session, 'NX', 'PX', num(2 * lease))
+    if redis.call('GET', key) == session then drain = '1' end
+  else
+    wait_for(lease - (now - since) + 1)
+  end
+end
+
+-- ---------------------------------------------------------------- wake-up
+if #claims > 0 then free, rate_wait = room() end
+if set_mark(free) then wait_for(0) end
+if first_suspect and first_suspect[1] then set_suspects() else redis.call('DEL', suspects) end
+if rate_wait and first_due() then wait_for(rate_wait) end
+local next_due = redis.call('ZRANGEBYSCORE', queue, num(now + 1), '(' .. num(HELD), 'WITHSCORES', 'LIMIT', 0, 1)
+if next_due[2] and not limits[1] then wait_for(math.floor(next_due[2]) - now) end
+if poll > 0 then
+  wait_for(poll)
+elseif now - (tonumber(redis.call('HGET', clock, 'stock') or nil) or 0) < 3600000 then
+  wait_for(500)
+end
+return { 'ok', now, wait, drain, refused, claims }

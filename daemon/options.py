@@ -1,0 +1,106 @@
+"""What can be asked of a job when it is handed over, checked and turned into what the enqueue script takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypedDict
+
+from daemon import codec
+from daemon.broker import NewJob
+from daemon.errors import InvalidJob
+from daemon.job import priority_level, seconds, uuid7
+from daemon.keys import FamilyKeys
+from daemon.retry import Backoff
+
+LATEST_DUE_MS = 2**45
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of a job.
+
+    Keys:
+        priority: 1 (first) to 10 (last) or a name; default the payload's, else the family's.
+        delay: run it so many seconds from now (or ``"15m"``).
+        run_at: run it at this time, an aware datetime; one in the past runs at once.
+        job_id: an id of one's own, unique while the job, its result or its dead letter exists.
+        expires: do not start it later than so many seconds from now.
+        max_tries: total tries, at least 1.
+        timeout: limit of one try in seconds.
+        backoff: waits between tries.
+        tags: words to find it by.
+    """
+
+    priority: int | str
+    delay: float | str
+    run_at: datetime
+    job_id: str
+    expires: float | str
+    max_tries: int
+    timeout: float | str
+    backoff: Backoff
+    tags: Sequence[str]
+
+
+def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: JobOptions) -> NewJob:
+    """Give the job to add.
+
+    Args:
+        args: its positional arguments, a JSON array.
+        level: its payload's priority, 0 for the family's.
+
+    Raises:
+        InvalidJob: for an unknown or wrong option, saying what is accepted.
+    """
+    if not options:
+        body = codec.encode_body(args)
+        return NewJob(keys.prefix + uuid7(), level, "now", 0, 0, 0, codec.record_tail(function, "", body))
+    unknown = options.keys() - JobOptions.__annotations__.keys()
+    if unknown:
+        raise InvalidJob(f"unknown options {sorted(unknown)}; known are {', '.join(JobOptions.__annotations__)}")
+    when, ms = _due(options)
+    if "priority" in options and options["priority"] is not None:
+        level = priority_level(options["priority"])
+    job_id = options.get("job_id") or uuid7()
+    if not job_id.isprintable() or len(job_id) > 256:
+        raise InvalidJob(f"job_id {job_id[:40]!r} must be plain text of at most 256 characters")
+    carried: dict[str, Any] = {}
+    max_tries = options.get("max_tries")
+    if max_tries is not None:
+        if max_tries < 1:
+            raise InvalidJob(f"max_tries is the total number of tries, at least 1, not {max_tries!r}")
+        carried["n"] = max_tries
+    backoff = options.get("backoff")
+    if backoff is not None:
+        carried["b"] = backoff.as_json()
+    if options.get("tags"):
+        carried["g"] = [str(tag) for tag in options["tags"]]
+    body = codec.encode_body(args, b"{}", carried)
+    timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
+    return NewJob(keys.job_id(job_id), level, when, ms, timeout, expires, codec.record_tail(function, "", body))
+
+
+def _positive_ms(options: JobOptions, name: str) -> int:
+    value = options.get(name)
+    if value is None:
+        return 0
+    ms = round(seconds(value) * 1000)  # type: ignore[arg-type]
+    if ms < 1:
+        raise InvalidJob(f"{name} must be more than 0 seconds, not {value!r}")
+    return ms
+
+
+def _due(options: JobOptions) -> tuple[str, int]:
+    delay, run_at = options.get("delay"), options.get("run_at")
+    if delay is not None and run_at is not None:
+        raise InvalidJob("give delay or run_at, not both")
+    if delay is not None:
+        return "in", round(seconds(delay) * 1000)
+    if run_at is None:
+        return "now", 0
+    if not isinstance(run_at, datetime) or run_at.tzinfo is None:
+        raise InvalidJob(f"run_at {run_at!r} has no time zone: pass an aware datetime, e.g. datetime.now(UTC)")
+    ms = round(run_at.timestamp() * 1000)
+    if ms >= LATEST_DUE_MS:
+        raise InvalidJob(f"run_at {run_at.isoformat()} is too far away: the last year is 3084")
+    return "at", max(ms, 0)

@@ -1,0 +1,93 @@
+"""Serves the probe with uvicorn until a signal or a cancellation ends it in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from daemon.errors import ConfigurationError
+
+DEFAULT_PORT = 9191
+
+
+async def serve(
+    app: ASGIApp,
+    *,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    handle_signals: bool = True,
+    on_listening: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM, SIGINT or cancellation; requests that run are answered first.
+
+    Args:
+        app: what `create_app` gave.
+        host: address to listen on; ``0.0.0.0`` or ``::`` where others must reach it, as in a pod.
+        port: 0 for any free one.
+        handle_signals: False when something else in this process ends it, by cancelling this coroutine.
+        on_listening: called with the URL once connections are accepted.
+
+    Raises:
+        ConfigurationError: when the address cannot be listened on.
+    """
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(config)
+    if on_listening is not None:
+        name = f"[{host}]" if ":" in host else host
+        on_listening(f"http://{name}:{listener.getsockname()[1]}")
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    with _stop_on_signals(server) if handle_signals else contextlib.nullcontext():
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            server.should_exit = True
+            await serving
+            raise
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: uvicorn would raise them again at the end, and the exit status would be a failure."""
+        yield
+
+
+@contextlib.contextmanager
+def _stop_on_signals(server: uvicorn.Server) -> Iterator[None]:
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # "::" listens on IPv4 too, as a pod may have either.
+        return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::", backlog=128)
+    except OSError as error:
+        raise ConfigurationError(f"the probe cannot listen on {host} port {port}: {error.strerror}") from None

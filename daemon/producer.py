@@ -1,0 +1,288 @@
+"""How services hand jobs over: `Producer` and `SyncProducer`. Cheap to import."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from daemon import codec
+from daemon.broker import Broker, NewJob
+from daemon.connections import LOST, connect, translated
+from daemon.errors import InvalidJob, JobNotFound, ResultTimeout
+from daemon.handle import JobHandle, SyncJobHandle
+from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
+from daemon.options import JobOptions, new_job
+from daemon.payload import FAMILY_NAME, Payload
+from daemon.replies import ReplyReader
+
+__all__ = ["JobHandle", "JobOptions", "Producer", "SyncJobHandle", "SyncProducer"]
+
+T = TypeVar("T")
+MAX_PAYLOAD = 1_000_000
+KEEP_ABORTED_MS = 3_600_000
+
+
+class Producer:
+    """Hands jobs over. Use it as an asynchronous context manager, one for the life of the service.
+
+        async with Producer.connect("redis://localhost") as producer:
+            job = await producer.enqueue(SendEmail(...), priority="high")
+            print(await job.result(timeout=10))
+
+    Args:
+        redis: an asynchronous redis-py client without response decoding.
+        max_payload: largest payload accepted, in bytes of JSON.
+    """
+
+    def __init__(self, redis: Any, *, url: str | None = None, max_payload: int = MAX_PAYLOAD) -> None:
+        self.redis = redis
+        self.max_payload = max_payload
+        self.replies = ReplyReader(redis, url)
+        self._brokers: dict[str, Broker] = {}
+
+    @classmethod
+    def connect(cls, url: str = "redis://localhost:6379", *, max_payload: int = MAX_PAYLOAD, **options: Any) -> Self:
+        """Give a producer for a Redis URL (see `daemon.connections.connect`); connects with the first command.
+
+        Raises:
+            ConfigurationError: for a URL it does not understand.
+        """
+        return cls(connect(url, **options), url=url, max_payload=max_payload)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self.replies.close()
+        await self.redis.aclose()
+
+    async def health(self) -> bool:
+        """Tell whether Redis answers.
+
+        Raises:
+            RedisRefused: when it answers, but refuses this user.
+        """
+        try:
+            await self.redis.ping()
+        except LOST as error:
+            if "uthenticat" in str(error) or "WRONGPASS" in str(error):
+                with translated():
+                    raise
+            return False
+        except Exception:
+            with translated():
+                raise
+        return True
+
+    def broker(self, family: str) -> Broker:
+        """The scripts of a family on this producer's connection."""
+        found = self._brokers.get(family)
+        if found is None:
+            if not FAMILY_NAME.match(family):
+                raise InvalidJob(f"family {family!r} must match [a-z0-9_-]+")
+            found = self._brokers[family] = Broker(self.redis, FamilyKeys.of(family))
+        return found
+
+    async def enqueue(
+        self,
+        job: Payload | str,
+        payload: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        family: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobHandle:
+        """Hand one job over, in one round trip.
+
+        Args:
+            job: a payload, or a function's name when its payload class is elsewhere (then it is validated by the
+                worker only).
+            payload: with a name: the payload's fields, or a list of positional arguments.
+            family: with a name: its family.
+            options: see `JobOptions`.
+
+        Raises:
+            InvalidJob: for a wrong option or payload; nothing was written. `TooLarge` when it is over the limit.
+            RedisUnavailable, RedisRefused, RedisFull: nothing was written, or (lost connection) it is unknown: enqueue
+                again with the same ``job_id``.
+        """
+        prepared = self._prepare(job, payload, family, options)
+        return (await self._send(prepared[0], [prepared]))[0]
+
+    async def enqueue_many(
+        self,
+        jobs: Iterable[Payload] | str,
+        payloads: Iterable[Mapping[str, Any]] | None = None,
+        *,
+        family: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> list[JobHandle]:
+        """Hand many jobs of one family over: a thousand in one round trip, all or nothing for each thousand.
+
+        Args:
+            jobs: payloads, or a function's name with the ``payloads`` of its jobs.
+            payloads: with a name: one mapping of fields per job.
+            options: for all of them; ``job_id`` is not allowed here, give `Payload`\\ s through `enqueue_each`.
+
+        Raises: as `enqueue`.
+        """
+        if "job_id" in options:
+            raise InvalidJob("job_id names one job: use enqueue_each for many jobs with ids of their own")
+        if isinstance(jobs, str):
+            return await self.enqueue_each([((jobs, fields), options) for fields in payloads or ()], family=family)
+        return await self.enqueue_each([((job, None), options) for job in jobs], family=family)
+
+    async def enqueue_each(
+        self,
+        jobs: Iterable[tuple[tuple[Payload | str, Mapping[str, Any] | None], JobOptions]],
+        *,
+        family: str | None = None,
+    ) -> list[JobHandle]:
+        """Hand many jobs of one family over, each with options of its own: ``((payload, None), {"job_id": ...})``.
+
+        Raises: as `enqueue`.
+        """
+        prepared = [self._prepare(job, fields, family, options) for (job, fields), options in jobs]
+        if not prepared:
+            return []
+        families = {name for name, _, _ in prepared}
+        if len(families) > 1:
+            raise InvalidJob(f"jobs of one call belong to one family, not to {', '.join(sorted(families))}")
+        return await self._send(prepared[0][0], prepared)
+
+    def _prepare(
+        self, job: Payload | str, payload: Any, family: str | None, options: JobOptions
+    ) -> tuple[str, NewJob, Any]:
+        """Check one job and write its record; nothing is sent."""
+        level, returns = 0, None
+        if isinstance(job, Payload):
+            spec = job.__job__
+            if payload is not None:
+                raise InvalidJob("give a payload or a function's name with its fields, not both")
+            family, function, level, returns = family or spec.family, spec.function, spec.priority, spec.returns
+            body = job.__pydantic_serializer__.to_json(job)
+        elif isinstance(job, str):
+            function = job
+            if family is None:
+                raise InvalidJob(f"which family runs {job!r}? Enqueue a payload, or give family=")
+            body = codec.encode({} if payload is None else payload, "payload")
+        else:
+            raise InvalidJob(
+                f"{type(job).__name__} is no payload: enqueue a Payload, or a function's name with family="
+            )
+        codec.check_size(len(body), self.max_payload, "payload")
+        args = body if isinstance(payload, list | tuple) else b"[" + body + b"]"
+        return family, new_job(self.broker(family).keys, function, args, level, options), returns
+
+    async def _send(self, family: str, prepared: list[tuple[str, NewJob, Any]]) -> list[JobHandle]:
+        broker = self.broker(family)
+        jobs = [job for _, job, _ in prepared]
+        with translated():
+            try:
+                added = await broker.enqueue(jobs)
+            except LOST:
+                # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
+                added = await broker.enqueue(jobs, resend=True)
+        return [
+            JobHandle(self, family, job.id, new, returns)
+            for (_, job, returns), new in zip(prepared, added, strict=True)
+        ]
+
+    def job(self, job_id: str, family: str | None = None, returns: Any = None) -> JobHandle:
+        """Give the handle of a job by its id, ``email:<id>``; nothing is asked of Redis.
+
+        Raises:
+            InvalidJob: when the id names no family and none is given.
+        """
+        named, ids = parse_id(job_id)
+        family = family or named
+        if family is None:
+            raise InvalidJob(f"job id {job_id!r} names no family: write it as family:id")
+        return JobHandle(self, family, ids[0] if named else self.broker(family).keys.job_id(job_id), False, returns)
+
+    async def abort(self, job: JobHandle, timeout: float) -> bool:
+        """See `JobHandle.abort`."""
+        broker = self.broker(job.family)
+        with translated():
+            (raw,) = await self.redis.mget(JOB + job.job_id)
+            result = codec.encode_aborted(job.job_id, broker.keys.queue, raw)
+            word = await broker.abort(job.job_id, result, KEEP_ABORTED_MS)
+        if word == "not_found":
+            raise JobNotFound(f"there is no job {job.id}: nothing was aborted")
+        if word == "aborted":
+            return True
+        if word == "asked":
+            try:
+                await self.replies.wait(job.family, job.job_id, timeout)
+            except ResultTimeout:
+                raise ResultTimeout(f"{job.id} was told to stop but still runs after {timeout:g} s") from None
+        with translated():
+            ended = await self.redis.get(RESULT + job.job_id)
+        return ended is not None and codec.was_aborted(ended)
+
+
+class SyncProducer:
+    """`Producer` for code without an event loop: same methods, without ``await``.
+
+    It runs a `Producer` on an event loop in a thread of its own; use it as a context manager and share it between
+    threads.
+    """
+
+    def __init__(self, url: str = "redis://localhost:6379", **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="arqd-producer", daemon=True)
+        self._thread.start()
+        self._producer = self._run(self._open(url, options))
+
+    @classmethod
+    def connect(cls, url: str = "redis://localhost:6379", **options: Any) -> Self:
+        """Give a producer for a Redis URL; see `Producer.connect`."""
+        return cls(url, **options)
+
+    @staticmethod
+    async def _open(url: str, options: Any) -> Producer:
+        return Producer.connect(url, **options)
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections and end its thread."""
+        if self._thread.is_alive():
+            self._run(self._producer.close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def health(self) -> bool:
+        """See `Producer.health`."""
+        return self._run(self._producer.health())
+
+    def enqueue(self, job: Payload | str, payload: Any = None, **options: Any) -> SyncJobHandle:
+        """See `Producer.enqueue`."""
+        return SyncJobHandle(self, self._run(self._producer.enqueue(job, payload, **options)))
+
+    def enqueue_many(self, jobs: Any, payloads: Any = None, **options: Any) -> list[SyncJobHandle]:
+        """See `Producer.enqueue_many`."""
+        handles = self._run(self._producer.enqueue_many(jobs, payloads, **options))
+        return [SyncJobHandle(self, handle) for handle in handles]
+
+    def job(self, job_id: str, family: str | None = None, returns: Any = None) -> SyncJobHandle:
+        """See `Producer.job`."""
+        return SyncJobHandle(self, self._producer.job(job_id, family, returns))

@@ -1,0 +1,146 @@
+"""From names to families: the only place that imports handlers, by the dotted strings of a table."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from daemon.errors import ConfigurationError
+from daemon.family import HOOKS, Family, FamilySettings, JobFunction, checked_functions, checked_values, load_family
+from daemon.keys import FamilyKeys
+
+SHIPPED = "handlers:FAMILIES"
+
+
+def resolve(dotted: str) -> Any:
+    """Import what ``module:name`` names; the current directory is searched too.
+
+    Raises:
+        ConfigurationError: when the module or the name is not there, or its import fails.
+    """
+    module, colon, name = dotted.partition(":")
+    if not colon or not module or not name:
+        raise ConfigurationError(f"{dotted!r} is not module:name")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ConfigurationError(f"{dotted!r} cannot be imported: {error}") from error
+    except AttributeError:
+        raise ConfigurationError(f"module {module!r} has no {name!r}") from None
+
+
+def shipped_families() -> dict[str, str]:
+    """Give the table of the families that ship with arqd."""
+    table: dict[str, str] = resolve(SHIPPED)
+    return dict(table)
+
+
+def load_families(
+    table: Mapping[str, str],
+    names: Sequence[str],
+    overrides: Mapping[str, dict[str, Any]] | None = None,
+    *,
+    accept_pickle: bool = False,
+) -> list[Family]:
+    """Build families by name or by ``module:Class``.
+
+    Args:
+        table: name to ``module:Class`` of the registered families.
+        names: names of the table, or dotted classes (`FamilySettings`, or a plain arq settings class).
+        overrides: values from the environment by family name.
+        accept_pickle: allow arq's default serialiser of a plain arq settings class.
+
+    Raises:
+        ConfigurationError: for an unknown name or a class that cannot be used.
+    """
+    families = []
+    for name in names:
+        dotted = name if ":" in name else table.get(name)
+        if dotted is None:
+            raise ConfigurationError(f"there is no family {name!r}: known are {', '.join(sorted(table))}")
+        settings = resolve(dotted)
+        if not isinstance(settings, type):
+            raise ConfigurationError(f"{dotted!r} is not a class")
+        if issubclass(settings, FamilySettings):
+            family = load_family(settings, (overrides or {}).get(getattr(settings, "family", ""), {}))
+            if ":" not in name and family.name != name:
+                raise ConfigurationError(f"{dotted} calls itself {family.name!r}, the table calls it {name!r}")
+        else:
+            family = adopt(settings, accept_pickle=accept_pickle)
+        families.append(family)
+    return families
+
+
+# What a plain arq settings class may set and what becomes of it here.
+_VALUES = {"max_jobs", "job_timeout", "max_tries", "keep_result"}
+_STOCK = {"poll_delay", "job_serializer", "job_deserializer", "cron_jobs", "timezone"}
+
+
+def adopt(settings: type, *, accept_pickle: bool = False) -> Family:
+    """Build a family from a plain arq ``WorkerSettings`` class: its queue, serialisers and retry rule are kept.
+
+    Args:
+        accept_pickle: run it although it uses arq's default serialiser, which executes what the queue holds.
+
+    Raises:
+        ConfigurationError: when it needs pickle and that was not accepted, or a value is wrong.
+    """
+    found = {name: value for name, value in vars(settings).items() if not name.startswith("_")}
+    queue = found.get("queue_name") or "arq:queue"
+    keys = FamilyKeys.of_queue(queue)
+    stock = {name: found[name] for name in _STOCK & found.keys() if found[name] is not None}
+    missing = {"job_serializer", "job_deserializer"} - stock.keys()
+    if missing:
+        if not accept_pickle:
+            raise ConfigurationError(
+                f"{settings.__name__} reads its queue with pickle, which lets whoever can write to Redis run code here: "
+                "set job_serializer and job_deserializer (daemon.codec has dumps and loads), or pass --accept-pickle"
+            )
+        stock.update(_pickle(missing))
+    wait = found.get("job_completion_wait") or 0
+    values = {name: found[name] for name in _VALUES & found.keys()}
+    functions: list[Callable[..., Any]] = [*found.get("functions", ()), *_cron_functions(found)]
+    return Family(
+        name=keys.family,
+        keys=keys,
+        functions=checked_functions(keys.family, functions),
+        # arq keeps results by age only, and hands a job back at once unless told to wait.
+        values=checked_values(keys.family, {**values, "keep_completed": None, "drain_timeout": wait}),
+        hooks={hook: found[hook] for hook in HOOKS if found.get(hook) is not None},
+        ctx=dict(found.get("ctx") or {}),
+        keep_result_forever=bool(found.get("keep_result_forever", False)),
+        health_check_interval=_seconds(found.get("health_check_interval", 3600)),
+        health_check_key=found.get("health_check_key"),
+        stock=stock,
+    )
+
+
+def _seconds(value: Any) -> float:
+    return float(value.total_seconds() if hasattr(value, "total_seconds") else value)
+
+
+def _pickle(missing: set[str]) -> dict[str, Any]:
+    import pickle
+
+    defaults = {"job_serializer": pickle.dumps, "job_deserializer": pickle.loads}
+    return {name: defaults[name] for name in missing}
+
+
+def _cron_functions(found: dict[str, Any]) -> list[Any]:
+    return [
+        JobFunction(
+            job.name,
+            job.coroutine,
+            job.timeout_s,
+            job.max_tries,
+            None,
+            job.keep_result_s,
+            job.keep_result_forever,
+        )
+        for job in found.get("cron_jobs") or ()
+    ]

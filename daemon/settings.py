@@ -1,0 +1,292 @@
+"""Settings: one model, filled from ``ARQD_`` variables; nested names are joined by ``__``.
+
+    ARQD_REDIS_URL=rediss://user:secret@redis.example:6379/0
+    ARQD_FAMILY__EMAIL__MAX_JOBS=20
+    ARQD_SMTP__HOST=smtp.example
+
+Only the command line loads them; everything else is handed what it needs. ``python -m daemon.settings --write``
+rewrites the tables in the documentation.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from daemon.environment import FALLBACKS, PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
+from daemon.errors import ConfigurationError
+from daemon.family import FamilyValues
+from daemon.heartbeat import default_path
+from daemon.registry import FAMILIES, package_settings, resolve
+from daemon.retry import Backoff
+
+DEFAULT_REDIS_URL = "redis://localhost:6379/0"
+
+
+class ProbeSettings(BaseModel):
+    """The health sidecar."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address the probe listens on; `0.0.0.0` in a pod")
+    port: int = Field(9191, ge=0, le=65535, description="port the probe listens on")
+
+
+class Settings(BaseSettings):
+    """Everything arqd can be told from outside. `load_settings` adds the sections of the families (``email`` …)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    redis_url: SecretStr | None = Field(
+        None,
+        description="`redis://`, `rediss://`, `unix://` or `redis+sentinel://`; default the server of an `arqd up` "
+        f"in the same folder, else `{DEFAULT_REDIS_URL}`",
+    )
+    families: dict[str, str] = Field(
+        default_factory=dict, description='families of your own: `{"name": "package.module:Class"}`'
+    )
+    family: dict[str, FamilyValues] = Field(default_factory=dict, description="values of a family")
+    heartbeat_file: Path | None = Field(
+        None, description="file the worker writes each second and the probe reads; default in the runtime directory"
+    )
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="`debug`, `info`, `warning`, `error` or `critical`"
+    )
+    log_format: Literal["json", "text"] | None = Field(
+        None, description="`json` or `text`; default `json`, for `arqd up` `text`"
+    )
+    probe: ProbeSettings = Field(ProbeSettings(), description="the health sidecar")
+    var_dir: Path = Field(Path("var"), description="folder of what `arqd up` keeps")
+    secrets_dir: Path | None = Field(
+        None, description="folder of files named like variables, for secrets; systemd credentials are read as well"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # load_settings decides where values come from; a Settings(...) of one's own takes its arguments only.
+        return (init_settings,)
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("families")
+    @classmethod
+    def _dotted(cls, families: dict[str, str]) -> dict[str, str]:
+        for name, target in families.items():
+            module, colon, attribute = target.partition(":")
+            if not (module and colon and attribute):
+                raise ValueError(f"{name!r} must name a class as 'package.module:Class', not {target!r}")
+        return families
+
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """Give the values that were set for each family; they win over its class."""
+        return {
+            name: {value: getattr(values, value) for value in values.model_fields_set}
+            for name, values in self.family.items()
+        }
+
+
+class _Source(EnvSettingsSource):
+    """Reads one mapping of names to text in place of the process's environment."""
+
+    def __init__(self, model: type[BaseSettings], values: Mapping[str, str]) -> None:
+        self._values = values
+        super().__init__(model)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        # An empty value counts as unset everywhere; a family's value can be set to nothing by "none".
+        return {
+            name.lower(): None if name.startswith(f"{PREFIX}FAMILY__") and value.lower() == "none" else value
+            for name, value in self._values.items()
+            if value
+        }
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Leave text that is not JSON to validation, whose error names the variable."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+def load_settings(environ: Mapping[str, str], adopted: Mapping[str, str] | None = None) -> Settings:
+    """Build the settings from an environment.
+
+    Args:
+        environ: names and values, e.g. ``os.environ``.
+        adopted: families that no table names, given on the command line: name to ``module:Class``.
+
+    Returns:
+        The settings; ``families`` holds all families, ``family`` what was set for each of them, and every
+        section that a family's package brings is an attribute (``settings.smtp``).
+
+    Raises:
+        ConfigurationError: one line naming the variable and what it should be; it never quotes a secret.
+    """
+    variables, others = collect(environ)
+    families = {**FAMILIES, **(adopted or {}), **_own_families(variables)}
+    model = settings_model(families)
+    spelt = {re.sub(r"\W", "_", name).upper(): name for name in families}
+    refuse_unknown(variables, _names(model, spelt), _open_names(model))
+    apply_fallbacks(variables, others, spelt)
+    settings = _validated(model, variables)
+    family: dict[str, FamilyValues] = {}
+    for written, values in settings.family.items():
+        name = written if written in families else spelt.get(written.upper())
+        if name is None:
+            raise ConfigurationError(f"ARQD_FAMILY: no family {written!r}; known are {', '.join(sorted(families))}")
+        family[name] = values
+    heartbeat_file = settings.heartbeat_file or default_path(environ)
+    return settings.model_copy(update={"families": families, "family": family, "heartbeat_file": heartbeat_file})
+
+
+def settings_model(families: Mapping[str, str]) -> type[Settings]:
+    """Give `Settings` with the sections of the families.
+
+    A section is a pydantic model that the top-level package of a family's class names in a table ``SETTINGS``:
+    ``{"smtp": "package.module:Model"}``.
+
+    Raises:
+        ConfigurationError: when a package cannot be imported or two of them claim a section.
+    """
+    sections: dict[str, str] = {}
+    for package in sorted({target.partition(":")[0].partition(".")[0] for target in families.values()}):
+        for name, target in package_settings(package).items():
+            if name in Settings.model_fields or sections.setdefault(name, target) != target:
+                raise ConfigurationError(f"package {package!r}: the settings section {name!r} exists already")
+    models = {name: resolve(target) for name, target in sections.items()}
+    fields: dict[str, Any] = {
+        name: (section, Field(default_factory=section, description=(section.__doc__ or "").partition("\n")[0]))
+        for name, section in models.items()
+    }
+    return create_model("Settings", __base__=Settings, **fields)
+
+
+def _own_families(variables: Variables) -> dict[str, str]:
+    """Read ARQD_FAMILIES first: what else can be set depends on it."""
+    name = f"{PREFIX}FAMILIES"
+    chosen = {key: value for key, value in variables.values.items() if key == name or key.startswith(f"{name}__")}
+    return _validated(Settings, Variables(chosen, variables.origin)).families
+
+
+def _validated(model: type[Settings], variables: Variables) -> Settings:
+    try:
+        return model(**_Source(model, variables.values)())
+    except ValidationError as error:
+        first, *more = error.errors(include_url=False, include_input=False)
+        name, known = PREFIX.rstrip("_"), {field for field, _ in _walk(model)}
+        for depth, part in enumerate(first["loc"]):
+            longer = f"{name}__{part}".upper() if depth else f"{PREFIX}{part}".upper()
+            # Behind a family's name and inside a dictionary any part may follow; further ones are pydantic's own.
+            if longer not in known and not re.fullmatch(rf"{PREFIX}(FAMILY|FAMILIES)(__\w+){{1,2}}", longer):
+                break
+            name = longer
+        also = f" (and {len(more)} more)" if more else ""
+        raise ConfigurationError(
+            f"{variables.told(name)}: {first['msg'].removeprefix('Value error, ')}{also}"
+        ) from None
+
+
+def _walk(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, FieldInfo]]:
+    """Give each variable of a model and what it sets, sections before what is in them."""
+    for name, field in model.model_fields.items():
+        yield prefix + name.upper(), field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _walk(field.annotation, f"{prefix}{name.upper()}__")
+
+
+def _names(model: type[Settings], families: Iterable[str]) -> list[str]:
+    values = [
+        f"{PREFIX}FAMILY__{family}__{value.upper()}" for family in families for value in FamilyValues.model_fields
+    ]
+    return [name for name, _ in _walk(model)] + values
+
+
+def _open_names(model: type[Settings]) -> list[str]:
+    """Give the variables that hold a dictionary: anything may follow behind ``__``."""
+    return [name for name, field in _walk(model) if get_origin(field.annotation) is dict and name != f"{PREFIX}FAMILY"]
+
+
+def settings_table() -> str:
+    """Give every variable, its default and its meaning as a Markdown table."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    values = _walk(FamilyValues, f"{PREFIX}FAMILY__<FAMILY>__")
+    for name, field in (*_walk(settings_model(FAMILIES)), *values):
+        if name == f"{PREFIX}FAMILY" or (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            continue
+        meaning = (field.description or "").replace("|", "\\|")
+        rows.append(f"| `{name}` | {_default(field)} | {meaning} |")
+    return "\n".join(rows)
+
+
+def fallback_table() -> str:
+    """Give the names of other systems that stand in for settings, as a Markdown table."""
+    rows = ["| variable | stands for | meaning |", "|---|---|---|"]
+    for row in FALLBACKS:
+        names, targets = (", ".join(f"`{name}`" for name in group) for group in (row.names, row.sets))
+        rows.append(f"| {names} | {targets} | {row.meaning} |")
+    return "\n".join(rows)
+
+
+def _default(field: FieldInfo) -> str:
+    value = PydanticUndefined if field.is_required() else field.get_default(call_default_factory=True)
+    if value is PydanticUndefined or value is None or value in ({}, [], (), ""):
+        return "–"
+    if isinstance(value, Backoff):
+        return f"`{'exponential' if value.exponential else 'fixed'} {value.base:g}s max {value.maximum:g}s`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return (
+        f"`{value:g}`"
+        if isinstance(value, float) and value < 1e6
+        else f"`{value:.0f}`"
+        if isinstance(value, float)
+        else f"`{value}`"
+    )
+
+
+TABLES = {"settings": settings_table, "fallbacks": fallback_table}
+
+
+def with_tables(text: str) -> str:
+    """Replace what stands between ``<!-- settings:begin -->`` and ``<!-- settings:end -->`` (and ``fallbacks``)."""
+    for name, table in TABLES.items():
+        pattern = rf"(<!-- {name}:begin -->\n).*?(\n?<!-- {name}:end -->)"
+        text = re.sub(
+            pattern, lambda found, table=table: f"{found[1]}{table()}\n{found[2].lstrip()}", text, flags=re.DOTALL
+        )
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table, or with ``--write`` renew it in README.md and docs/settings.md of the current folder."""
+    if arguments != ["--write"]:
+        print(settings_table())
+        return 0
+    for path in (Path("README.md"), Path("docs/settings.md")):
+        if path.exists():
+            path.write_text(with_tables(path.read_text("utf-8")), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

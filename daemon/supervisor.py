@@ -1,0 +1,269 @@
+"""One process: its session, connections and side tasks, the workers of its families, signals and the drain.
+
+Side tasks (lease renewal in a thread, wake-ups, heartbeat file, housekeeping) keep the workers working; one that dies
+takes the process down loudly, since a worker without it would only look alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import RedisError
+
+import daemon
+from daemon.connections import LOST, connect, safe_url, translated
+from daemon.errors import ArqdError, ConfigurationError
+from daemon.family import Family
+from daemon.heartbeat import Heartbeat
+from daemon.leases import LeaseKeeper
+from daemon.wakeups import Wakeups
+from daemon.worker import Worker
+
+logger = logging.getLogger("arqd.supervisor")
+
+#: How long handlers cancelled at the end of a drain may clean up, and how long the last calls to Redis may take.
+CLEAN_UP_SECONDS = 1.0
+LAST_CALLS_SECONDS = 5.0
+
+
+class Supervisor:
+    """Runs the workers of several families in one process.
+
+    Args:
+        families: what to run, each name once.
+        url: Redis.
+        burst: end when nothing waits any more.
+        heartbeat: file the probe reads, None for none.
+        handle_signals: drain on SIGTERM and SIGINT, at once on a second one.
+
+    Raises:
+        ConfigurationError: for no family or a repeated one.
+    """
+
+    def __init__(
+        self,
+        families: Sequence[Family],
+        url: str,
+        *,
+        burst: bool = False,
+        heartbeat: Path | None = None,
+        handle_signals: bool = True,
+        max_burst_jobs: int = -1,
+    ) -> None:
+        names = [family.name for family in families]
+        if not names or len(set(names)) != len(names):
+            raise ConfigurationError(f"run each family once, and at least one, not {names}")
+        self.families = list(families)
+        self.url = url
+        self.session = secrets.token_hex(8)
+        self.started = time.time()
+        self.state = "starting"
+        self.redis_up = False
+        self.redis = connect(url)
+        self.workers: list[Worker] = []
+        self.patient = True
+        self._burst = burst
+        self._max_burst_jobs = max_burst_jobs
+        self._heartbeat = Heartbeat(heartbeat, self.snapshot) if heartbeat else None
+        self._handle_signals = handle_signals
+        self._isolating: Worker | None = None
+        self._wakeups: Wakeups | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ what its workers ask
+
+    @property
+    def idle(self) -> bool:
+        """Whether no worker of this process runs anything."""
+        return not any(worker.busy for worker in self.workers)
+
+    @property
+    def loop_lag(self) -> float:
+        """Seconds the event loop was late, at worst, in the last beats."""
+        return self._heartbeat.loop_lag if self._heartbeat else 0.0
+
+    def listen(self, worker: Worker) -> None:
+        """Wake a worker when there is work for it."""
+        if self._wakeups is not None:
+            self._wakeups.listen(worker)
+
+    def isolate(self, worker: Worker | None) -> None:
+        """Reserve the process for one job of this worker that may kill it; None ends it."""
+        if worker is not self._isolating:
+            self._isolating = worker
+            for other in self.workers:
+                other.notify_due()
+
+    def isolates(self, worker: Worker) -> bool:
+        """Whether this worker may take a suspect job now: nothing else runs here."""
+        return self._isolating is worker and self.idle
+
+    def isolated_from(self, worker: Worker) -> bool:
+        """Whether this worker has to claim nothing while a suspect job runs or is awaited."""
+        return self._isolating is not None and not self.isolates(worker)
+
+    def job_ended(self, worker: Worker) -> None:
+        """A worker runs nothing any more."""
+        if self._isolating is worker:
+            self.isolate(None)
+        elif self._isolating is not None:
+            self._isolating.nudge()
+
+    # ------------------------------------------------------------------ run
+
+    async def run(self) -> None:
+        """Run until drained, or in a burst until nothing waits.
+
+        Raises:
+            RedisRefused: when Redis refuses this user at start.
+            ArqdError, Exception: what a hook raised at start, or what killed a side task.
+        """
+        loop = asyncio.get_running_loop()
+        make = functools.partial(Worker, supervisor=self, burst=self._burst, max_burst_jobs=self._max_burst_jobs)
+        self.workers = [make(family) for family in self.families]
+        self._wakeups = Wakeups(self, self.url)
+        keeper = LeaseKeeper(self.url, self.session, self.workers, loop.call_soon_threadsafe)
+        keeper.start()
+        if self._handle_signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._on_signal, number)
+        side = [asyncio.create_task(self._wakeups.run(), name="wakeups")]
+        side.append(asyncio.create_task(self._housekeeping(keeper), name="housekeeping"))
+        if self._heartbeat:
+            side.append(asyncio.create_task(self._heartbeat.run(), name="heartbeat"))
+        mains = [asyncio.create_task(worker.main(), name=worker.family.name) for worker in self.workers]
+        logger.info("arqd %s on %s, session %s", daemon.__version__, safe_url(self.url), self.session)
+        try:
+            await self._watch(mains, side)
+        finally:
+            await self._close(keeper, [*mains, *side])
+
+    async def _watch(self, mains: list[asyncio.Task[None]], side: list[asyncio.Task[None]]) -> None:
+        """Wait for the workers; what ends before its time ends the process with its error."""
+        pending: set[asyncio.Task[None]] = {*mains}
+        while pending:
+            done, _ = await asyncio.wait({*pending, *side}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task in side:
+                    await self._give_back(mains)
+                    task.result()
+                    raise ArqdError(f"the side task {task.get_name()} has ended: the process cannot go on")
+                pending.discard(task)
+                error = task.exception()
+                if error is not None:
+                    await self._give_back([other for other in mains if other is not task])
+                    with translated():
+                        raise error
+
+    async def _give_back(self, mains: list[asyncio.Task[None]]) -> None:
+        """Hand back what runs before the process ends with an error."""
+        for worker in self.workers:
+            worker.drain()
+            worker.hand_back()
+        self.patient = False
+        if mains:
+            await asyncio.wait(mains, timeout=LAST_CALLS_SECONDS)
+
+    async def _close(self, keeper: LeaseKeeper, tasks: list[asyncio.Task[None]]) -> None:
+        self.state = "stopped"
+        keeper.stop()
+        for task in tasks:
+            task.cancel()
+        if self._draining is not None:
+            self._draining.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # An entry on one control list ends the thread's blocking pop.
+        wake = self.workers[0].keys.key("ctl", self.session)
+        with contextlib.suppress(*LOST, RedisError):
+            await self.redis.rpush(wake, "stop")
+        await asyncio.to_thread(keeper.join, 3.0)
+        with contextlib.suppress(*LOST, RedisError):
+            await self.redis.delete(wake)
+        for worker in self.workers:
+            try:
+                await worker.close()
+            except Exception:
+                logger.exception("%s: on_shutdown failed", worker.family.name)
+        await self.redis.aclose()
+        if self._handle_signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().remove_signal_handler(number)
+        logger.info("stopped")
+
+    async def _housekeeping(self, keeper: LeaseKeeper) -> None:
+        while True:
+            if self.state == "starting" and all(worker.started for worker in self.workers):
+                self.state = "running"
+            if not keeper.alive:
+                raise ArqdError("the thread that renews the leases has died")
+            for worker in self.workers:
+                if worker.started:
+                    try:
+                        await worker.heart_beat()
+                    except (*LOST, RedisError) as error:
+                        logger.debug("%s: health check not recorded: %s", worker.family.name, error)
+            await asyncio.sleep(1 if self.state == "running" else 0.05)
+
+    # ------------------------------------------------------------------ drain
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        logger.info("%s: %s", number.name, "handing back at once" if self._draining else "draining")
+        self.drain()
+
+    def drain(self) -> None:
+        """Claim nothing more, wait for what runs, hand the rest back. A second call hands back at once."""
+        if self._draining is not None:
+            self._hurry.set()
+            return
+        self.state = "draining"
+        if self._heartbeat:
+            self._heartbeat.beat()
+        self._hurry = asyncio.Event()
+        self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drain")
+
+    async def _drain(self) -> None:
+        for worker in self.workers:
+            worker.drain()
+        limit = max(family.values.drain_timeout for family in self.families)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._hurry.wait()
+        for worker in self.workers:
+            worker.hand_back()
+        await asyncio.sleep(CLEAN_UP_SECONDS)
+        for worker in self.workers:
+            worker.abandon()
+        self.patient = False
+
+    # ------------------------------------------------------------------ heartbeat
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the heartbeat file tells of this process (see `daemon.heartbeat`)."""
+        return {
+            "version": daemon.__version__,
+            "pid": os.getpid(),
+            "session": self.session,
+            "started": self.started,
+            "state": self.state,
+            "redis_up": self.redis_up,
+            "families": {
+                worker.family.name: {
+                    "slots": worker.max_jobs,
+                    "running": len(worker.running),
+                    "claimable_since": worker.claimable_since,
+                    "last_claim": worker.last_claim,
+                    "metrics": worker.metrics.snapshot(),
+                }
+                for worker in self.workers
+            },
+        }

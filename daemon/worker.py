@@ -1,0 +1,509 @@
+"""One family's loop: settle what ended and claim what is due in one call, start executors, sleep until woken.
+
+1. `main` registers the session (sync), then goes round: `_round` is one call of the tick script.
+2. `_start` prepares each claim and runs it in a task; `finished` takes its outcome back.
+3. With nothing to settle and nothing to claim it waits (`_idle`) for a job to end, the wake-up mark, or a due time.
+4. A lost connection keeps the outcomes; after it, sync comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import socket
+import time
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import arq.worker
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from daemon import codec
+from daemon.broker import Broker, Held, Outcome, Tick, TickSettings
+from daemon.connections import LOST, translate
+from daemon.dialect import ArqdDialect, StockDialect
+from daemon.errors import RedisRefused
+from daemon.executor import Executor, Run
+from daemon.family import Family
+from daemon.keys import spoken_id
+from daemon.metrics import FamilyMetrics
+from daemon.pool import process_pool
+from daemon.producer import Producer
+from daemon.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from daemon.supervisor import Supervisor
+
+logger = logging.getLogger("arqd.worker")
+
+MAX_SETTLES, MAX_SETTLE_BYTES = 128, 1_000_000
+#: Acknowledged outcomes are kept so long and sent again after a reconnect: a failover may have lost them.
+RESEND_SECONDS, RESEND_COUNT = 3.0, 4096
+SUSPECT_SCORE = 2**46
+
+_OUTCOME_NAMES = {"c": "completed", "r": "retried", "b": "failed", "a": "aborted", "e": "expired", "l": "released"}
+
+
+class Worker(arq.worker.Worker):
+    """Runs one family's jobs in this process.
+
+    Args:
+        family: what to run.
+        supervisor: the process: session, connections, lease renewal and wake-ups are shared by its workers.
+        burst: end when nothing waits any more.
+    """
+
+    def __init__(
+        self, family: Family, supervisor: Supervisor, *, burst: bool = False, max_burst_jobs: int = -1
+    ) -> None:
+        stock = family.stock or {}
+        self.family = family
+        self.keys = family.keys
+        self.supervisor = supervisor
+        values = family.values
+        serializer, deserializer = stock.get("job_serializer", codec.dumps), stock.get("job_deserializer", codec.loads)
+        client = ArqRedis(
+            connection_pool=supervisor.redis.connection_pool,
+            job_serializer=serializer,
+            job_deserializer=deserializer,
+            default_queue_name=family.keys.queue,
+        )
+        super().__init__(
+            # The functions themselves are run by the executor; arq's own registry only has to know their names.
+            [arq.worker.Function(f.name, f.call, f.timeout, None, None, None) for f in family.functions.values()],
+            queue_name=family.keys.queue,
+            cron_jobs=stock.get("cron_jobs"),
+            redis_pool=client,
+            burst=burst,
+            max_burst_jobs=max_burst_jobs,
+            handle_signals=False,
+            max_jobs=values.max_jobs,
+            job_timeout=values.job_timeout,
+            max_tries=values.max_tries,
+            health_check_interval=family.health_check_interval,
+            health_check_key=family.health_check_key,
+            ctx=dict(family.ctx),
+            timezone=stock.get("timezone"),
+        )
+        self.broker = Broker(client, family.keys)
+        self.producer = Producer(client, max_payload=values.max_payload)
+        self.policy = RetryPolicy(values.max_tries, values.backoff, family.permanent, family.stock is None)
+        self.dialect = (
+            ArqdDialect(family) if family.stock is None else StockDialect(family.functions, serializer, deserializer)
+        )
+        self.metrics = FamilyMetrics(family.functions)
+        self.running: dict[bytes, Run] = {}
+        self.draining = False
+        self.claimable_since: float | None = None
+        self.last_claim: float | None = None
+        self.executor: Executor
+        self._settings = TickSettings(
+            lease=round(values.lease * 1000),
+            default_timeout=round(max(f.timeout or values.job_timeout for f in family.functions.values()) * 1000),
+            max_crashes=values.max_crashes,
+            keep_count=-1 if values.keep_completed is None else values.keep_completed,
+            keep_age=-1 if family.keep_result_forever else round(values.keep_result * 1000),
+            poll=0 if family.stock is None else max(50, round(stock.get("poll_delay", 0.5) * 1000)),
+        )
+        self.lease_ms = self._settings.lease
+        self.keep_ms = self._settings.keep_age
+        self.keep_failed_ms = round(values.keep_failed * 1000)
+        self._number = 0
+        self._outcomes: deque[Outcome] = deque()
+        self._sending: list[Outcome] = []
+        self._in_call = False
+        self._resent: set[tuple[bytes, int]] = set()
+        self._settled: deque[tuple[float, Outcome]] = deque(maxlen=RESEND_COUNT)
+        self._after: list[Run] = []
+        self._claimable = True
+        self._restore_mark = False
+        self._due: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._pool_of_processes: ProcessPoolExecutor | None = None
+        self.started = False
+        self.published = self.info()
+
+    # ------------------------------------------------------------------ what others ask of it
+
+    @property
+    def busy(self) -> bool:
+        """Whether it runs a job, has one to settle, or is in a call that may bring one."""
+        return bool(self.running or self._outcomes or self._in_call)
+
+    @property
+    def listening(self) -> bool:
+        """Whether it wants to hear of work: it has a free slot and may claim."""
+        return self.started and self._free() > 0 and not self._claimable
+
+    @property
+    def process_pool(self) -> ProcessPoolExecutor:
+        """Processes for CPU work, started when first asked for."""
+        if self._pool_of_processes is None:
+            self._pool_of_processes = process_pool()
+        return self._pool_of_processes
+
+    def notify(self) -> None:
+        """There is work to claim: the wake-up mark was taken for it."""
+        # Taken while all slots are busy, the mark must go back for another process: one tick without claims does that.
+        self._restore_mark = self._free() == 0
+        self._claimable = True
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Something changed that it should look at."""
+        self._wake.set()
+
+    def control(self, message: str) -> None:
+        """Take a message from the control list: ``abort <claim number> <id>``."""
+        verb, _, rest = message.partition(" ")
+        if verb == "abort":
+            number, _, job_id = rest.partition(" ")
+            run = self.running.get(job_id.encode("utf-8", "surrogateescape"))
+            if run is not None and str(run.number) == number:
+                self.executor.cancel(run, "abort")
+
+    def drain(self) -> None:
+        """Claim nothing more; `main` ends when what runs has ended."""
+        self.draining = True
+        self._wake.set()
+
+    def hand_back(self) -> None:
+        """Cancel what runs; the jobs return to their places at once and the try does not count."""
+        for run in list(self.running.values()):
+            self.executor.cancel(run, "drain")
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """Give up on handlers that do not end when they are cancelled: their jobs are handed back all the same."""
+        for run in list(self.running.values()):
+            name = spoken_id(run.job_id)
+            logger.error(
+                "job %s (%s) does not end when it is cancelled: handed back while it still runs", name, run.name
+            )
+            self.finished(run, self.executor.release(run), 0.0)
+
+    def lost(self) -> None:
+        """The lease could not be renewed: Redis does not know this session any more, so register again."""
+        self._restore_mark = True
+        self._wake.set()
+
+    def info(self) -> bytes:
+        """What to publish of this worker, as JSON."""
+        values = self.family.values
+        return json.dumps(
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "slots": values.max_jobs,
+                "running": len(self.running),
+                "draining": self.draining,
+                "functions": sorted(self.family.functions),
+                "started": self.supervisor.started,
+                "mean_seconds": self.metrics.mean_seconds(),
+                "lag": self.supervisor.loop_lag,
+            }
+        ).encode()
+
+    async def report_progress(self, job_id: str, percent: int, note: str | None) -> None:
+        """See `JobContext.progress`; a lost connection is no reason to fail the job."""
+        try:
+            await self.broker.progress(self.supervisor.session, job_id, percent, (note or "").replace("\n", " ")[:200])
+        except LOST as error:
+            logger.warning("progress of %s not reported: %s", spoken_id(job_id), error)
+
+    # ------------------------------------------------------------------ the loop
+
+    async def main(self) -> None:
+        """Work until drained (or, in a burst, until nothing waits)."""
+        self.executor = Executor(self)
+        self.ctx["redis"] = self.pool
+        await self._until_reached(self._sync)
+        if self.on_startup_hook:
+            await self.on_startup_hook(self.ctx)
+        self.started = True
+        known = ", ".join(sorted(self.family.functions))
+        logger.info("%s: %d slots, functions %s", self.family.name, self.family.values.max_jobs, known)
+        while True:
+            if self._must_tick():
+                await self._round()
+            elif (self.draining and not self.busy) or (self.burst and not self.busy and await self._burst_over()):
+                break
+            else:
+                await self._idle()
+        await self._leave()
+
+    @property
+    def on_startup_hook(self) -> Any:
+        """The family's ``on_startup``."""
+        return self.family.hooks.get("on_startup")
+
+    def _free(self) -> int:
+        """Slots it may fill now."""
+        if self.draining or self.supervisor.isolated_from(self):
+            return 0
+        free = self.max_jobs - len(self.running)
+        if self.max_burst_jobs >= 0:
+            free = min(free, self.max_burst_jobs - self._jobs_started() - len(self.running))
+        return max(free, 0)
+
+    def _must_tick(self) -> bool:
+        return bool(self._outcomes) or self._restore_mark or (self._claimable and self._free() > 0)
+
+    async def _round(self) -> None:
+        """One tick."""
+        alone = self.supervisor.isolates(self)
+        wanted = self._free() if self._claimable else 0
+        self._sending = self._take_outcomes()
+        self._restore_mark = False
+        self._in_call = True
+        try:
+            reply = await self.broker.tick(
+                self.supervisor.session, self._next(), wanted, alone, self._settings, self._sending
+            )
+        except (*LOST, RedisError) as error:
+            await self._recover(error)
+            return
+        finally:
+            self._in_call = False
+        if reply.status != "ok":
+            await self._recover(None)
+            return
+        self._acknowledge(reply)
+        self._plan(reply, wanted)
+        for claim in reply.claims:
+            self._start(claim, self._number, reply.now)
+        if alone:
+            suspect = any(float(claim.score) >= SUSPECT_SCORE for claim in reply.claims)
+            self.supervisor.isolate(self if suspect else None)
+        if reply.drain:
+            self.supervisor.isolate(self)
+
+    async def _recover(self, error: Exception | None) -> None:
+        """After a call without a good reply: what ended is sent again, what was claimed unheard is found by sync."""
+        self._outcomes.extendleft(reversed(self._sending))
+        self._sending = []
+        if isinstance(error, LOST):
+            await self._reconnect(error)
+            return
+        if error is not None:
+            logger.error("%s: Redis refused a call, trying again in 1 s: %s", self.family.name, error)
+            await asyncio.sleep(1)
+        await self._until_reached(self._sync)
+
+    def _take_outcomes(self) -> list[Outcome]:
+        taken: list[Outcome] = []
+        size = 0
+        while self._outcomes and len(taken) < MAX_SETTLES and size < MAX_SETTLE_BYTES:
+            outcome = self._outcomes.popleft()
+            size += len(outcome.a) if isinstance(outcome.a, bytes) else 8
+            taken.append(outcome)
+        return taken
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _acknowledge(self, reply: Tick) -> None:
+        now = time.monotonic()
+        while self._settled and self._settled[0][0] < now - RESEND_SECONDS:
+            self._settled.popleft()
+        refused = set(reply.refused)
+        for outcome in self._sending:
+            if outcome.id not in refused:
+                self._settled.append((now, outcome))
+            elif (outcome.id, outcome.claim) not in self._resent:
+                name = spoken_id(outcome.id.decode("utf-8", "replace"))
+                logger.warning("job %s: its outcome came too late, another worker has it or it is gone", name)
+        self._sending = []
+        if not self._outcomes:
+            self._resent.clear()
+        if self._after:
+            for run in self._after:
+                self.loop.create_task(self.executor.after(run))
+            self._after = []
+
+    def _plan(self, reply: Tick, wanted: int) -> None:
+        """Decide when to look again."""
+        if reply.claims:
+            self.last_claim = time.time()
+        waiting = reply.wait == 0
+        if not waiting:
+            self.claimable_since = None
+        elif self.claimable_since is None or reply.claims:
+            self.claimable_since = time.time()
+        self._claimable = waiting
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if not waiting:
+            self._due = self.loop.call_later(reply.wait / 1000, self.notify_due)
+
+    def notify_due(self) -> None:
+        """A job came due, or a lease may have ended."""
+        self._claimable = True
+        self._wake.set()
+
+    def _start(self, claim: Any, number: int, now_ms: int) -> None:
+        run, call = self.executor.prepare(claim, number, now_ms)
+        if isinstance(call, Outcome):
+            self._count(run, call.kind, 0.0)
+            self._outcomes.append(call)
+            return
+        self.running[claim.id] = run
+        run.task = self.loop.create_task(self.executor.execute(run, call))
+        if self.draining:
+            self.executor.cancel(run, "drain")
+
+    def finished(self, run: Run, outcome: Outcome | None, duration: float) -> None:
+        """Take the outcome of a job that ran; None when it is not ours to settle any more."""
+        if self.running.pop(run.claim.id, None) is not run:
+            return
+        if outcome is not None:
+            self._outcomes.append(outcome)
+        self._count(run, outcome.kind if outcome else "l", duration)
+        if "after_job_end" in self.family.hooks:
+            self._after.append(run)
+        if not self.running:
+            self.supervisor.job_ended(self)
+        self._wake.set()
+
+    def _count(self, run: Run, kind: str, duration: float) -> None:
+        entry = run.entry
+        waited = max(0.0, run.started - entry.enqueued_ms / 1000) if entry else 0.0
+        self.metrics.observe(run.name, _OUTCOME_NAMES[kind], waited, duration)
+        if kind == "c":
+            self.jobs_complete += 1
+        elif kind == "r":
+            self.jobs_retried += 1
+        elif kind != "l":
+            self.jobs_failed += 1
+
+    async def _idle(self) -> None:
+        """Sleep until a job ends, work comes, or a time is due."""
+        self._wake.clear()
+        if self._must_tick() or (self.draining and not self.busy):
+            return
+        if self.listening:
+            self.supervisor.listen(self)
+        await self._wake.wait()
+
+    async def _burst_over(self) -> bool:
+        if 0 <= self.max_burst_jobs <= self._jobs_started():
+            return True
+        pending, suspects = await self._until_reached(self._pending)
+        if not pending and suspects:
+            self.supervisor.isolate(self)
+        return not pending and not suspects
+
+    async def _pending(self) -> tuple[int, int]:
+        async with self.pool.pipeline(transaction=False) as pipe:
+            pipe.zcount(self.keys.queue, "-inf", f"({2**45}")
+            pipe.zcount(self.keys.queue, SUSPECT_SCORE, f"({2**46 + 2**45}")
+            pending, suspects = await pipe.execute()
+            return int(pending), int(suspects)
+
+    # ------------------------------------------------------------------ connection
+
+    async def _reconnect(self, error: Exception) -> None:
+        logger.warning("%s: Redis is away, %d jobs go on: %s", self.family.name, len(self.running), error)
+        self.supervisor.redis_up = False
+        await self._until_reached(self._sync)
+        logger.info("%s: Redis is back", self.family.name)
+
+    async def _until_reached(self, call: Any) -> Any:
+        """Make a call until Redis answers, waiting a little longer each time."""
+        delay = 0.05
+        while True:
+            try:
+                result = await call()
+                self.supervisor.redis_up = True
+                return result
+            except LOST as error:
+                refused = translate(error)
+                if not self.started and isinstance(refused, RedisRefused):
+                    raise refused from None
+                if self.draining and not self.supervisor.patient:
+                    raise
+                logger.warning("%s: Redis cannot be reached, again in %.1f s: %s", self.family.name, delay, error)
+                self.supervisor.redis_up = False
+                await asyncio.sleep(delay * random.uniform(0.5, 1))
+                delay = min(delay * 2, 5.0)
+
+    async def _sync(self, *, leave: bool = False) -> None:
+        """Register, and make what Redis holds for this session equal to what it runs."""
+        recent = [outcome for at, outcome in self._settled if at > time.monotonic() - RESEND_SECONDS]
+        held = {
+            run.claim.id: Held(run.claim.id, run.number, run.claim.score, run.stamp) for run in self.running.values()
+        }
+        for ended in self._outcomes:
+            held[ended.id] = Held(ended.id, ended.claim, ended.score, ended.stamp)
+        values = self.family.values
+        rate = values.rate_limit
+        lost = await self.broker.sync(
+            self.supervisor.session,
+            self._next(),
+            self._settings.lease,
+            self.info(),
+            values.priority,
+            (rate.count, round(rate.per * 1_000_000)) if rate else None,
+            values.global_limit,
+            held.values(),
+            leave=leave,
+        )
+        if lost is None:
+            return await self._sync(leave=leave)
+        for job_id in lost:
+            if job_id in self.running:
+                self.executor.cancel(self.running[job_id], "lost")
+        # A failover may have rolled back what had been acknowledged; told again, a settled job is simply "gone".
+        self._settled.clear()
+        self._resent.update((outcome.id, outcome.claim) for outcome in recent)
+        self._outcomes.extendleft(reversed(recent))
+        self._claimable = True
+        return None
+
+    async def _leave(self) -> None:
+        """Deregister; nothing is held any more."""
+        try:
+            await self._sync(leave=True)
+        except (*LOST, RedisError) as error:
+            logger.warning("%s: left without telling Redis, the lease will end by itself: %s", self.family.name, error)
+
+    # ------------------------------------------------------------------ arq's side of it
+
+    async def heart_beat(self) -> None:
+        """Once a second: what is published of the worker, arq's health-check key, a stock class's cron jobs."""
+        self.published = self.info()
+        now = time.time()
+        if now - self._last_health_check >= self.health_check_interval:
+            self._last_health_check = now
+            text = (
+                f"{datetime.now():%b-%d %H:%M:%S} j_complete={self.jobs_complete} j_failed={self.jobs_failed} "
+                f"j_retried={self.jobs_retried} j_ongoing={len(self.running)} queued={await self.pool.zcard(self.queue_name)}"
+            )
+            await self.pool.set(self.health_check_key, text, px=int((self.health_check_interval + 1) * 1000))
+        if self.cron_jobs and not self.draining:
+            await self.run_cron(datetime.now(tz=self.timezone), 0.5)
+
+    def run(self) -> None:
+        """Run the process this worker belongs to until it is drained."""
+        self.loop.run_until_complete(self.async_run())
+
+    async def async_run(self) -> None:
+        """Run the process this worker belongs to until it is drained."""
+        await self.supervisor.run()
+
+    async def close(self) -> None:
+        """Run ``on_shutdown`` and close what it opened."""
+        if "on_shutdown" in self.family.hooks and self.started:
+            await self.family.hooks["on_shutdown"](self.ctx)
+        if hasattr(self, "executor"):
+            self.executor.close()
+        if self._pool_of_processes is not None:
+            self._pool_of_processes.shutdown(wait=False, cancel_futures=True)

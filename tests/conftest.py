@@ -1,0 +1,71 @@
+"""Fixtures for every test: a real Valkey, flushed before each test, or servers of a test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import RedisServer
+
+RedisServerFactory = Callable[..., RedisServer]
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The session's Valkey; tests take `redis_url`, or `redis_server` to change its settings or to stop it."""
+    server = RedisServer(tmp_path_factory.mktemp("valkey")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_url(shared_redis: RedisServer) -> str:
+    """URL of a real, empty Valkey."""
+    with shared_redis.client() as client:
+        client.flushall()
+    return shared_redis.url
+
+
+@pytest.fixture
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServerFactory]:
+    """Start a Valkey for this test alone: ``redis_server(password=..., maxmemory="5mb", appendonly="yes")``.
+
+    Keyword arguments are Valkey's settings with ``_`` for ``-``; ``data_dir`` takes up data of an earlier one.
+    """
+    started: list[RedisServer] = []
+
+    def start(*, data_dir: Path | None = None, password: str | None = None, **config: Any) -> RedisServer:
+        server = RedisServer(data_dir or tmp_path_factory.mktemp("valkey"), password=password, **config)
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Fail what was skipped or expected to fail: a test that did not run proves nothing."""
+    if report.skipped or hasattr(report, "wasxfail"):
+        reason = getattr(report, "wasxfail", None) or report.longrepr
+        vars(report).pop("wasxfail", None)
+        report.outcome = "failed"
+        report.longrepr = f"skipped and expected failures are not accepted here: {reason}"
+
+
+# Outermost, so that pytest's own xfail handling has been applied before the report is judged.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report

@@ -1,0 +1,118 @@
+"""The embedded Valkey: keeps its data, survives Ctrl-C, is alone in its folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from daemon.embedded import EmbeddedServer, running_url
+from daemon.errors import ConfigurationError
+
+
+def client(server: EmbeddedServer) -> redis.Redis:
+    return redis.Redis.from_url(server.url)
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
+
+
+def test_data_and_address_survive_a_restart(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server, client(server) as redis_:
+        redis_.set("kept", "yes")
+        first = server.url
+    with EmbeddedServer(tmp_path / "valkey") as server, client(server) as redis_:
+        assert redis_.get("kept") == b"yes"
+        assert server.url == first
+        assert redis_.config_get("appendfsync") == {"appendfsync": "everysec"}
+
+
+def test_it_asks_for_the_password_which_only_the_owner_can_read(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        port = client(server).connection_pool.connection_kwargs["port"]
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        assert stat.S_IMODE((tmp_path / "valkey" / "url").stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "valkey").stat().st_mode) == 0o700
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_it(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        assert server.pid is not None
+        # A terminal signals the foreground process group of its session, which is ours.
+        assert os.getpgid(server.pid) != os.getpgid(0)
+        assert os.getsid(server.pid) != os.getsid(0)
+
+
+def test_a_second_one_on_the_folder_is_refused_and_told(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        with pytest.raises(ConfigurationError, match="another arqd uses .* set ARQD_VAR_DIR"), EmbeddedServer(
+            tmp_path / "valkey"
+        ):
+            pass
+        with client(server) as redis_:
+            assert redis_.ping()
+
+
+def test_other_commands_find_it_only_while_it_runs(tmp_path: Path) -> None:
+    assert running_url(tmp_path / "valkey") is None
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        assert running_url(tmp_path / "valkey") == server.url
+    assert running_url(tmp_path / "valkey") is None
+
+
+def test_a_server_left_behind_by_a_killed_arqd_is_replaced(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        server = EmbeddedServer(tmp_path / "valkey").__enter__()
+        with client(server) as redis_:
+            redis_.set("kept", "yes")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with redis.Redis.from_url((tmp_path / "valkey" / "url").read_text()) as orphan:
+        left_behind = orphan.info("server")["process_id"]
+    with EmbeddedServer(tmp_path / "valkey") as server, client(server) as redis_:
+        assert server.pid != left_behind
+        assert redis_.get("kept") == b"yes"
+
+
+def test_a_taken_port_is_given_up_for_another(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        url = server.url
+    with EmbeddedServer(tmp_path / "other") as other:
+        taken = other.url.rpartition(":")[2]
+        (tmp_path / "valkey" / "url").write_text(url.rpartition(":")[0] + ":" + taken)
+        with EmbeddedServer(tmp_path / "valkey") as server, client(server) as redis_:
+            assert redis_.ping()
+            assert server.url != other.url
+
+
+def test_what_stops_it_from_starting_is_told(tmp_path: Path) -> None:
+    (tmp_path / "valkey").mkdir()
+    (tmp_path / "valkey" / "appendonlydir").write_text("a file where Valkey wants its folder")
+    with pytest.raises(ConfigurationError, match="did not start: .*valkey.log says why"), EmbeddedServer(
+        tmp_path / "valkey"
+    ):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be used"), EmbeddedServer(tmp_path / "file" / "valkey"):
+        pass
+    assert running_url(tmp_path / "valkey") is None
+
+
+def test_it_is_gone_when_told_to_stop(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        pid = server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: server.pid is None)

@@ -1,0 +1,96 @@
+"""What the probe's tests share: heartbeat documents, a queue source on a real Valkey, a client."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from redis.asyncio import Redis
+from starlette.types import ASGIApp
+
+from daemon.metrics import FamilyMetrics
+
+NOW = 1_800_000_000.0
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """Give a healthy worker's heartbeat of one family, email."""
+    return {
+        "version": "0.1.0",
+        "pid": 12,
+        "session": "ab",
+        "time": NOW - 1,
+        "started": NOW - 500,
+        "state": "running",
+        "loop_lag_seconds": 0.002,
+        "redis_up": True,
+        "families": {"email": facts()},
+    } | changes
+
+
+def facts(metrics: FamilyMetrics | None = None, **changes: Any) -> dict[str, Any]:
+    """Give what a heartbeat says of one family."""
+    metrics = metrics or FamilyMetrics(["send_email"])
+    figures = {"slots": 10, "running": 3, "claimable_since": None, "last_claim": NOW - 400}
+    return figures | {"metrics": metrics.snapshot()} | changes
+
+
+def write(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+@dataclass
+class Figures:
+    waiting: int = 0
+    active: int = 0
+    delayed: int = 0
+    completed: int = 0
+    failed: int = 0
+    aborted: int = 0
+    expired: int = 0
+    oldest_age_seconds: float | None = None
+
+
+class ValkeySource:
+    """Queue figures from lists of a real Valkey, ``waiting:<family>`` and ``active:<family>``."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    async def queue(self, family: str) -> Figures:
+        waiting, active = [await self.redis.llen(f"{state}:{family}") for state in ("waiting", "active")]
+        return Figures(waiting, active, oldest_age_seconds=7.5 if waiting else None)
+
+    async def backlog(self, family: str) -> dict[str, Any]:
+        queue = await self.queue(family)
+        return {
+            "family": family,
+            "backlog": queue.waiting,
+            "active": queue.active,
+            "delayed": 0,
+            "load": queue.waiting + queue.active,
+            "oldest_age_seconds": queue.oldest_age_seconds,
+            "drain_seconds": queue.waiting / 2 if queue.waiting else 0.0,
+            "workers": 1,
+            "slots": 10,
+        }
+
+
+class NeverAsked:
+    """A source for endpoints that must do without Redis."""
+
+    async def queue(self, family: str) -> Figures:
+        raise AssertionError("Redis was asked")
+
+    async def backlog(self, family: str) -> dict[str, Any]:
+        raise AssertionError("Redis was asked")
+
+
+async def get(app: ASGIApp, path: str, **headers: str) -> httpx.Response:
+    """Send one GET to the application."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://probe") as client:
+        return await client.get(path, headers=headers)

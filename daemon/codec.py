@@ -18,10 +18,11 @@ import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import PydanticSerializationError, from_json, to_json
+from typing_extensions import TypedDict
 
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 
@@ -111,10 +112,9 @@ class Binder:
 
     @staticmethod
     def _envelope(args: Any, kwargs: Any) -> TypeAdapter[Any]:
-        model = create_model(
-            "Envelope", __config__=_CONFIG, a=(args, ()), k=(kwargs, {}), o=(dict[str, Any], {}), t=(Any, None)
-        )
-        return TypeAdapter(model)
+        # A TypedDict, since its result is a plain dict: a model costs an object and copies its defaults for each job.
+        fields = {"a": args, "k": kwargs, "o": NotRequired[dict[str, Any]], "t": NotRequired[Any]}
+        return TypeAdapter(with_config(_CONFIG)(TypedDict("Envelope", fields)))  # type: ignore[operator]
 
     def bind(self, body: bytes) -> tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]:
         """Give ``(args, kwargs, options)``.
@@ -126,7 +126,7 @@ class Binder:
         if self._exact is not None:
             try:
                 envelope = self._exact.validate_json(body)
-                return envelope.a, envelope.k, envelope.o
+                return envelope["a"], envelope["k"], envelope.get("o", _NO_OPTIONS)
             except ValidationError as error:
                 first = error
         else:
@@ -138,7 +138,7 @@ class Binder:
     ) -> tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]:
         args, kwargs, options = decode_body(body)
         if self._model_kwargs is not None and not args and not (kwargs.keys() & set(self._names)):
-            return (self._model_kwargs.validate_json(body).k,), {}, options
+            return (self._model_kwargs.validate_json(body)["k"],), {}, options
         if first is not None and not kwargs:
             raise first
         by_name = {**dict(zip(self._names, args, strict=False)), **kwargs}
@@ -151,6 +151,7 @@ class Binder:
         return [*(typed[name] for name in given), *args[len(self._names) :]], rest, options
 
 
+_NO_OPTIONS: Mapping[str, Any] = {}
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", hide_input_in_errors=True)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+import hiredis
 import redis
 from redis import exceptions
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.sentinel import Sentinel
 
 from daemon.errors import ConfigurationError, RedisError, RedisFull, RedisRefused, RedisUnavailable
@@ -25,6 +26,27 @@ LOST = (
     TimeoutError,
 )
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+
+
+class _HiredisPacking:
+    """Writes commands with hiredis: redis-py's asynchronous connections do it in Python, 28 µs for each job settled."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        if " " in args[0]:
+            args = (*args[0].split(), *args[1:])
+        return [hiredis.pack_command(args)]
+
+
+class _Plain(_HiredisPacking, Connection): ...
+
+
+class _Tls(_HiredisPacking, SSLConnection): ...
+
+
+class _Unix(_HiredisPacking, UnixDomainSocketConnection): ...
+
+
+_PACKED: dict[type[Any], type[Any]] = {Connection: _Plain, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
 
 
 def safe_url(url: str) -> str:
@@ -62,7 +84,9 @@ def connect(url: str, *, redis_class: type[Any] = Redis, timeout: float = 5.0, *
     try:
         if scheme == "redis+sentinel":
             return _sentinel(url, options, redis_class)
-        return redis_class(connection_pool=ConnectionPool.from_url(url, **options))
+        pool = ConnectionPool.from_url(url, **options)
+        pool.connection_class = _PACKED[pool.connection_class]
+        return redis_class(connection_pool=pool)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"Redis URL {safe_url(url)!r} cannot be used: {error}") from None
 
@@ -74,7 +98,7 @@ def _sentinel(url: str, options: dict[str, Any], redis_class: type[Any]) -> Any:
     for server in servers.split(","):
         host, _, port = server.partition(":")
         hosts.append((host, int(port or 26379)))
-    login = {}
+    login: dict[str, Any] = {}
     if parts.password:
         login = {"username": unquote(parts.username) if parts.username else None, "password": unquote(parts.password)}
     sentinel = Sentinel(hosts, **options)  # type: ignore[no-untyped-call]
@@ -99,8 +123,8 @@ def connect_blocking(url: str, timeout: float) -> redis.Redis:
             for s in reached.sentinel_manager.sentinels
         ]
         login = {k: v for k, v in reached.connection_kwargs.items() if k in ("db", "username", "password")}
-        master = SyncSentinel(hosts, **options).master_for(reached.service_name, **login, **options)  # type: ignore[no-untyped-call]
-        return master  # type: ignore[no-any-return]
+        sentinel: Any = SyncSentinel(hosts, **options)  # type: ignore[no-untyped-call]
+        return cast(redis.Redis, sentinel.master_for(reached.service_name, **login, **options))
     return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
 
 

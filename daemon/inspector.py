@@ -6,7 +6,6 @@ It never scans the key space: counts are ZCOUNTs of score bands, lists are pages
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -128,8 +127,11 @@ class Inspector:
                 pipe.hget(keys.key("conf"), "paused")
                 pipe.hgetall(keys.key("totals"))
                 found = await pipe.execute()
-            stats = QueueStats(family, found[0] + found[1], found[2], found[3], *found[4:8], paused=bool(found[8]))
-            stats.totals = {name.decode(): int(count) for name, count in found[9].items()}
+            ready, suspects, active, delayed, completed, failed, aborted, expired, paused, totals = found
+            stats = QueueStats(
+                family, ready + suspects, active, delayed, completed, failed, aborted, expired, paused is not None
+            )
+            stats.totals = {name.decode(): int(count) for name, count in totals.items()}
             stats.oldest_age_seconds = await self._oldest_age(keys, now)
         workers = [worker for worker in await self.workers(family) if worker.lease_seconds > 0]
         stats.workers = len(workers)

@@ -49,7 +49,7 @@ def priority_level(priority: int | str) -> int:
     """
     if isinstance(priority, str):
         level = PRIORITIES.get(priority.lower())
-        if level is None and priority.isdigit():
+        if level is None and priority.isdecimal():
             level = int(priority)
     else:
         level = None if isinstance(priority, bool) or not isinstance(priority, int) else priority

@@ -59,9 +59,9 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
     if unknown:
         raise InvalidJob(f"unknown options {sorted(unknown)}; known are {', '.join(JobOptions.__annotations__)}")
     when, ms = _due(options)
-    if "priority" in options and options["priority"] is not None:
+    if options.get("priority") is not None:
         level = priority_level(options["priority"])
-    job_id = options.get("job_id") or uuid7()
+    job_id = options.get("job_id", uuid7())
     if not job_id.isprintable() or len(job_id) > 256:
         raise InvalidJob(f"job_id {job_id[:40]!r} must be plain text of at most 256 characters")
     carried: dict[str, Any] = {}

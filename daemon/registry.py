@@ -98,7 +98,7 @@ def adopt(settings: type, *, accept_pickle: bool = False) -> Family:
     if missing:
         if not accept_pickle:
             raise ConfigurationError(
-                f"{settings.__name__} reads its queue with pickle, which lets whoever can write to Redis run code here: "
+                f"{settings.__name__} reads its queue with pickle, which lets whoever writes to Redis run code here: "
                 "set job_serializer and job_deserializer (daemon.codec has dumps and loads), or pass --accept-pickle"
             )
         stock.update(_pickle(missing))

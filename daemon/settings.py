@@ -23,12 +23,17 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from daemon.environment import FALLBACKS, PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
 from daemon.errors import ConfigurationError
-from daemon.family import FamilyValues
-from daemon.heartbeat import default_path
-from daemon.registry import FAMILIES, package_settings, resolve
+from daemon.family import FamilyValues, Seconds
+from daemon.probe.health import Limits
+from daemon.registry import resolve, shipped_families
 from daemon.retry import Backoff
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
+
+
+def worker_file(path: Path, number: int) -> Path:
+    """Give the heartbeat file of the nth of several worker processes: ``heartbeat-1.json``."""
+    return path.with_stem(f"{path.stem}-{number}")
 
 
 class ProbeSettings(BaseModel):
@@ -38,6 +43,21 @@ class ProbeSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="address the probe listens on; `0.0.0.0` in a pod")
     port: int = Field(9191, ge=0, le=65535, description="port the probe listens on")
+    workers: int = Field(
+        1, ge=0, le=256, description="worker processes beside the probe (`--processes`); 0: it only tells the backlog"
+    )
+    heartbeat_limit: Seconds = Field(10, gt=0, description="a worker is dead when its heartbeat is older, seconds")
+    stall_limit: Seconds = Field(
+        60, gt=0, description="a worker is not ready when it took nothing for so long though it could, seconds"
+    )
+
+    def heartbeats(self, path: Path) -> list[Path]:
+        """Give the heartbeat files of the workers beside the probe; ``path`` is that of a single one."""
+        return [path] if self.workers == 1 else [worker_file(path, n) for n in range(1, self.workers + 1)]
+
+    def limits(self) -> Limits:
+        """Give them in the form the probe wants."""
+        return Limits(self.heartbeat_limit, self.stall_limit)
 
 
 class Settings(BaseSettings):
@@ -73,10 +93,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # load_settings decides where values come from; a Settings(...) of one's own takes its arguments only.
         return (init_settings,)
@@ -94,6 +111,10 @@ class Settings(BaseSettings):
             if not (module and colon and attribute):
                 raise ValueError(f"{name!r} must name a class as 'package.module:Class', not {target!r}")
         return families
+
+    def section(self, name: str) -> Any:
+        """Give the section a family's package brought, e.g. ``smtp``; handlers know its type."""
+        return getattr(self, name)
 
     def overrides(self) -> dict[str, dict[str, Any]]:
         """Give the values that were set for each family; they win over its class."""
@@ -141,7 +162,7 @@ def load_settings(environ: Mapping[str, str], adopted: Mapping[str, str] | None 
         ConfigurationError: one line naming the variable and what it should be; it never quotes a secret.
     """
     variables, others = collect(environ)
-    families = {**FAMILIES, **(adopted or {}), **_own_families(variables)}
+    families = {**shipped_families(), **(adopted or {}), **_own_families(variables)}
     model = settings_model(families)
     spelt = {re.sub(r"\W", "_", name).upper(): name for name in families}
     refuse_unknown(variables, _names(model, spelt), _open_names(model))
@@ -153,8 +174,7 @@ def load_settings(environ: Mapping[str, str], adopted: Mapping[str, str] | None 
         if name is None:
             raise ConfigurationError(f"ARQD_FAMILY: no family {written!r}; known are {', '.join(sorted(families))}")
         family[name] = values
-    heartbeat_file = settings.heartbeat_file or default_path(environ)
-    return settings.model_copy(update={"families": families, "family": family, "heartbeat_file": heartbeat_file})
+    return settings.model_copy(update={"families": families, "family": family})
 
 
 def settings_model(families: Mapping[str, str]) -> type[Settings]:
@@ -166,17 +186,36 @@ def settings_model(families: Mapping[str, str]) -> type[Settings]:
     Raises:
         ConfigurationError: when a package cannot be imported or two of them claim a section.
     """
-    sections: dict[str, str] = {}
-    for package in sorted({target.partition(":")[0].partition(".")[0] for target in families.values()}):
-        for name, target in package_settings(package).items():
-            if name in Settings.model_fields or sections.setdefault(name, target) != target:
-                raise ConfigurationError(f"package {package!r}: the settings section {name!r} exists already")
+    sections = package_tables("SETTINGS", families)
+    for name in sections.keys() & Settings.model_fields.keys():
+        raise ConfigurationError(f"{sections[name]}: arqd has a settings section {name!r} of its own")
     models = {name: resolve(target) for name, target in sections.items()}
     fields: dict[str, Any] = {
         name: (section, Field(default_factory=section, description=(section.__doc__ or "").partition("\n")[0]))
         for name, section in models.items()
     }
     return create_model("Settings", __base__=Settings, **fields)
+
+
+def package_tables(attribute: str, families: Mapping[str, str]) -> dict[str, str]:
+    """Merge the tables that the top-level packages of families have under a name, ``SETTINGS`` or ``CHECKS``.
+
+    Raises:
+        ConfigurationError: when a package cannot be imported or two of them claim an entry.
+    """
+    merged: dict[str, str] = {}
+    targets = [*shipped_families().values(), *families.values()]
+    for package in dict.fromkeys(target.partition(":")[0].partition(".")[0] for target in targets):
+        try:
+            table: dict[str, str] = resolve(f"{package}:__dict__").get(attribute, {})
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"ARQD_FAMILIES: package {package!r} cannot be imported: {error.__cause__}"
+            ) from None
+        for name, target in table.items():
+            if merged.setdefault(name, target) != target:
+                raise ConfigurationError(f"{package}.{attribute}: there is {name!r} already, {merged[name]}")
+    return merged
 
 
 def _own_families(variables: Variables) -> dict[str, str]:
@@ -228,7 +267,7 @@ def settings_table() -> str:
     """Give every variable, its default and its meaning as a Markdown table."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     values = _walk(FamilyValues, f"{PREFIX}FAMILY__<FAMILY>__")
-    for name, field in (*_walk(settings_model(FAMILIES)), *values):
+    for name, field in (*_walk(settings_model(shipped_families())), *values):
         if name == f"{PREFIX}FAMILY" or (
             isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         ):
@@ -270,10 +309,10 @@ TABLES = {"settings": settings_table, "fallbacks": fallback_table}
 def with_tables(text: str) -> str:
     """Replace what stands between ``<!-- settings:begin -->`` and ``<!-- settings:end -->`` (and ``fallbacks``)."""
     for name, table in TABLES.items():
-        pattern = rf"(<!-- {name}:begin -->\n).*?(\n?<!-- {name}:end -->)"
-        text = re.sub(
-            pattern, lambda found, table=table: f"{found[1]}{table()}\n{found[2].lstrip()}", text, flags=re.DOTALL
-        )
+        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+        before, found, rest = text.partition(begin)
+        if found and end in rest:
+            text = f"{before}{begin}{table()}\n{end}{rest.partition(end)[2]}"
     return text
 
 

@@ -79,6 +79,7 @@ class Supervisor:
         self._isolating: Worker | None = None
         self._wakeups: Wakeups | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
     # ------------------------------------------------------------------ what its workers ask
 
@@ -228,7 +229,6 @@ class Supervisor:
         self.state = "draining"
         if self._heartbeat:
             self._heartbeat.beat()
-        self._hurry = asyncio.Event()
         self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drain")
 
     async def _drain(self) -> None:

@@ -12,23 +12,19 @@ import asyncio
 import json
 import logging
 import os
-import random
 import socket
 import time
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import arq.worker
 from arq.connections import ArqRedis
-from redis.exceptions import RedisError
 
 from daemon import codec
-from daemon.broker import Broker, Held, Outcome, Tick, TickSettings
-from daemon.connections import LOST, translate
+from daemon.broker import Broker, Claim, Outcome, Tick, TickSettings
+from daemon.connections import LOST
 from daemon.dialect import ArqdDialect, StockDialect
-from daemon.errors import RedisRefused
 from daemon.executor import Executor, Run
 from daemon.family import Family
 from daemon.keys import spoken_id
@@ -36,15 +32,13 @@ from daemon.metrics import FamilyMetrics
 from daemon.pool import process_pool
 from daemon.producer import Producer
 from daemon.retry import RetryPolicy
+from daemon.session import Session
 
 if TYPE_CHECKING:
     from daemon.supervisor import Supervisor
 
 logger = logging.getLogger("arqd.worker")
 
-MAX_SETTLES, MAX_SETTLE_BYTES = 128, 1_000_000
-#: Acknowledged outcomes are kept so long and sent again after a reconnect: a failover may have lost them.
-RESEND_SECONDS, RESEND_COUNT = 3.0, 4096
 SUSPECT_SCORE = 2**46
 
 _OUTCOME_NAMES = {"c": "completed", "r": "retried", "b": "failed", "a": "aborted", "e": "expired", "l": "released"}
@@ -103,7 +97,7 @@ class Worker(arq.worker.Worker):
         self.claimable_since: float | None = None
         self.last_claim: float | None = None
         self.executor: Executor
-        self._settings = TickSettings(
+        self.tick_settings = TickSettings(
             lease=round(values.lease * 1000),
             default_timeout=round(max(f.timeout or values.job_timeout for f in family.functions.values()) * 1000),
             max_crashes=values.max_crashes,
@@ -111,16 +105,14 @@ class Worker(arq.worker.Worker):
             keep_age=-1 if family.keep_result_forever else round(values.keep_result * 1000),
             poll=0 if family.stock is None else max(50, round(stock.get("poll_delay", 0.5) * 1000)),
         )
-        self.lease_ms = self._settings.lease
-        self.keep_ms = self._settings.keep_age
+        self.lease_ms = self.tick_settings.lease
+        self.keep_ms = self.tick_settings.keep_age
         self.keep_failed_ms = round(values.keep_failed * 1000)
-        self._number = 0
-        self._outcomes: deque[Outcome] = deque()
-        self._sending: list[Outcome] = []
+        self.session = Session(self)
+        self._claimed: list[tuple[Claim, int, int]] = []
         self._in_call = False
-        self._resent: set[tuple[bytes, int]] = set()
-        self._settled: deque[tuple[float, Outcome]] = deque(maxlen=RESEND_COUNT)
-        self._after: list[Run] = []
+        self._after: dict[tuple[bytes, int], Run] = {}
+        self._hooks_running: set[asyncio.Task[None]] = set()
         self._claimable = True
         self._restore_mark = False
         self._due: asyncio.TimerHandle | None = None
@@ -134,7 +126,7 @@ class Worker(arq.worker.Worker):
     @property
     def busy(self) -> bool:
         """Whether it runs a job, has one to settle, or is in a call that may bring one."""
-        return bool(self.running or self._outcomes or self._in_call)
+        return bool(self.running or self._claimed or self.session.outcomes or self._in_call)
 
     @property
     def listening(self) -> bool:
@@ -223,9 +215,9 @@ class Worker(arq.worker.Worker):
         """Work until drained (or, in a burst, until nothing waits)."""
         self.executor = Executor(self)
         self.ctx["redis"] = self.pool
-        await self._until_reached(self._sync)
-        if self.on_startup_hook:
-            await self.on_startup_hook(self.ctx)
+        await self.session.until_reached(self.session.register)
+        if "on_startup" in self.family.hooks:
+            await self.family.hooks["on_startup"](self.ctx)
         self.started = True
         known = ", ".join(sorted(self.family.functions))
         logger.info("%s: %d slots, functions %s", self.family.name, self.family.values.max_jobs, known)
@@ -236,99 +228,58 @@ class Worker(arq.worker.Worker):
                 break
             else:
                 await self._idle()
-        await self._leave()
-
-    @property
-    def on_startup_hook(self) -> Any:
-        """The family's ``on_startup``."""
-        return self.family.hooks.get("on_startup")
+        await self.session.leave()
 
     def _free(self) -> int:
         """Slots it may fill now."""
         if self.draining or self.supervisor.isolated_from(self):
             return 0
-        free = self.max_jobs - len(self.running)
+        free = self.max_jobs - len(self.running) - len(self._claimed)
         if self.max_burst_jobs >= 0:
-            free = min(free, self.max_burst_jobs - self._jobs_started() - len(self.running))
+            free = min(free, self.max_burst_jobs - self._jobs_started() - len(self.running) - len(self._claimed))
         return max(free, 0)
 
     def _must_tick(self) -> bool:
-        return bool(self._outcomes) or self._restore_mark or (self._claimable and self._free() > 0)
+        return bool(self.session.outcomes) or self._restore_mark or (self._claimable and self._free() > 0)
 
     async def _round(self) -> None:
-        """One tick."""
+        """One tick. While its reply is under way the claims of the one before are started."""
         alone = self.supervisor.isolates(self)
         wanted = self._free() if self._claimable else 0
-        self._sending = self._take_outcomes()
         self._restore_mark = False
         self._in_call = True
         try:
-            reply = await self.broker.tick(
-                self.supervisor.session, self._next(), wanted, alone, self._settings, self._sending
-            )
-        except (*LOST, RedisError) as error:
-            await self._recover(error)
-            return
+            reply = await self.session.tick(wanted, alone, self._start_claimed)
         finally:
             self._in_call = False
-        if reply.status != "ok":
-            await self._recover(None)
+        if reply is None:
+            self._claimable = True
             return
-        self._acknowledge(reply)
-        self._plan(reply, wanted)
-        for claim in reply.claims:
-            self._start(claim, self._number, reply.now)
+        self._plan(reply)
+        self._claimed = [(claim, self.session.number, reply.now) for claim in reply.claims]
+        if not self._must_tick():
+            self._start_claimed()
         if alone:
             suspect = any(float(claim.score) >= SUSPECT_SCORE for claim in reply.claims)
             self.supervisor.isolate(self if suspect else None)
         if reply.drain:
             self.supervisor.isolate(self)
 
-    async def _recover(self, error: Exception | None) -> None:
-        """After a call without a good reply: what ended is sent again, what was claimed unheard is found by sync."""
-        self._outcomes.extendleft(reversed(self._sending))
-        self._sending = []
-        if isinstance(error, LOST):
-            await self._reconnect(error)
-            return
-        if error is not None:
-            logger.error("%s: Redis refused a call, trying again in 1 s: %s", self.family.name, error)
-            await asyncio.sleep(1)
-        await self._until_reached(self._sync)
-
-    def _take_outcomes(self) -> list[Outcome]:
-        taken: list[Outcome] = []
-        size = 0
-        while self._outcomes and len(taken) < MAX_SETTLES and size < MAX_SETTLE_BYTES:
-            outcome = self._outcomes.popleft()
-            size += len(outcome.a) if isinstance(outcome.a, bytes) else 8
-            taken.append(outcome)
-        return taken
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
-
-    def _acknowledge(self, reply: Tick) -> None:
-        now = time.monotonic()
-        while self._settled and self._settled[0][0] < now - RESEND_SECONDS:
-            self._settled.popleft()
-        refused = set(reply.refused)
-        for outcome in self._sending:
-            if outcome.id not in refused:
-                self._settled.append((now, outcome))
-            elif (outcome.id, outcome.claim) not in self._resent:
-                name = spoken_id(outcome.id.decode("utf-8", "replace"))
-                logger.warning("job %s: its outcome came too late, another worker has it or it is gone", name)
-        self._sending = []
-        if not self._outcomes:
-            self._resent.clear()
+    def settled(self, outcomes: list[Outcome]) -> None:
+        """These outcomes are recorded: time for ``after_job_end``."""
         if self._after:
-            for run in self._after:
-                self.loop.create_task(self.executor.after(run))
-            self._after = []
+            for outcome in outcomes:
+                run = self._after.pop((outcome.id, outcome.claim), None)
+                if run is not None:
+                    self._hooks_running.add(task := self.loop.create_task(self.executor.after(run)))
+                    task.add_done_callback(self._hooks_running.discard)
 
-    def _plan(self, reply: Tick, wanted: int) -> None:
+    def lost_jobs(self, ids: list[bytes]) -> None:
+        """Another worker has these jobs, or they are gone: cancel them here."""
+        for job_id in ids:
+            self.executor.cancel(self.running[job_id], "lost")
+
+    def _plan(self, reply: Tick) -> None:
         """Decide when to look again."""
         if reply.claims:
             self.last_claim = time.time()
@@ -349,26 +300,33 @@ class Worker(arq.worker.Worker):
         self._claimable = True
         self._wake.set()
 
-    def _start(self, claim: Any, number: int, now_ms: int) -> None:
+    def _start_claimed(self) -> None:
+        claimed, self._claimed = self._claimed, []
+        for claim, number, now in claimed:
+            self._start(claim, number, now)
+
+    def _start(self, claim: Claim, number: int, now_ms: int) -> None:
+        if self.draining:
+            # It came with the last call before the drain.
+            self.session.outcomes.append(Outcome("l", claim.id, number, "", -1, score=claim.score))
+            return
         run, call = self.executor.prepare(claim, number, now_ms)
         if isinstance(call, Outcome):
             self._count(run, call.kind, 0.0)
-            self._outcomes.append(call)
+            self.session.outcomes.append(call)
             return
         self.running[claim.id] = run
         run.task = self.loop.create_task(self.executor.execute(run, call))
-        if self.draining:
-            self.executor.cancel(run, "drain")
 
     def finished(self, run: Run, outcome: Outcome | None, duration: float) -> None:
         """Take the outcome of a job that ran; None when it is not ours to settle any more."""
         if self.running.pop(run.claim.id, None) is not run:
             return
         if outcome is not None:
-            self._outcomes.append(outcome)
+            self.session.outcomes.append(outcome)
         self._count(run, outcome.kind if outcome else "l", duration)
         if "after_job_end" in self.family.hooks:
-            self._after.append(run)
+            self._after[run.claim.id, run.number] = run
         if not self.running:
             self.supervisor.job_ended(self)
         self._wake.set()
@@ -396,7 +354,7 @@ class Worker(arq.worker.Worker):
     async def _burst_over(self) -> bool:
         if 0 <= self.max_burst_jobs <= self._jobs_started():
             return True
-        pending, suspects = await self._until_reached(self._pending)
+        pending, suspects = await self.session.until_reached(self._pending)
         if not pending and suspects:
             self.supervisor.isolate(self)
         return not pending and not suspects
@@ -408,73 +366,6 @@ class Worker(arq.worker.Worker):
             pending, suspects = await pipe.execute()
             return int(pending), int(suspects)
 
-    # ------------------------------------------------------------------ connection
-
-    async def _reconnect(self, error: Exception) -> None:
-        logger.warning("%s: Redis is away, %d jobs go on: %s", self.family.name, len(self.running), error)
-        self.supervisor.redis_up = False
-        await self._until_reached(self._sync)
-        logger.info("%s: Redis is back", self.family.name)
-
-    async def _until_reached(self, call: Any) -> Any:
-        """Make a call until Redis answers, waiting a little longer each time."""
-        delay = 0.05
-        while True:
-            try:
-                result = await call()
-                self.supervisor.redis_up = True
-                return result
-            except LOST as error:
-                refused = translate(error)
-                if not self.started and isinstance(refused, RedisRefused):
-                    raise refused from None
-                if self.draining and not self.supervisor.patient:
-                    raise
-                logger.warning("%s: Redis cannot be reached, again in %.1f s: %s", self.family.name, delay, error)
-                self.supervisor.redis_up = False
-                await asyncio.sleep(delay * random.uniform(0.5, 1))
-                delay = min(delay * 2, 5.0)
-
-    async def _sync(self, *, leave: bool = False) -> None:
-        """Register, and make what Redis holds for this session equal to what it runs."""
-        recent = [outcome for at, outcome in self._settled if at > time.monotonic() - RESEND_SECONDS]
-        held = {
-            run.claim.id: Held(run.claim.id, run.number, run.claim.score, run.stamp) for run in self.running.values()
-        }
-        for ended in self._outcomes:
-            held[ended.id] = Held(ended.id, ended.claim, ended.score, ended.stamp)
-        values = self.family.values
-        rate = values.rate_limit
-        lost = await self.broker.sync(
-            self.supervisor.session,
-            self._next(),
-            self._settings.lease,
-            self.info(),
-            values.priority,
-            (rate.count, round(rate.per * 1_000_000)) if rate else None,
-            values.global_limit,
-            held.values(),
-            leave=leave,
-        )
-        if lost is None:
-            return await self._sync(leave=leave)
-        for job_id in lost:
-            if job_id in self.running:
-                self.executor.cancel(self.running[job_id], "lost")
-        # A failover may have rolled back what had been acknowledged; told again, a settled job is simply "gone".
-        self._settled.clear()
-        self._resent.update((outcome.id, outcome.claim) for outcome in recent)
-        self._outcomes.extendleft(reversed(recent))
-        self._claimable = True
-        return None
-
-    async def _leave(self) -> None:
-        """Deregister; nothing is held any more."""
-        try:
-            await self._sync(leave=True)
-        except (*LOST, RedisError) as error:
-            logger.warning("%s: left without telling Redis, the lease will end by itself: %s", self.family.name, error)
-
     # ------------------------------------------------------------------ arq's side of it
 
     async def heart_beat(self) -> None:
@@ -483,9 +374,11 @@ class Worker(arq.worker.Worker):
         now = time.time()
         if now - self._last_health_check >= self.health_check_interval:
             self._last_health_check = now
+            queued = await self.pool.zcard(self.queue_name)
             text = (
-                f"{datetime.now():%b-%d %H:%M:%S} j_complete={self.jobs_complete} j_failed={self.jobs_failed} "
-                f"j_retried={self.jobs_retried} j_ongoing={len(self.running)} queued={await self.pool.zcard(self.queue_name)}"
+                f"{datetime.now(tz=self.timezone):%b-%d %H:%M:%S} j_complete={self.jobs_complete} "
+                f"j_failed={self.jobs_failed} j_retried={self.jobs_retried} "
+                f"j_ongoing={len(self.running)} queued={queued}"
             )
             await self.pool.set(self.health_check_key, text, px=int((self.health_check_interval + 1) * 1000))
         if self.cron_jobs and not self.draining:
@@ -503,6 +396,7 @@ class Worker(arq.worker.Worker):
         """Run ``on_shutdown`` and close what it opened."""
         if "on_shutdown" in self.family.hooks and self.started:
             await self.family.hooks["on_shutdown"](self.ctx)
+        await asyncio.gather(*self._hooks_running)
         if hasattr(self, "executor"):
             self.executor.close()
         if self._pool_of_processes is not None:

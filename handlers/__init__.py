@@ -1,8 +1,23 @@
-"""The families that ship with arqd: name to ``module:WorkerSettings``. The one table.
+"""What ships with arqd, by name: families, the sections they add to the settings, and what ``arqd check`` tries.
 
-A user's own families are added with ``ARQD_FAMILIES={"name": "module:Class"}``.
+A user's own families are added with ``ARQD_FAMILIES={"name": "module:Class"}``. The top-level package of such a class
+may have tables ``SETTINGS`` and ``CHECKS`` of its own.
 """
 
+#: Family to its ``WorkerSettings``. The one table.
 FAMILIES = {
     "email": "handlers.email.worker:WorkerSettings",
+}
+
+#: Section of the settings (``ARQD_SMTP__HOST`` is in ``smtp``) to its pydantic model; imported by every command, so
+#: the modules named here import nothing but pydantic.
+SETTINGS = {
+    "email": "handlers.email.settings:EmailSettings",
+    "smtp": "handlers.integrations.smtp_settings:SmtpSettings",
+}
+
+#: What is tried, to ``async def check(settings) -> str | None``: it gives a line about what it reached, None when it
+#: is not set up, and raises what went wrong.
+CHECKS = {
+    "mail server": "handlers.integrations.checks:mail_server",
 }

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.cli import act, daemons, enqueue, look
+from daemon.cli import act, check, daemons, enqueue, look
+from daemon.cli.common import cell
 from daemon.errors import ArqdError, ConfigurationError
 
 __all__ = ["app", "main"]
@@ -37,7 +38,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for module in (daemons, enqueue, look, act):
+for module in (daemons, enqueue, look, act, check):
     module.register(app)
 
 
@@ -48,13 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 refused or failed, 2 wrong usage, 78 a daemon's configuration is wrong, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # As `python -m` does: families of one's own stand in the folder where the command is typed.
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
         return typer.main.get_command(app)(words or ["--help"], prog_name="arqd", standalone_mode=False) or 0
     except typer.TyperException as error:
         told, status = " ".join(error.format_message().split()), error.exit_code
+        if context := getattr(error, "ctx", None):
+            told += f" (see {context.command_path} --help)"
     except ConfigurationError as error:
         told, status = str(error), EX_CONFIG if words[0] in DAEMONS else 1
     except ArqdError as error:
@@ -64,5 +64,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         told = f"{type(error).__name__}: {error} (ARQD_LOG_LEVEL=debug shows where)"
         status = 1
-    print(f"arqd: {told}", file=sys.stderr)
+    print(f"arqd: {cell(told)}", file=sys.stderr)
     return status

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(retry)
     app.command()(remove)
-    dead = typer.Typer(name="dead", help="Dead letters: jobs that failed for good.", no_args_is_help=True)
+    dead = typer.Typer(name="dead", help="List, retry or discard dead letters.", rich_markup_mode=None)
     dead.command("list")(list_dead)
     dead.command("retry")(retry_dead)
     dead.command("discard")(discard)
@@ -35,12 +35,18 @@ def register(app: typer.Typer) -> None:
 
 
 def retry(ids: Ids, json: Json = False) -> None:
-    """Run dead letters again: same id, tries counted from the beginning, history kept."""
+    """Run dead letters again.
+
+    The id stays, tries are counted from the beginning, the history is kept.
+    """
     _tell(asyncio.run(_act("retry", ids)), json)
 
 
 def remove(ids: Ids, json: Json = False) -> None:
-    """Remove jobs that are not running, with their results."""
+    """Remove jobs that are not running.
+
+    Their results go with them.
+    """
     _tell(asyncio.run(_act("remove", ids)), json)
 
 
@@ -50,7 +56,7 @@ def list_dead(
     offset: Offset = 0,
     json: Json = False,
 ) -> None:
-    """List the dead letters of a family, the newest first."""
+    """List a family's dead letters."""
     found = asyncio.run(list_jobs(family, "failed", limit, offset))
     if json:
         print_json(found)
@@ -64,7 +70,10 @@ def retry_dead(
     all: Annotated[bool, typer.Option("--all", help="Every dead letter of --family.")] = False,
     json: Json = False,
 ) -> None:
-    """Run dead letters again: some by id, or with --family F --all every one of a family."""
+    """Run dead letters again.
+
+    Some by their ids, or with --family FAMILY --all every one of a family.
+    """
     if bool(ids) == all or all != bool(family):
         raise typer.BadParameter("give ids, or --family FAMILY --all", param_hint="ID")
     outcomes = asyncio.run(_retry_all(family)) if family else asyncio.run(_act("retry", ids or []))
@@ -127,6 +136,9 @@ def _tell(outcomes: dict[str, str], json: bool) -> None:
         done = outcome in DONE
         refused |= not done
         if not json:
-            print(f"{id} {outcome if done else 'not done: ' + REASONS.get(outcome, outcome)}", file=None if done else sys.stderr)
+            print(
+                f"{id} {outcome if done else 'not done: ' + REASONS.get(outcome, outcome)}",
+                file=None if done else sys.stderr,
+            )
     if refused:
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from daemon.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many to list.")]
+Limit = Annotated[int, typer.Option(min=1, max=500, help="How many to list.")]
 Offset = Annotated[int, typer.Option(min=0, help="How many to leave out.")]
 
 
@@ -76,5 +76,9 @@ def cell(value: Any) -> str:
         return f"{value:.1f}"
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%SZ")
-    text = " ".join(str(value).split())
-    return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
+    return plain(" ".join(str(value).split()))
+
+
+def plain(line: str) -> str:
+    """Give a line without terminal codes."""
+    return line if line.isprintable() else "".join(char if char.isprintable() else "�" for char in line)

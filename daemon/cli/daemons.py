@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from daemon.cli.common import redis_url, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from daemon.family import Family
     from daemon.settings import Settings
-
-logger = logging.getLogger("arqd")
 
 
 def register(app: typer.Typer) -> None:
@@ -24,21 +24,22 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(run)
     app.command()(probe)
-    everything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(context_settings=everything)(bench)
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(context_settings=passed_on, add_help_option=False)(bench)
 
 
 def up(
     demo: Annotated[bool, typer.Option("--demo", help="Send a few demonstration mails and show their way.")] = False,
 ) -> None:
-    """Run everything on this machine: an embedded Valkey unless ARQD_REDIS_URL is set, all families, the probe."""
-    import uvloop
+    """Run everything on this machine.
 
+    An embedded Valkey unless ARQD_REDIS_URL is set, all families, the probe. Ctrl-C drains.
+    """
     from daemon.up import up as start
 
     config = settings()
     _log(config, "text")
-    start(config, families(config, list(config.families)), uvloop.run, demo=demo)
+    start(config, _families(config, list(config.families)), demo=demo)
 
 
 def run(
@@ -46,14 +47,115 @@ def run(
     all: Annotated[bool, typer.Option("--all", help="Every family.")] = False,
     burst: Annotated[bool, typer.Option("--burst", help="End when no job is left.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Start anew when Python files here change.")] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Run so many worker processes.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Run so many worker processes.")] = 1,
     accept_pickle: Annotated[
-        bool, typer.Option("--accept-pickle", help="Let a plain arq class read and write pickles.")
+        bool, typer.Option("--accept-pickle", help="Let a plain arq settings class use pickle.")
     ] = False,
 ) -> None:
-    """Run the worker daemon."""
+    """Run the worker daemon.
+
+    SIGTERM and Ctrl-C drain it, a second one ends it at once.
+    """
     if bool(names) == all:
         raise typer.BadParameter("name families, or give --all", param_hint="FAMILY")
-    adopted = _adopted(names or [])
-    config = settings(adopted)
-    chosen = list(config.families) if all else [*adopted, *(name for name in names or [] if ":" not in name)]
+    again = [*(names or ["--all"]), *["--burst"] * burst, *["--accept-pickle"] * accept_pickle]
+    if watch:
+        from daemon.cli.processes import run_watched
+
+        again += [f"--processes={processes}"] * (processes > 1)
+        raise typer.Exit(asyncio.run(run_watched(["run", *again], Path.cwd())))
+    config = settings(_adopted(names or []))
+    heartbeat = _heartbeat(config)
+    # Before any process is started: a wrong configuration is told once.
+    families = _families(config, names or list(config.families), accept_pickle=accept_pickle)
+    if processes > 1:
+        from daemon.cli.processes import run_processes
+
+        raise typer.Exit(asyncio.run(run_processes(["run", *again], processes, heartbeat)))
+    import uvloop
+
+    from daemon.supervisor import Supervisor
+
+    _log(config, "json")
+
+    async def work() -> None:
+        await Supervisor(families, redis_url(config), burst=burst, heartbeat=heartbeat).run()
+
+    uvloop.run(work())
+
+
+def probe() -> None:
+    """Run the health probe beside a worker.
+
+    It serves /livez, /readyz, /startupz, /metrics and /backlog.
+    """
+    config = settings()
+    _log(config, "json")
+    asyncio.run(_probe(config))
+
+
+async def _probe(config: Settings) -> None:
+    from daemon.inspector import Inspector
+    from daemon.probe.app import create_app
+    from daemon.probe.server import serve
+
+    logger = logging.getLogger("arqd.probe")
+    names = list(config.families)
+    async with Inspector.connect(redis_url(config), names) as inspector:
+        heartbeats = config.probe.heartbeats(_heartbeat(config))
+        app = create_app(inspector, families=names, heartbeats=heartbeats, limits=config.probe.limits())
+        await serve(
+            app,
+            host=config.probe.host,
+            port=config.probe.port,
+            on_listening=lambda url: logger.info("the probe listens on %s", url),
+        )
+
+
+def bench(context: typer.Context) -> None:
+    """Compare the speed of arqd and stock arq.
+
+    --help lists its options.
+    """
+    try:
+        from daemon.bench import main
+    except ImportError as error:
+        from daemon.errors import ArqdError
+
+        raise ArqdError(f"the benchmark cannot be run here: {error}") from None
+    raise typer.Exit(main(context.args))
+
+
+def _adopted(names: Sequence[str]) -> dict[str, str]:
+    """Give the families among ``module:Class`` arguments, so that ARQD_FAMILY__<NAME>__… can set their values."""
+    from daemon.registry import resolve
+
+    found: dict[str, str] = {}
+    for name in names:
+        if ":" in name:
+            family = getattr(resolve(name), "family", None)
+            if isinstance(family, str):
+                found[family] = name
+    return found
+
+
+def _families(config: Settings, names: Sequence[str], *, accept_pickle: bool = False) -> list[Family]:
+    """Load families and hand them the settings, for their handlers."""
+    from daemon.registry import load_families
+
+    families = load_families(config.families, names, config.overrides(), accept_pickle=accept_pickle)
+    for family in families:
+        family.ctx["settings"] = config
+    return families
+
+
+def _heartbeat(config: Settings) -> Path:
+    from daemon.heartbeat import default_path
+
+    return config.heartbeat_file or default_path(os.environ)
+
+
+def _log(config: Settings, usual: Literal["json", "text"]) -> None:
+    from daemon.logs import configure_logging
+
+    configure_logging(config.log_level, config.log_format or usual)

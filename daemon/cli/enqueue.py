@@ -157,7 +157,12 @@ async def _follow(job: JobHandle) -> None:
 
     from daemon.errors import JobNotFound, JobStateError
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     ended = asyncio.ensure_future(job.result())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         shown = bar.add_task("", total=100)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.common import Json, Limit, Offset, cell, inspector, print_json, print_table
+from daemon.cli.common import Json, Limit, Offset, cell, inspector, plain, print_json, print_table, settings
 
 if TYPE_CHECKING:
+    from daemon.inspector import Inspector
     from daemon.job import JobInfo
 
 
@@ -39,7 +40,7 @@ def job(
     id: Annotated[str, typer.Argument(help="The job's id, family:id.")],
     json: Json = False,
 ) -> None:
-    """Show one job: state, progress, tries, times, payload, result or error."""
+    """Show everything known of one job."""
     info = asyncio.run(_job(id))
     if json:
         print_json(info)
@@ -71,8 +72,9 @@ def print_job(info: JobInfo) -> None:
         print(f"{'error':<12} {cell(error['type'])}: {cell(error['message'])} ({cell(error['reason'])})")
     for failed in history:
         print(f"  try {failed['try']}  {cell(failed['at'])}  {cell(failed['type'])}: {cell(failed['message'])}")
-    if error and error["traceback"]:
-        print("\n".join(cell_line for cell_line in error["traceback"].splitlines() if cell_line.isprintable()))
+    if error:
+        for line in error["traceback"].splitlines():
+            print(plain(line))
 
 
 def jobs(
@@ -95,7 +97,24 @@ async def list_jobs(family: str, state: str, limit: int, offset: int) -> list[Jo
     from daemon.job import JobState
 
     async with inspector(family) as found:
-        return await found.jobs(family, JobState(state), limit=limit, offset=offset)
+        page = await found.jobs(family, JobState(state), limit=limit, offset=offset)
+        if not page:
+            await refuse_unknown_family(found, family)
+        return page
+
+
+async def refuse_unknown_family(found: Inspector, family: str) -> None:
+    """Refuse a family that is not registered here and of which Redis knows nothing either: it is misspelt.
+
+    Raises:
+        InvalidJob: naming those that are registered.
+    """
+    from daemon.errors import InvalidJob
+    from daemon.inspector import QueueStats
+
+    registered = settings().families
+    if family not in registered and QueueStats(family) == await found.queue(family):
+        raise InvalidJob(f"there is no family {family!r}: known are {', '.join(sorted(registered))}")
 
 
 def print_jobs(found: list[JobInfo]) -> None:
@@ -118,7 +137,7 @@ def print_jobs(found: list[JobInfo]) -> None:
 
 
 def queues(json: Json = False) -> None:
-    """Show every queue: how many jobs in each state, the oldest waiting one, workers and slots."""
+    """Show how many jobs every queue holds."""
     found = asyncio.run(_queues())
     if json:
         print_json(found)
@@ -136,19 +155,21 @@ async def _queues() -> list[Any]:
 
 
 def stats(json: Json = False) -> None:
-    """Show what was done since the beginning, and the workers that live."""
+    """Show what was done so far, and the workers."""
     totals, workers = asyncio.run(_stats())
     if json:
         print_json({"totals": totals, "workers": workers})
         return
     outcomes = sorted({name for counts in totals.values() for name in counts})
-    print_table(("family", *outcomes), [(family, *(counts.get(o, 0) for o in outcomes)) for family, counts in totals.items()])
+    print_table(
+        ("family", *outcomes), [(family, *(counts.get(o, 0) for o in outcomes)) for family, counts in totals.items()]
+    )
     print()
-    rows = [asdict(worker) for worker in workers]
-    if rows:
-        print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
-    else:
+    if not workers:
         print("no worker is running")
+        return
+    names = ("family", "session", "host", "pid", "slots", "running", "draining", "lease_seconds", "mean_seconds", "lag")
+    print_table(names, [tuple(getattr(worker, name) for name in names) for worker in workers])
 
 
 async def _stats() -> tuple[dict[str, dict[str, int]], list[Any]]:

@@ -8,15 +8,13 @@ import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from daemon.settings import worker_file
 
 POLL_SECONDS = 0.5
 _NOT_CODE = {"__pycache__", "node_modules", "site-packages"}
-
-
-def worker_file(path: Path, number: int) -> Path:
-    """Give the heartbeat file of the nth of several worker processes: ``heartbeat-1.json``."""
-    return path.with_stem(f"{path.stem}-{number}")
 
 
 async def run_processes(arguments: list[str], count: int, heartbeat: Path) -> int:
@@ -104,9 +102,7 @@ def _stamps(folder: Path) -> dict[str, int]:
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CODE]
         for name in files:
             if name.endswith(".py"):
-                path = os.path.join(parent, name)
-                try:
-                    stamps[path] = os.stat(path).st_mtime_ns
-                except FileNotFoundError:
-                    continue
+                path = Path(parent, name)
+                with suppress(FileNotFoundError):
+                    stamps[str(path)] = path.stat().st_mtime_ns
     return stamps

@@ -187,11 +187,11 @@ local INDEX = { c = completed, b = dead, a = aborted, e = expired }
 local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retried', l = 'released' }
 
 -- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
--- {kind, id, result, keep}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its payload and history.
+-- {kind, id, result, keep, keep as text}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its payload and history.
 local function finish(ended)
   if #ended == 0 then return end
   local ids, gone, indexed = {}, {}, { c = {}, b = {}, a = {}, e = {} }
-  local forget = {}
+  local forget, stamp = {}, num(now)
   for i, job in ipairs(ended) do
     local kind, id, result, keep = job[1], job[2], job[3], job[4]
     ids[i] = id
@@ -205,10 +205,10 @@ local function finish(ended)
       if keep < 0 then
         redis.call('SET', 'arq:result:' .. id, result)
       else
-        redis.call('SET', 'arq:result:' .. id, result, 'PX', num(keep))
+        redis.call('SET', 'arq:result:' .. id, result, 'PX', job[5] or num(keep))
       end
       local list = indexed[kind]
-      list[#list + 1] = num(now)
+      list[#list + 1] = stamp
       list[#list + 1] = id
     end
   end

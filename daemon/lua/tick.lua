@@ -59,7 +59,7 @@ if #settles > 0 then
       counts[kind] = (counts[kind] or 0) + 1
       unheld[#unheld + 1] = id
       if INDEX[kind] then
-        ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]) }
+        ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 5] }
         if kind == 'b' then
           redis.call('PERSIST', 'arq:job:' .. id)
           add_history(id, ARGV[i + 6])
@@ -185,26 +185,27 @@ local function claim(found)
   if #ids == 0 then return 0 end
   local records, counts_of = redis.call('MGET', unpack(keys)), redis.call('MGET', unpack(tries))
   local crashed = redis.call('EXISTS', crashes) == 1 and redis.call('HMGET', crashes, unpack(ids)) or {}
-  local bytes, scores, holding = 0, {}, {}
+  -- Formatting a number costs as much as a command: what is the same for all is written once.
+  local token, held_at, usual = session .. ':' .. n, num(HELD + now), num(default_timeout + 10000)
+  local claim_number = n .. ' '
+  local bytes, scores, holding, at = 0, {}, {}, #claims
   for i, id in ipairs(ids) do
     local record = records[i]
     bytes = bytes + (record and #record or 0)
     if i > 1 and bytes > 1048576 then break end
     local _, stamp, timeout = header(record)
-    if not timeout or timeout == 0 then timeout = default_timeout end
     local asked = aborting and redis.call('ZSCORE', abort_set, id)
     if asked and stamp and tonumber(asked) < tonumber(stamp) then
       redis.call('ZREM', abort_set, id)
       asked = false
     end
-    redis.call('SET', 'arq:in-progress:' .. id, session .. ':' .. n, 'PX', num(timeout + 10000))
-    scores[#scores + 1] = num(HELD + now)
-    scores[#scores + 1] = id
-    holding[#holding + 1] = id
-    holding[#holding + 1] = n .. ' ' .. found[2 * i]
-    local at = #claims
+    local life = timeout and timeout > 0 and num(timeout + 10000) or usual
+    redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', life)
+    scores[2 * i - 1], scores[2 * i] = held_at, id
+    holding[2 * i - 1], holding[2 * i] = id, claim_number .. found[2 * i]
     claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
     claims[at + 4], claims[at + 5], claims[at + 6] = counts_of[i] or '0', crashed[i] or '0', asked and '1' or '0'
+    at = at + 6
   end
   redis.call('ZADD', queue, unpack(scores))
   redis.call('HSET', held, unpack(holding))

@@ -19,7 +19,6 @@ from daemon.options import JobOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-URL = "redis://127.0.0.1:6379"
 PROGRAMS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, re.DOTALL))
 COMMANDS = [line.partition("#")[0].strip() for line in re.findall(r"^(?:\w+=\S+ )?arqd .*$", README, re.MULTILINE)]
 
@@ -35,10 +34,10 @@ def environ(redis_url: str, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def folder(redis_url: str, tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A folder with the README's programs."""
     for name, text in PROGRAMS.items():
-        (tmp_path / name).write_text(text.replace(URL, redis_url))
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 

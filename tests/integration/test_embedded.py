@@ -56,8 +56,9 @@ def test_ctrl_c_in_the_terminal_does_not_reach_it(tmp_path: Path) -> None:
 
 def test_a_second_one_on_the_folder_is_refused_and_told(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path / "valkey") as server:
-        with pytest.raises(ConfigurationError, match="another arqd uses .* set ARQD_VAR_DIR"), EmbeddedServer(
-            tmp_path / "valkey"
+        with (
+            pytest.raises(ConfigurationError, match=r"another arqd uses .* set ARQD_VAR_DIR"),
+            EmbeddedServer(tmp_path / "valkey"),
         ):
             pass
         with client(server) as redis_:
@@ -100,8 +101,9 @@ def test_a_taken_port_is_given_up_for_another(tmp_path: Path) -> None:
 def test_what_stops_it_from_starting_is_told(tmp_path: Path) -> None:
     (tmp_path / "valkey").mkdir()
     (tmp_path / "valkey" / "appendonlydir").write_text("a file where Valkey wants its folder")
-    with pytest.raises(ConfigurationError, match="did not start: .*valkey.log says why"), EmbeddedServer(
-        tmp_path / "valkey"
+    with (
+        pytest.raises(ConfigurationError, match=r"did not start: .*valkey.log says why"),
+        EmbeddedServer(tmp_path / "valkey"),
     ):
         pass
     (tmp_path / "file").write_text("")

@@ -1,0 +1,189 @@
+"""A worker's session with Redis: numbered calls, outcomes kept until they are acknowledged, sync after a lost reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from redis.exceptions import RedisError
+
+from daemon.broker import Held, Outcome, Tick
+from daemon.connections import LOST, translate
+from daemon.errors import RedisRefused
+from daemon.keys import spoken_id
+
+if TYPE_CHECKING:
+    from daemon.worker import Worker
+
+T = TypeVar("T")
+logger = logging.getLogger("arqd.worker")
+
+MAX_SETTLES, MAX_SETTLE_BYTES = 128, 1_000_000
+#: Acknowledged outcomes are kept so long and sent again after a reconnect: a failover may have lost them.
+RESEND_SECONDS, RESEND_COUNT = 3.0, 4096
+LONGEST_PAUSE = 5.0
+
+
+class Session:
+    """The calls of one worker.
+
+    A reply that never came leaves two questions: was it done, and what did it claim? So each call has a number, the
+    server refuses an older one, outcomes are sent again until they are acknowledged, and `register` makes both sides
+    agree on who runs what before anything else happens.
+
+    Args:
+        worker: whose calls they are.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.outcomes: deque[Outcome] = deque()
+        self._sending: list[Outcome] = []
+        self._resent: set[tuple[bytes, int]] = set()
+        self._settled: deque[tuple[float, Outcome]] = deque(maxlen=RESEND_COUNT)
+        self._number = 0
+
+    @property
+    def number(self) -> int:
+        """Number of the latest call."""
+        return self._number
+
+    async def tick(self, wanted: int, alone: bool, meanwhile: Callable[[], None]) -> Tick | None:
+        """Settle outcomes and claim up to ``wanted`` jobs; see `Broker.tick`.
+
+        Args:
+            meanwhile: called while the reply is under way.
+
+        Returns:
+            The reply; None when there was none (then the session has been registered again).
+        """
+        worker = self.worker
+        self._sending = self._take()
+        self._number += 1
+        call = asyncio.create_task(
+            worker.broker.tick(
+                worker.supervisor.session, self._number, wanted, alone, worker.tick_settings, self._sending
+            )
+        )
+        # One turn of the loop, in which the call is sent.
+        await asyncio.sleep(0)
+        meanwhile()
+        try:
+            reply = await call
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        except (*LOST, RedisError) as error:
+            await self._recover(error)
+            return None
+        if reply.status != "ok":
+            await self._recover(None)
+            return None
+        self._acknowledge(reply)
+        return reply
+
+    def _take(self) -> list[Outcome]:
+        taken: list[Outcome] = []
+        size = 0
+        while self.outcomes and len(taken) < MAX_SETTLES and size < MAX_SETTLE_BYTES:
+            outcome = self.outcomes.popleft()
+            size += len(outcome.a) if isinstance(outcome.a, bytes) else 8
+            taken.append(outcome)
+        return taken
+
+    def _acknowledge(self, reply: Tick) -> None:
+        now = time.monotonic()
+        while self._settled and self._settled[0][0] < now - RESEND_SECONDS:
+            self._settled.popleft()
+        refused = set(reply.refused)
+        for outcome in self._sending:
+            if outcome.id not in refused:
+                self._settled.append((now, outcome))
+            elif (outcome.id, outcome.claim) not in self._resent:
+                name = spoken_id(outcome.id.decode("utf-8", "replace"))
+                logger.warning("job %s: its outcome came too late, another worker has it or it is gone", name)
+        self.worker.settled(self._sending)
+        self._sending = []
+        if not self.outcomes:
+            self._resent.clear()
+
+    async def _recover(self, error: Exception | None) -> None:
+        """After a call without a good reply: what ended is sent again, what was claimed unheard is found by sync."""
+        worker, name = self.worker, self.worker.family.name
+        self.outcomes.extendleft(reversed(self._sending))
+        self._sending = []
+        if isinstance(error, LOST):
+            logger.warning("%s: Redis is away, %d jobs go on: %s", name, len(worker.running), error)
+            worker.supervisor.redis_up = False
+        elif error is not None:
+            logger.error("%s: Redis refused a call, trying again in 1 s: %s", name, error)
+            await asyncio.sleep(1)
+        await self.until_reached(self.register)
+        if isinstance(error, LOST):
+            logger.info("%s: Redis is back", name)
+
+    async def until_reached(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call until Redis answers, waiting a little longer each time.
+
+        Raises:
+            RedisRefused: when Redis refuses this user before the worker has started.
+            redis.exceptions.RedisError: of the last try, when the process is ending and may not wait any longer.
+        """
+        worker, delay = self.worker, 0.05
+        while True:
+            try:
+                result = await call()
+                worker.supervisor.redis_up = True
+                return result
+            except LOST as error:
+                worker.supervisor.redis_up = False
+                refused = translate(error)
+                if not worker.started and isinstance(refused, RedisRefused):
+                    raise refused from None
+                if worker.draining and not worker.supervisor.patient:
+                    raise
+                logger.warning("%s: Redis cannot be reached, again in %.1f s: %s", worker.family.name, delay, error)
+                await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
+                delay = min(delay * 2, LONGEST_PAUSE)
+
+    async def register(self, *, leave: bool = False) -> None:
+        """Register (or leave for good), and make what Redis holds for this session equal to what it runs."""
+        worker, values = self.worker, self.worker.family.values
+        recent = [outcome for at, outcome in self._settled if at > time.monotonic() - RESEND_SECONDS]
+        running = {run.claim.id: run for run in worker.running.values()}
+        held = {key: Held(key, run.number, run.claim.score, run.stamp) for key, run in running.items()}
+        for ended in self.outcomes:
+            held[ended.id] = Held(ended.id, ended.claim, ended.score, ended.stamp)
+        rate = values.rate_limit
+        lost = None
+        while lost is None:
+            self._number += 1
+            lost = await worker.broker.sync(
+                worker.supervisor.session,
+                self._number,
+                worker.lease_ms,
+                worker.info(),
+                values.priority,
+                (rate.count, round(rate.per * 1_000_000)) if rate else None,
+                values.global_limit,
+                held.values(),
+                leave=leave,
+            )
+        worker.lost_jobs([job_id for job_id in lost if job_id in running])
+        # A failover may have rolled back what had been acknowledged; told again, a settled job is simply "gone".
+        self._settled.clear()
+        self._resent.update((outcome.id, outcome.claim) for outcome in recent)
+        self.outcomes.extendleft(reversed(recent))
+
+    async def leave(self) -> None:
+        """Deregister; nothing is held any more."""
+        try:
+            await self.register(leave=True)
+        except (*LOST, RedisError) as error:
+            name = self.worker.family.name
+            logger.warning("%s: left without telling Redis, the lease will end by itself: %s", name, error)

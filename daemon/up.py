@@ -1,0 +1,116 @@
+"""``arqd up``: everything on one machine: an embedded Valkey, the worker of all families and the probe."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import uvloop
+
+from daemon import __version__
+from daemon.connections import safe_url
+from daemon.demo import demonstrate, refuse_real_mail
+from daemon.embedded import EmbeddedServer
+from daemon.errors import ArqdError
+from daemon.family import Family
+from daemon.inspector import Inspector
+from daemon.probe.app import create_app
+from daemon.probe.server import serve
+from daemon.settings import Settings
+from daemon.supervisor import Supervisor
+
+WATCH_SECONDS = 1.0
+
+
+def up(settings: Settings, families: Sequence[Family], *, demo: bool = False) -> None:
+    """Run everything until a signal has drained it; an embedded Valkey ends last.
+
+    Args:
+        families: what the worker runs.
+        demo: hand demonstration mails over and show their way.
+
+    Raises:
+        ConfigurationError: when the data folder or the probe's port is taken, or the demonstration would send mail.
+        ArqdError: when a part of it has ended by itself.
+    """
+    if demo:
+        refuse_real_mail(settings)
+    # Until the worker handles signals itself: none may leave Valkey behind, a closed terminal's included.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    with ExitStack() as stack:
+        server = None
+        if settings.redis_url is None:
+            server = stack.enter_context(EmbeddedServer(settings.var_dir / "valkey"))
+        uvloop.run(_up(settings, families, server, demo))
+
+
+async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedServer | None, demo: bool) -> None:
+    url = settings.redis_url.get_secret_value() if settings.redis_url else server.url if server else ""
+    heartbeat = settings.heartbeat_file or settings.var_dir / "heartbeat.json"
+    supervisor = Supervisor(families, url, heartbeat=heartbeat)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.drain)
+    names = [family.name for family in families]
+    async with Inspector.connect(url, names) as inspector:
+        app = create_app(inspector, families=names, heartbeats=[heartbeat], limits=settings.probe.limits())
+        worker = asyncio.create_task(supervisor.run(), name="worker")
+        address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        parts: list[Coroutine[Any, Any, None]] = [
+            serve(
+                app,
+                host=settings.probe.host,
+                port=settings.probe.port,
+                handle_signals=False,
+                on_listening=address.set_result,
+            )
+        ]
+        if server:
+            parts.append(_watch(server))
+        side = [asyncio.create_task(part) for part in parts]
+        shown = asyncio.create_task(_show(address, settings, url, server, names, demo))
+        try:
+            done, _ = await asyncio.wait({worker, *side}, return_when=asyncio.FIRST_COMPLETED)
+            if worker not in done:
+                supervisor.drain()
+            await worker
+            for task in done:
+                task.result()
+        finally:
+            for task in (*side, shown):
+                task.cancel()
+            await asyncio.gather(*side, shown, return_exceptions=True)
+
+
+async def _watch(server: EmbeddedServer) -> None:
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if server.pid is None:
+            raise ArqdError(f"the embedded Valkey has ended by itself: {server.data_dir / 'valkey.log'} says why")
+
+
+async def _show(
+    address: asyncio.Future[str],
+    settings: Settings,
+    url: str,
+    server: EmbeddedServer | None,
+    names: Sequence[str],
+    demo: bool,
+) -> None:
+    """Say where everything is, then the demonstration."""
+    probe = await address
+    where = (
+        f"embedded Valkey; the URL with its password is in {server.data_dir / 'url'}" if server else "ARQD_REDIS_URL"
+    )
+    print(f"arqd {__version__}")
+    print(f"  Redis     {safe_url(url)}  ({where})")
+    print(f"  probe     {probe}  (/livez /readyz /startupz /metrics /backlog)")
+    print(f"  families  {', '.join(names)}")
+    if server:
+        print("  Other commands find this Redis when typed in the same folder: arqd queues, arqd enqueue ...")
+    print("  Ctrl-C drains: running jobs end, the rest waits for the next start.", flush=True)
+    if demo:
+        await demonstrate(url, settings)

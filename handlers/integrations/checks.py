@@ -1,0 +1,33 @@
+"""What ``arqd check`` tries of the services outside: see ``handlers.CHECKS``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+async def mail_server(settings: Any) -> str | None:
+    """Connect to the mail server with TLS and AUTH as they are set; nothing is sent.
+
+    Args:
+        settings: with the sections ``smtp`` and ``email``.
+
+    Returns:
+        What was reached; None when no mail server is set.
+
+    Raises:
+        MailUnavailable: telling why it cannot be used.
+        OSError: when the file of authorities cannot be read.
+        ValueError: when mail could not be sent for want of a sender.
+    """
+    if settings.smtp.host is None:
+        return None
+    if settings.email.sender is None:
+        raise ValueError("ARQD_EMAIL__SENDER is not set: a mail server does not take mail without a sender")
+    from handlers.integrations.smtp import SmtpPool
+
+    pool = SmtpPool(settings.smtp)
+    try:
+        await pool.check()
+    finally:
+        await pool.close()
+    return f"{pool.where}, {settings.smtp.tls}, {'with' if settings.smtp.username else 'without'} login"

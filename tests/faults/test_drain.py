@@ -1,0 +1,139 @@
+"""SIGTERM drains a worker: what runs may end, the rest goes back at once and uncounted."""
+
+from __future__ import annotations
+
+import signal
+
+from daemon.job import JobState
+from tests.faults.conftest import WorkshopFactory
+from tests.faults.family import Cling, Crunch, Done, Hold, Plain, Work
+from tests.faults.workshop import WorkerProcess, Workshop
+
+#: A job that is back sooner than this was handed back: it did not wait for the end of a lease.
+LEASE = 60
+
+
+async def drained(shop: Workshop, worker: WorkerProcess, number: signal.Signals = signal.SIGTERM) -> None:
+    """Tell a worker to drain and wait until it does."""
+    worker.send(number)
+    await shop.until(lambda: worker.state == "draining", "the worker drains")
+
+
+async def test_a_running_job_may_end_and_nothing_more_is_claimed(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=30)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        short = await producer.enqueue(Hold(name="short"))
+        await shop.until_started("short")
+        await drained(shop, first)
+        late = await producer.enqueue(Work(name="late"))
+        second = await shop.started()
+        assert (await late.result(timeout=10)).pid == second.pid
+        assert first.status is None
+        shop.release("short")
+        assert await short.result(timeout=10) == Done(name="short", pid=first.pid)
+        assert await shop.ended(first, 5) == 0
+    assert shop.starts() == {"short": 1, "late": 1}
+    assert not shop.events("cancelled")
+
+
+async def test_what_has_not_ended_in_time_is_handed_back_at_once_and_uncounted(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=2)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        long = await producer.enqueue(Hold(name="long"))
+        await shop.until_started("long")
+        second = await shop.started()
+        await drained(shop, first)
+        await shop.until_started("long", worker=second, seconds=6)
+        info = await long.info()
+        assert (info.state, info.tries, info.crashes) == (JobState.ACTIVE, 0, 0)
+        assert await shop.ended(first, 5) == 0
+        shop.release("long")
+        assert (await long.result(timeout=10)).pid == second.pid
+    start, again = shop.events("start", "long")
+    (cancelled,) = shop.events("cancelled", "long")
+    assert (start.job_try, again.job_try) == (1, 1)
+    assert cancelled.pid == first.pid
+    assert 1.5 < cancelled.at - start.at
+    assert again.at - cancelled.at < 1.5
+    totals = (await shop.queue()).totals
+    assert (totals["released"], totals.get("retried", 0), totals["completed"]) == (1, 0, 1)
+
+
+async def test_a_second_sigterm_is_immediate(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=60)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        long = await producer.enqueue(Hold(name="long"))
+        await shop.until_started("long")
+        await drained(shop, first)
+        first.send(signal.SIGTERM)
+        assert await shop.ended(first, 4) == 0
+        assert await long.status() is JobState.WAITING
+        assert (await shop.queue()).workers == 0
+
+
+async def test_sigint_drains_too(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=60)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        job = await producer.enqueue(Hold(name="job"))
+        await shop.until_started("job")
+        await drained(shop, first, signal.SIGINT)
+        shop.release("job")
+        assert await job.result(timeout=5) == Done(name="job", pid=first.pid)
+        assert await shop.ended(first, 5) == 0
+
+
+async def test_an_idle_worker_ends_at_once(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=60)
+    first = await shop.started()
+    first.send(signal.SIGTERM)
+    assert await shop.ended(first, 4) == 0
+    assert (await shop.queue()).workers == 0
+
+
+async def test_a_worker_can_be_drained_while_redis_is_away(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=1)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        await producer.enqueue(Hold(name="long"))
+        await shop.until_started("long")
+        shop.server.kill()
+        first.send(signal.SIGTERM)
+        await shop.ended(first, 12)
+    assert [event.what for event in shop.events(name="long")] == ["start", "cancelled"]
+
+
+async def test_a_job_that_ignores_its_cancellation_does_not_keep_the_process(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=1)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        job = await producer.enqueue(Cling(name="cling"))
+        await shop.until_started("cling")
+        await drained(shop, first)
+        assert await shop.ended(first, 8) == 0
+        assert await job.status() is JobState.WAITING
+
+
+async def test_a_job_in_a_thread_does_not_keep_the_process(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=1)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        job = await producer.enqueue(Plain(name="plain"))
+        await shop.until_started("plain")
+        await drained(shop, first)
+        assert await shop.ended(first, 8) == 0
+        assert await job.status() is JobState.WAITING
+
+
+async def test_a_job_in_the_process_pool_does_not_keep_the_process(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=1)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        job = await producer.enqueue(Crunch(name="crunch"))
+        await shop.until(lambda: shop.events("child"), "the child is at work")
+        await drained(shop, first)
+        assert await shop.ended(first, 8) == 0
+        assert await job.status() is JobState.WAITING

@@ -1,0 +1,57 @@
+"""A worker that hangs longer than its lease and comes back: a zombie must do no harm."""
+
+from __future__ import annotations
+
+import signal
+
+from daemon.job import JobState
+from tests.faults.conftest import WorkshopFactory
+from tests.faults.family import Done, Hold, Work
+
+
+async def test_a_worker_paused_longer_than_its_lease_leaves_its_jobs_to_the_new_owner(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=1, max_jobs=2)
+    async with shop.producer() as producer:
+        zombie = await shop.started()
+        finished, running = await producer.enqueue_many([Hold(name="finished"), Hold(name="running")])
+        await shop.until_started("finished", "running", worker=zombie)
+        zombie.send(signal.SIGSTOP)
+        owner = await shop.started()
+        await shop.until_started("finished", "running", worker=owner)
+
+        # It wakes up with one job about to end and one in the middle.
+        shop.release("finished", zombie)
+        zombie.send(signal.SIGCONT)
+        await shop.until(lambda: shop.events("cancelled", "running", zombie), "the zombie cancels its job")
+        # The owner has no slot free: the zombie works again, and has told its outcomes by then.
+        after = await producer.enqueue(Work(name="after"))
+        assert await after.result(timeout=10) == Done(name="after", pid=zombie.pid)
+        assert await finished.status() is JobState.ACTIVE
+        assert await running.status() is JobState.ACTIVE
+        assert not shop.events("cancelled", worker=owner)
+
+        shop.release("finished", owner)
+        shop.release("running")
+        assert (await finished.result(timeout=10)).pid == owner.pid
+        assert (await running.result(timeout=10)).pid == owner.pid
+    assert shop.starts() == {"finished": 2, "running": 2, "after": 1}
+    totals = (await shop.queue()).totals
+    assert (totals["completed"], totals.get("retried", 0), totals.get("failed", 0)) == (3, 0, 0)
+
+
+async def test_a_lone_worker_paused_longer_than_its_lease_goes_on_with_its_jobs(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=1)
+    async with shop.producer() as producer:
+        worker = await shop.started()
+        job = await producer.enqueue(Hold(name="job"))
+        await shop.until_started("job")
+        worker.send(signal.SIGSTOP)
+        with shop.server.client() as redis:
+            # Longer than the lease by the server's own clock.
+            seconds = redis.time()[0]
+            await shop.until(lambda: redis.time()[0] > seconds + 2, "time has passed")
+        worker.send(signal.SIGCONT)
+        shop.release("job")
+        assert await job.result(timeout=10) == Done(name="job", pid=worker.pid)
+        assert await (await producer.enqueue(Work(name="after"))).result(timeout=10)
+    assert shop.starts() == {"job": 1, "after": 1}

@@ -1,0 +1,243 @@
+"""Worker processes to kill, the journal of what they ran, and waiting for a condition."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from daemon.heartbeat import read_heartbeat
+from daemon.inspector import Inspector, QueueStats
+from daemon.keys import FamilyKeys
+from daemon.producer import Producer
+from tests.faults.family import FOLDER
+from tests.servers import RedisServer
+
+KEYS = FamilyKeys.of("faults")
+ROOT = Path(__file__).parents[2]
+
+
+class Event(NamedTuple):
+    """A line of the journal: a job's ``start``, ``end`` or ``cancelled``, or the ``child`` process of one."""
+
+    at: float
+    what: str
+    name: str
+    job_try: int
+    pid: int
+
+
+class WorkerProcess:
+    """``arqd run`` in a process of its own.
+
+    Attributes:
+        pid: its process id.
+        session: as it told in its heartbeat; empty until it is ready.
+        log: the file of its output.
+    """
+
+    def __init__(self, server: RedisServer, folder: Path, number: int, values: dict[str, Any]) -> None:
+        self.log = folder / f"worker-{number}.log"
+        self.session = ""
+        self._heartbeat = folder / f"heartbeat-{number}.json"
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
+        environ |= {f"ARQD_FAMILY__FAULTS__{name.upper()}": str(value) for name, value in values.items()}
+        environ |= {
+            "ARQD_REDIS_URL": server.url,
+            "ARQD_HEARTBEAT_FILE": str(self._heartbeat),
+            "ARQD_LOG_FORMAT": "text",
+            FOLDER: str(folder),
+        }
+        command = [sys.executable, "-m", "daemon", "run", "tests.faults.family:WorkerSettings"]
+        with self.log.open("wb") as output:
+            self._process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
+        self.pid = self._process.pid
+
+    @property
+    def state(self) -> str:
+        """What its heartbeat says: ``running`` when it is ready."""
+        document = read_heartbeat(self._heartbeat) or {}
+        self.session = document.get("session", self.session)
+        return str(document.get("state", ""))
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, None while it lives."""
+        return self._process.poll()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> float:
+        """Kill it (SIGKILL), give the time, and return when it is gone."""
+        at = time.time()
+        self._process.kill()
+        self._process.wait()
+        return at
+
+
+class Workshop:
+    """A Valkey, the workers on it, and what their jobs noted.
+
+    Args:
+        values: of the family, for every worker: ``lease=2``.
+    """
+
+    def __init__(self, server: RedisServer, folder: Path, values: dict[str, Any]) -> None:
+        self.server = server
+        self.folder = folder
+        self.workers: list[WorkerProcess] = []
+        self._values = values
+
+    def start(self, **values: Any) -> WorkerProcess:
+        """Start a worker; see `ready`."""
+        worker = WorkerProcess(self.server, self.folder, len(self.workers) + 1, self._values | values)
+        self.workers.append(worker)
+        return worker
+
+    async def ready(self, *workers: WorkerProcess) -> None:
+        """Wait until workers take jobs."""
+        await self.until(lambda: all(worker.state == "running" for worker in workers), "the workers are ready", 20)
+
+    async def started(self, **values: Any) -> WorkerProcess:
+        """Start a worker and wait until it takes jobs."""
+        worker = self.start(**values)
+        await self.ready(worker)
+        return worker
+
+    def close(self) -> None:
+        """Kill the workers that live."""
+        for worker in self.workers:
+            if worker.status is None:
+                worker.kill()
+
+    # ------------------------------------------------------------------ jobs
+
+    @asynccontextmanager
+    async def producer(self) -> AsyncIterator[Producer]:
+        """Give a producer."""
+        async with Producer.connect(self.server.url) as producer:
+            yield producer
+
+    async def queue(self) -> QueueStats:
+        """Give the queue's figures."""
+        async with Inspector.connect(self.server.url, ["faults"]) as inspector:
+            return await inspector.queue("faults")
+
+    def release(self, name: str, worker: WorkerProcess | None = None) -> None:
+        """Let a held job end, in every worker or in one."""
+        (self.folder / (f"release-{name}-{worker.pid}" if worker else f"release-{name}")).touch()
+
+    def held(self, worker: WorkerProcess) -> set[str]:
+        """Give the ids of the jobs Redis says a worker has."""
+        with self.server.client(decode_responses=True) as client:
+            return set(client.hkeys(KEYS.key("held", worker.session)))
+
+    # ------------------------------------------------------------------ journal
+
+    def events(self, what: str = "", name: str = "", worker: WorkerProcess | None = None) -> list[Event]:
+        """Give the journal, or its lines of one kind, one job, one process."""
+        journal = self.folder / "journal"
+        lines = journal.read_text().splitlines() if journal.exists() else []
+        found = (Event(float(at), w, n, int(t), int(pid)) for at, w, n, t, pid in map(str.split, lines))
+        return [
+            event
+            for event in found
+            if what in ("", event.what) and name in ("", event.name) and (worker is None or worker.pid == event.pid)
+        ]
+
+    def starts(self) -> Counter[str]:
+        """Give how many times each job started."""
+        return Counter(event.name for event in self.events("start"))
+
+    def running(self, worker: WorkerProcess) -> set[str]:
+        """Give the jobs a worker has started and not ended."""
+        ended = {event.name for event in self.events(worker=worker) if event.what in ("end", "cancelled")}
+        return {event.name for event in self.events("start", worker=worker)} - ended
+
+    # ------------------------------------------------------------------ waiting
+
+    async def until(self, condition: Callable[[], Any], what: str, seconds: float = 10) -> Any:
+        """Wait for a condition and give its value; fails with the end of the workers' logs."""
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {seconds} s: {what}\n{self._logs()}")
+            await asyncio.sleep(0.02)
+        return value
+
+    async def until_started(self, *names: str, worker: WorkerProcess | None = None, seconds: float = 10) -> None:
+        """Wait until jobs have started, anywhere or in one worker."""
+
+        def all_started() -> bool:
+            return set(names) <= {event.name for event in self.events("start", worker=worker)}
+
+        await self.until(all_started, f"{names} started", seconds)
+
+    async def ended(self, worker: WorkerProcess, seconds: float = 10) -> int:
+        """Wait until a process ends by itself and give its exit status."""
+        await self.until(lambda: worker.status is not None, f"worker {worker.pid} ends", seconds)
+        assert worker.status is not None
+        return worker.status
+
+    def _logs(self) -> str:
+        tails = (f"--- {worker.log.name}\n" + worker.log.read_text()[-1500:] for worker in self.workers)
+        events = "\n".join(map(str, self.events()[-20:]))
+        return "\n".join([events, *tails])
+
+
+class CrashCounts:
+    """Watches the crash counts of jobs, which are gone when the job has ended: the highest seen of each."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.highest: dict[str, int] = {}
+        self._server = server
+
+    async def __aenter__(self) -> CrashCounts:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _watch(self) -> None:
+        import redis.asyncio
+
+        async with redis.asyncio.Redis.from_url(self._server.url, decode_responses=True) as client:
+            while True:
+                with suppress(redis.RedisError):
+                    for job_id, count in (await client.hgetall(KEYS.key("crashes"))).items():
+                        self.highest[job_id] = max(int(count), self.highest.get(job_id, 0))
+                await asyncio.sleep(0.02)
+
+
+def alive(pids: Iterable[int]) -> set[int]:
+    """Give the processes that still run; a dead one that nobody has waited for does not."""
+    parents = _parents()
+    return {pid for pid in pids if parents.get(pid, -1) >= 0}
+
+
+def children(pid: int) -> set[int]:
+    """Give the processes a process has started."""
+    return {child for child, parent in _parents().items() if parent == pid}
+
+
+def _parents() -> dict[int, int]:
+    """Give each process's parent; -1 for a dead one."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, parent, *_ = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = -1 if state in "ZX" else int(parent)
+    return parents

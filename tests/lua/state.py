@@ -1,0 +1,304 @@
+"""One family's scripts on a real server with a clock of its own, and its state read back.
+
+`Engine` calls the scripts through the broker and checks after every call what is true of any state (`Engine.check`):
+the wake-up marks, that a held job has exactly one holder, and that an ended job left no trace of its run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from daemon import codec
+from daemon.broker import Broker, Claim, Held, NewJob, Outcome, Tick, TickSettings
+from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
+
+NOW = 1_763_775_600_000
+LEASE = 30_000
+DAY = 86_400_000
+READY, LEVEL, HELD, SUSPECT = -(2**52), 2**48, 2**45, 2**46
+INDEXES = ("completed", "dead", "aborted", "expired")
+#: Sessions, as processes would draw them.
+A, B, C = "a" * 16, "b" * 16, "c" * 16
+BODY = b'{"a":[],"k":{}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """A claimed job and the call that claimed it."""
+
+    claim: Claim
+    n: int
+
+    @property
+    def name(self) -> str:
+        return self.claim.id.decode().rpartition(":")[2]
+
+    @property
+    def stamp(self) -> str:
+        record = self.claim.record or b""
+        return str(codec.split_record(record).stamp) if record.startswith(codec.MAGIC) else ""
+
+    def held(self) -> Held:
+        return Held(self.claim.id, self.n, self.claim.score, self.stamp)
+
+    def _outcome(self, kind: str, a: bytes | int, b: int = 0, c: bytes = b"") -> Outcome:
+        return Outcome(kind, self.claim.id, self.n, self.stamp, a, b, c, self.claim.score)
+
+    def complete(self, result: bytes = b"done", keep: int = 600_000) -> Outcome:
+        return self._outcome("c", result, keep)
+
+    def abort(self, result: bytes = b"stopped", keep: int = 600_000) -> Outcome:
+        return self._outcome("a", result, keep)
+
+    def expire(self, result: bytes = b"late", keep: int = 600_000) -> Outcome:
+        return self._outcome("e", result, keep)
+
+    def bury(self, result: bytes = b"broken", keep: int = 600_000, line: bytes = b"") -> Outcome:
+        return self._outcome("b", result, keep, line)
+
+    def retry(self, delay: int = 1000, tries: int = 1, line: bytes = b"") -> Outcome:
+        return self._outcome("r", delay, tries, line)
+
+    def release(self, delay: int = -1, note: bytes = b"") -> Outcome:
+        return self._outcome("l", delay, 0, note)
+
+
+@dataclass(slots=True)
+class Seen:
+    """Everything Redis knows of one job."""
+
+    score: float | None
+    record: bytes | None
+    result: bytes | None
+    tries: bytes | None
+    token: bytes | None
+    progress: bytes | None
+    history: bytes | None
+    crashes: int
+    indexes: set[str]
+    holders: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def band(self) -> str | None:
+        """The state its score means: ready, later (or come due), held, suspect, or None when it is not queued."""
+        if self.score is None:
+            return None
+        if self.score < 0:
+            return "ready"
+        if self.score < HELD:
+            return "later"
+        return "held" if self.score < SUSPECT else "suspect"
+
+    @property
+    def level(self) -> int:
+        assert self.score is not None
+        if self.score < 0:
+            return int((self.score - READY) // LEVEL)
+        return round(self.score % 1 * 16)
+
+    @property
+    def deadline(self) -> int:
+        assert self.record is not None
+        return codec.split_record(self.record).deadline_ms
+
+
+class Engine:
+    """The scripts of one family.
+
+    Args:
+        redis: an asynchronous client.
+        now: where its clock stands, ms since the epoch; `advance` moves it.
+    """
+
+    def __init__(self, redis: Any, now: int = NOW, family: str = "email") -> None:
+        self.redis = redis
+        self.keys = FamilyKeys.of(family)
+        self.broker = Broker(redis, self.keys, now)
+        self.n: Counter[str] = Counter()
+        self.lease = LEASE
+
+    # ------------------------------------------------------------------ clock and names
+
+    @property
+    def now(self) -> int:
+        assert self.broker.now is not None
+        return self.broker.now
+
+    def advance(self, ms: int) -> None:
+        assert self.broker.now is not None
+        self.broker.now += ms
+
+    async def pass_time(self, ms: int, *renewing: str) -> None:
+        """Let time pass while these sessions renew their leases, as living processes do."""
+        end = self.now + ms
+        while self.now < end:
+            self.advance(min(self.lease // 3, end - self.now))
+            for session in renewing:
+                assert await self.renew(session)
+
+    def id(self, name: str) -> str:
+        return self.keys.job_id(name)
+
+    # ------------------------------------------------------------------ calls
+
+    def job(
+        self, name: str, level: int = 5, *, delay: int = 0, at: int = 0, timeout: int = 0, expires: int = 0,
+        body: bytes = BODY,
+    ) -> NewJob:  # fmt: skip
+        when, ms = ("in", delay) if delay else ("at", at) if at else ("now", 0)
+        return NewJob(self.id(name), level, when, ms, timeout, expires, codec.record_tail("send", "", body))
+
+    async def enqueue(self, *jobs: str | NewJob, resend: bool = False) -> list[bool]:
+        made = [self.job(job) if isinstance(job, str) else job for job in jobs]
+        added = await self.broker.enqueue(made, resend=resend)
+        # An earlier due time than any before wakes a worker although nothing can be claimed yet.
+        await self.check(awake=any(job.when != "now" for job in made))
+        return added
+
+    async def sync(
+        self, session: str = A, *held: Held, n: int | None = None, rate: tuple[int, int] | None = None,
+        limit: int | None = None, priority: int = 5, leave: bool = False,
+    ) -> list[bytes] | None:  # fmt: skip
+        """Register a session; ``rate`` is starts and ms."""
+        number = self._number(session, n)
+        per_us = rate and (rate[0], rate[1] * 1000)
+        lost = await self.broker.sync(
+            session, number, self.lease, b"{}", priority, per_us, limit, held, leave=leave
+        )  # fmt: skip
+        await self.check()
+        return lost
+
+    async def tick(
+        self, session: str = A, *outcomes: Outcome, wanted: int = 0, alone: bool = False, n: int | None = None,
+        timeout: int = 300_000, max_crashes: int = 3, keep_count: int = -1, keep_age: int = -1, poll: int = 0,
+    ) -> Tick:  # fmt: skip
+        settings = TickSettings(self.lease, timeout, max_crashes, keep_count, keep_age, poll)
+        reply = await self.broker.tick(session, self._number(session, n), wanted, alone, settings, outcomes)
+        await self.check()
+        return reply
+
+    async def claim(self, session: str = A, wanted: int = 1, **options: Any) -> list[Mine]:
+        """Claim up to ``wanted`` jobs."""
+        reply = await self.tick(session, wanted=wanted, **options)
+        assert reply.status == "ok"
+        return [Mine(claim, self.n[session]) for claim in reply.claims]
+
+    async def take(self, name: str, session: str = A, **options: Any) -> Mine:
+        """Enqueue a job and claim it."""
+        assert await self.enqueue(name) == [True]
+        (mine,) = await self.claim(session, **options)
+        assert mine.name == name
+        return mine
+
+    async def settle(self, *outcomes: Outcome, session: str = A, **options: Any) -> Tick:
+        reply = await self.tick(session, *outcomes, **options)
+        assert reply.status == "ok"
+        return reply
+
+    async def renew(self, session: str = A, *, age: int = -1, dead_age: int = -1, info: bytes = b"{}") -> bool:
+        found = await self.broker.run("renew", session, self.lease, info, age, dead_age)
+        await self.check()
+        return bool(found)
+
+    async def abort(self, name: str, result: bytes = b"stopped", keep: int = 600_000) -> str:
+        word = await self.broker.abort(self.id(name), result, keep)
+        await self.check()
+        return word
+
+    async def redrive(self, *names: str) -> list[str]:
+        words = await self.broker.redrive([self.id(name) for name in names])
+        await self.check()
+        return words
+
+    async def remove(self, *names: str) -> list[str]:
+        words = await self.broker.remove([self.id(name) for name in names])
+        await self.check()
+        return words
+
+    async def pause(self, paused: bool = True) -> None:
+        """Set the switch; nothing else sets it yet."""
+        conf = self.keys.key("conf")
+        await (self.redis.hset(conf, "paused", 1) if paused else self.redis.hdel(conf, "paused"))
+
+    def _number(self, session: str, n: int | None) -> int:
+        if n is None:
+            self.n[session] += 1
+            return self.n[session]
+        return n
+
+    # ------------------------------------------------------------------ state
+
+    async def look(self, name: str) -> Seen:
+        """Read everything of one job."""
+        job_id = self.id(name)
+        record, result, tries, token = await self.redis.mget(*(p + job_id for p in (JOB, RESULT, RETRY, IN_PROGRESS)))
+        hashes = [await self.redis.hget(self.keys.key(h), job_id) for h in ("progress", "history", "crashes")]
+        indexes = {i for i in INDEXES if await self.redis.zscore(self.keys.key(i), job_id) is not None}
+        score = await self.redis.zscore(self.keys.queue, job_id)
+        seen = Seen(score, record, result, tries, token, hashes[0], hashes[1], int(hashes[2] or 0), indexes)
+        for key in await self.redis.keys(self.keys.key("held:*")):
+            entry = await self.redis.hget(key, job_id)
+            if entry is not None:
+                seen.holders[key.decode().rpartition(":")[2]] = entry.decode()
+        return seen
+
+    async def order(self) -> list[str]:
+        """The queue by score."""
+        return [job_id.decode().rpartition(":")[2] for job_id in await self.redis.zrange(self.keys.queue, 0, -1)]
+
+    async def traces(self) -> set[str]:
+        """Every key, without those that belong to the family as a whole while a worker lives."""
+        lasting = {self.keys.key(name) for name in ("clock", "conf", "totals", "workers")}
+        found = {key.decode() for key in await self.redis.keys("*")}
+        return {key for key in found - lasting if not key.startswith(self.keys.key("session:"))}
+
+    async def total(self, name: str) -> int:
+        return int(await self.redis.hget(self.keys.key("totals"), name) or 0)
+
+    async def marked(self) -> bool:
+        return bool(await self.redis.exists(self.keys.key("mark")))
+
+    async def claimable(self) -> bool:
+        """Whether a job could be claimed now, worked out without the scripts."""
+        conf = await self.redis.hgetall(self.keys.key("conf"))
+        if b"paused" in conf:
+            return False
+        held = await self.redis.zcount(self.keys.queue, HELD, f"({SUSPECT}")
+        if b"global" in conf and held >= int(conf[b"global"]):
+            return False
+        if b"rate" in conf:
+            since = self.now * 1000 - int(conf[b"per"])
+            starts = await self.redis.hget(self.keys.key("clock"), "starts") or b""
+            counted = [(int(us), int(count)) for us, count in re.findall(rb"(\d+):(\d+)", starts)]
+            if sum(count for us, count in counted if since < us <= self.now * 1000) >= int(conf[b"rate"]):
+                return False
+        return await self.redis.zcount(self.keys.queue, "-inf", f"({self.now + 1}") > 0
+
+    async def check(self, *, awake: bool = False) -> None:
+        """Check what holds after every script."""
+        marked, claimable = await self.marked(), await self.claimable()
+        assert marked or not claimable, "a job can be claimed, but nobody is woken for it"
+        assert claimable or not marked or awake, "the mark is there, but nothing can be claimed"
+        suspects = await self.redis.zcount(self.keys.queue, SUSPECT, f"({SUSPECT + HELD}")
+        assert bool(suspects) == bool(await self.redis.exists(self.keys.key("suspects")))
+        held = Counter(await self.redis.zrangebyscore(self.keys.queue, HELD, f"({SUSPECT}"))
+        holders: Counter[bytes] = Counter()
+        for key in await self.redis.keys(self.keys.key("held:*")):
+            holders.update(await self.redis.hkeys(key))
+        assert held == holders, "a held job has exactly one holder"
+        for index in INDEXES:
+            await self._check_ended(await self.redis.zrange(self.keys.key(index), 0, -1), index)
+
+    async def _check_ended(self, ids: Sequence[bytes], index: str) -> None:
+        for job_id in ids:
+            if await self.redis.zscore(self.keys.queue, job_id) is not None:
+                continue  # its id was used again
+            kept = await self.redis.exists(JOB.encode() + job_id)
+            assert bool(kept) == (index == "dead"), f"the payload of {job_id!r} in {index}"
+            assert not await self.redis.exists(IN_PROGRESS.encode() + job_id)
+            for name in ("progress", "crashes", "waiters"):
+                assert not await self.redis.hexists(self.keys.key(name), job_id), f"{name} of {job_id!r}"

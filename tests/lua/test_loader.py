@@ -1,0 +1,73 @@
+"""Loading: every script is found, named by its hash, and loaded again wherever a server does not know it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import daemon.lua
+from daemon.keys import SCRIPT_KEYS, FamilyKeys
+from daemon.lua import NAMES, SCRIPTS
+from tests.lua.state import B, Engine
+
+
+def test_every_script_file_is_loaded() -> None:
+    files = {path.stem for path in Path(daemon.lua.__file__).parent.glob("*.lua")}
+    assert files == {*NAMES, "prelude"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_says_its_arguments_and_what_it_returns(name: str) -> None:
+    own = (Path(daemon.lua.__file__).parent / f"{name}.lua").read_text()
+    contract = "\n".join(line for line in own.splitlines() if line.startswith("--"))
+    assert own.startswith("-- ")
+    assert "ARGV" in contract
+    assert "eturns" in contract
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_server_names_a_script_by_the_same_hash(engine: Engine, name: str) -> None:
+    assert (await engine.redis.script_load(SCRIPTS[name].text)) in (SCRIPTS[name].sha, SCRIPTS[name].sha.encode())
+    assert not SCRIPTS[name].text.startswith("#!"), "a full server refuses a script with a shebang before it starts"
+
+
+def test_the_prelude_names_the_keys_in_the_order_they_are_sent() -> None:
+    prelude = SCRIPTS["tick"].text
+    for number, key in enumerate(SCRIPT_KEYS, 1):
+        assert f"KEYS[{number}]" in prelude
+        assert key in prelude
+    keys = FamilyKeys.of("email").scripts
+    assert keys[0] == "arq:{email}"
+    assert keys[-1] == "arq:abort"
+    assert all("{email}" in key for key in keys[:-1])
+
+
+async def test_scripts_lost_by_the_server_are_loaded_again(engine: Engine) -> None:
+    assert await engine.enqueue("a") == [True]
+    await engine.redis.script_flush()
+    assert await engine.enqueue("b") == [True]
+    await engine.redis.script_flush()
+    assert [mine.name for mine in await engine.claim(wanted=2)] == ["a", "b"]
+    await engine.redis.script_flush()
+    assert await engine.sync(B) == []
+    assert await engine.renew(B)
+    await engine.redis.script_flush()
+    assert await engine.abort("a") == "asked"
+    assert await engine.remove("x") == ["not_found"]
+    assert await engine.redrive("x") == ["not_found"]
+
+
+async def test_many_jobs_are_enqueued_on_a_server_that_knows_no_script(engine: Engine) -> None:
+    await engine.redis.script_flush()
+    assert all(await engine.enqueue(*(f"j{i}" for i in range(1500))))
+    assert await engine.redis.zcard(engine.keys.queue) == 1500
+
+
+async def test_families_do_not_meet(engine: Engine) -> None:
+    other = Engine(engine.redis, family="sms")
+    await other.sync()
+    await engine.enqueue("a")
+    assert await other.claim() == []
+    assert not await other.marked()
+    assert [mine.name for mine in await engine.claim()] == ["a"]

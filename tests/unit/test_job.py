@@ -1,0 +1,50 @@
+"""Priorities, durations and ids."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from daemon.errors import InvalidJob
+from daemon.job import PRIORITIES, from_ms, priority_level, seconds, uuid7
+
+
+@pytest.mark.parametrize(
+    ("given", "level"), [(1, 1), (10, 10), ("7", 7), ("high", 3), ("CRITICAL", 1), ("deferred", 10), ("medium", 5)]
+)
+def test_a_priority_is_a_number_or_a_name(given: int | str, level: int) -> None:
+    assert priority_level(given) == level
+
+
+@pytest.mark.parametrize("wrong", [0, 11, -1, True, 2.5, None, "", "0", "11", "soon", "-1", "²"])
+def test_a_wrong_priority_is_refused_with_what_is_accepted(wrong: object) -> None:
+    with pytest.raises(InvalidJob) as caught:
+        priority_level(wrong)  # type: ignore[arg-type]
+    assert "1 (first) to 10 (last)" in str(caught.value)
+    assert all(f"{name}={level}" in str(caught.value) for name, level in PRIORITIES.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(0, 0), (1.5, 1.5), ("30s", 30), ("1h30m", 5400), ("250ms", 0.25), ("1.5h", 5400), (" 2D ", 172800), ("15", 15)],
+)
+def test_a_duration_is_seconds_or_text(given: float | str, expected: float) -> None:
+    assert seconds(given) == expected
+
+
+@pytest.mark.parametrize("wrong", [-1, "-1", "", "soon", "5x", "1h 30m x", float("nan"), float("inf"), 2.0**50])
+def test_a_wrong_duration_is_refused(wrong: float | str) -> None:
+    with pytest.raises(InvalidJob, match="is not a duration"):
+        seconds(wrong)
+
+
+def test_generated_ids_are_ordered_by_time_and_unique() -> None:
+    ids = [uuid7() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert [job_id[:12] for job_id in ids] == sorted(job_id[:12] for job_id in ids)
+    assert all(len(job_id) == 32 and job_id[12] == "7" and job_id[16] in "89ab" for job_id in ids)
+
+
+def test_times_are_aware_utc() -> None:
+    assert from_ms(1_700_000_000_500) == datetime(2023, 11, 14, 22, 13, 20, 500_000, UTC)

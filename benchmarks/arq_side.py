@@ -38,6 +38,8 @@ class Default:
 
     functions = (noop, started)
     queue_name = QUEUE
+    # Only for the end of a run: cancelled jobs would stay marked as running and slow the next worker down.
+    job_completion_wait = 10
 
 
 class Tuned:
@@ -45,6 +47,7 @@ class Tuned:
 
     functions = (noop, started)
     queue_name = QUEUE
+    job_completion_wait = 10
     max_jobs = 500
     poll_delay = 0.01
 
@@ -101,6 +104,7 @@ class ArqSide:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
+    import uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     asyncio.set_event_loop(asyncio.new_event_loop())
     settings = {"default": Default, "tuned": Tuned}[sys.argv[1]]
     run_worker(settings, redis_settings=RedisSettings.from_dsn(os.environ[URL_VARIABLE]))  # type: ignore[arg-type]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -15,28 +15,26 @@ from daemon.errors import ArqdError
 
 FEED_JOBS = 200
 POLL_SECONDS = 0.002
-START_SECONDS = 60.0
-#: Jobs run before anything is measured: connections, caches and the first scripts.
-WARM_UP_SHARE = 0.1
+STUCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """One run. Costs are per job, taken over `cost_jobs` without a producer beside the worker.
+    """One run of one worker process.
 
     Attributes:
-        jobs, seconds: completions timed while the backlog was kept at ``waiting``, and how long they took.
-        alone_rate: jobs a second of the part without a producer.
+        waiting: jobs that waited all the time.
+        jobs, seconds: completions timed while the backlog was kept there, and how long they took.
+        alone_rate: jobs a second before, without a producer beside the worker; the costs are per job of that part.
         calls: commands the worker sent; a script is one.
         commands: commands the server ran, those inside scripts included.
         bytes_in, bytes_out: as the server counts them.
-        worker_cpu, server_cpu: seconds of processor time (None: the system does not tell).
+        worker_cpu, server_cpu: microseconds of processor time (None: the system does not tell).
     """
 
     waiting: int
     jobs: int
     seconds: float
-    cost_jobs: int
     alone_rate: float
     calls: float
     commands: float
@@ -51,26 +49,144 @@ class Drain:
         return self.jobs / self.seconds
 
 
+class _Look(NamedTuple):
+    at: float
+    completed: int
+    left: int
+
+
+class _Usage(NamedTuple):
+    calls: dict[str, int]
+    polls: int
+    bytes_in: int
+    bytes_out: int
+    server_cpu: float
+    worker_cpu: float | None
+
+
 class Meter:
-    """Counts completions from the server's side, in the same way for every system: what was added, less what is left.
+    """Counts completions on the server, in the same way for every system: what was added less what is left."""
 
-    Commands to add jobs are packed before the measurement, so that adding costs this process next to nothing.
+    def __init__(self, url: str, side: Side) -> None:
+        self._client = redis.Redis.from_url(url, single_connection_client=True)
+        assert self._client.connection is not None
+        self._connection = self._client.connection
+        self._side = side
+        self._batches: deque[tuple[bytes, int]] = deque()
+        self._polls = 0
+        self._added = 0
+        self._added = self.look().left
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def prepare(self, jobs: int) -> None:
+        """Pack the commands that add so many jobs: adding them later costs this process next to nothing."""
+        for _ in range(-(-jobs // FEED_JOBS)):
+            commands = list(self._side.commands(FEED_JOBS))
+            self._batches.append((b"".join(self._connection.pack_commands(commands)), len(commands)))
+
+    def look(self) -> _Look:
+        """Count once."""
+        self._connection.send_command("ZCARD", self._side.queue)
+        left = int(self._connection.read_response())
+        self._polls += 1
+        return _Look(time.perf_counter(), self._added - left, left)
+
+    def feed(self, look: _Look, waiting: int) -> None:
+        """Add what is missing."""
+        left = look.left
+        while left + FEED_JOBS <= waiting:
+            if not self._batches:
+                self.prepare(FEED_JOBS)
+            packed, replies = self._batches.popleft()
+            self._connection.send_packed_command([packed])
+            for _ in range(replies):
+                self._connection.read_response()
+            self._added += FEED_JOBS
+            left += FEED_JOBS
+
+    def usage(self, worker: WorkerProcess) -> _Usage:
+        """What server and worker have used so far."""
+        info = self._client.info("all")
+        calls = {name.removeprefix("cmdstat_"): n["calls"] for name, n in info.items() if name.startswith("cmdstat_")}
+        cpu = info["used_cpu_user"] + info["used_cpu_sys"]
+        sent, received = info["total_net_input_bytes"], info["total_net_output_bytes"]
+        return _Usage(calls, self._polls, sent, received, cpu, worker.cpu_seconds())
+
+
+def drain(url: str, side: Side, setup: str, waiting: int, jobs: int) -> Drain:
+    """Run one worker process on a backlog: warm up, take the costs of ``jobs / 2``, time ``jobs`` with a producer.
+
+    Raises:
+        ArqdError: when the worker ends, or completes nothing for a minute.
     """
+    warm_up, alone = max(jobs // 10, 1), max(jobs // 2, 1)
+    meter = Meter(url, side)
+    try:
+        side.fill(url, max(waiting + warm_up + alone - meter.look().left, 1))
+        meter.close()
+        meter = Meter(url, side)
+        meter.prepare(jobs + 5 * FEED_JOBS)
+        with WorkerProcess(side, setup, url) as worker:
+            begin = _wait(meter, worker, warm_up)
+            before = meter.usage(worker)
+            end = _wait(meter, worker, begin.completed + alone)
+            after = meter.usage(worker)
 
-    def __init__(self, url: str, side: Side, to_feed: int) -> None:
-        self.client = redis.Redis.from_url(url, single_connection_client=True)
-        connection = self.client.connection
-        assert connection is not None
-        self._connection = connection
-        self._queue = side.queue
-        self._batches = []
-        for _ in range(-(-to_feed // FEED_JOBS)):
-            packed = connection.pack_commands(list(side.commands(FEED_JOBS)))
-            self._batches.append((b"".join(packed), len(list(side.commands(1))) * (1 if len(packed) == 1 else 1)))
-        self.polls = 0
-        self.added = self._left()
+            def feed(look: _Look) -> None:
+                meter.feed(look, waiting)
 
-    def _left(self) -> int:
-        self._connection.send_command("ZCARD", self._queue)
-        self.polls += 1
-        return int(self._connection.read_response())
+            first = meter.look()
+            last = _wait(meter, worker, first.completed + jobs, feed)
+    finally:
+        meter.close()
+    count = end.completed - begin.completed
+    return Drain(
+        waiting,
+        last.completed - first.completed,
+        last.at - first.at,
+        count / (end.at - begin.at),
+        **_costs(side, before, after, count),
+    )
+
+
+def _wait(
+    meter: Meter, worker: WorkerProcess, completed: int, then: Callable[[_Look], None] | None = None
+) -> _Look:
+    """Look until so many jobs have completed."""
+    seen, since = -1, time.monotonic()
+    while True:
+        look = meter.look()
+        if look.completed >= completed:
+            return look
+        if look.completed > seen:
+            seen, since = look.completed, time.monotonic()
+        elif time.monotonic() - since > STUCK_SECONDS:
+            raise ArqdError(f"the worker has completed nothing for {STUCK_SECONDS:g} s")
+        worker.check()
+        if then is not None:
+            then(look)
+        time.sleep(POLL_SECONDS)
+
+
+def _costs(side: Side, before: _Usage, after: _Usage, jobs: int) -> dict[str, Any]:
+    calls = {name: count - before.calls.get(name, 0) for name, count in after.calls.items()}
+    polls = after.polls - before.polls
+    # Ours: the looks, and one INFO.
+    total = sum(calls.values()) - polls - 1
+    named = side.client_commands
+    sent = total if named is None else sum(count for name, count in calls.items() if name in named)
+    cpu = None
+    if before.worker_cpu is not None and after.worker_cpu is not None:
+        cpu = (after.worker_cpu - before.worker_cpu) / jobs * 1e6
+    look = len(f"*2\r\n$5\r\nZCARD\r\n${len(side.queue)}\r\n{side.queue}\r\n")
+    return {
+        "calls": sent / jobs,
+        "commands": total / jobs,
+        "bytes_in": (after.bytes_in - before.bytes_in - polls * look) / jobs,
+        "bytes_out": (after.bytes_out - before.bytes_out - polls * len(":100000\r\n")) / jobs,
+        "worker_cpu": cpu,
+        "server_cpu": (after.server_cpu - before.server_cpu) / jobs * 1e6,
+    }

@@ -12,6 +12,7 @@ followed by validation takes 2.4 µs), and knows datetimes, decimals, bytes (bas
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 import traceback
@@ -20,11 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NotRequired
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, with_config
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import CoreConfig, PydanticSerializationError, SchemaValidator, from_json, to_json
 from typing_extensions import TypedDict
 
-from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
+from daemon.errors import ConfigurationError, InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 
 MAGIC = b"arqd1 "
 TRACEBACK_LIMIT = 16_384
@@ -92,10 +93,7 @@ class Binder:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         parameters = list(inspect.signature(function).parameters.values())[1:]
-        try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except NameError:
-            hints = {}
+        hints = {parameter.name: _annotation(function, parameter) for parameter in parameters}
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         types = [hints.get(p.name, Any) for p in positional]
         self._names = [p.name for p in positional]
@@ -111,10 +109,12 @@ class Binder:
         }
 
     @staticmethod
-    def _envelope(args: Any, kwargs: Any) -> TypeAdapter[Any]:
+    def _envelope(args: Any, kwargs: Any) -> SchemaValidator:
         # A TypedDict, since its result is a plain dict: a model costs an object and copies its defaults for each job.
         fields = {"a": args, "k": kwargs, "o": NotRequired[dict[str, Any]], "t": NotRequired[Any]}
-        return TypeAdapter(with_config(_CONFIG)(TypedDict("Envelope", fields)))  # type: ignore[operator]
+        schema = TypeAdapter(TypedDict("Envelope", fields)).core_schema  # type: ignore[operator]
+        # Hiding the input is a matter of the outermost validator, which a TypedDict's own config does not reach.
+        return SchemaValidator(schema, CoreConfig(hide_input_in_errors=True, val_json_bytes="base64"))
 
     def bind(self, body: bytes) -> tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]:
         """Give ``(args, kwargs, options)``.
@@ -155,6 +155,23 @@ _NO_OPTIONS: Mapping[str, Any] = {}
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", hide_input_in_errors=True)
 
 
+def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Resolve one parameter's type; the context's and the result's are often imported for type checkers only.
+
+    Raises:
+        ConfigurationError: when it cannot be resolved.
+    """
+    if parameter.annotation is parameter.empty:
+        return Any
+    holder = type("Holder", (), {"__annotations__": {parameter.name: parameter.annotation}})
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return typing.get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
+    except NameError as error:
+        where = f"{function.__qualname__}: the type of {parameter.name!r}"
+        raise ConfigurationError(f"{where} cannot be resolved: {error}") from None
+
+
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
@@ -178,14 +195,23 @@ def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]
 def describe_error(error: BaseException, reason: str) -> dict[str, Any]:
     """Give what travels of an exception: type, message, traceback (its end, when it is long) and reason."""
     if isinstance(error, JobFailed):
-        return {"type": error.type, "message": error.message, "traceback": error.traceback, "reason": reason}
-    text = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
-    return {
-        "type": type(error).__qualname__,
-        "message": str(error)[:4096],
-        "traceback": text[-TRACEBACK_LIMIT:],
-        "reason": reason,
-    }
+        kind, message, trace = error.type, error.message, error.traceback
+    else:
+        kind, message = type(error).__qualname__, text_of(error)[:4096]
+        trace = "".join(traceback.format_exception(error))[-TRACEBACK_LIMIT:] if error.__traceback__ else ""
+    return {"type": kind, "message": _plain(message), "traceback": _plain(trace), "reason": reason}
+
+
+def text_of(error: BaseException) -> str:
+    """Give an exception's text, whatever it is, as UTF-8 can carry it."""
+    try:
+        return _plain(str(error))
+    except Exception:
+        return "its text cannot be read"
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def rebuild_error(error: Any, tries: int = 0) -> BaseException:
@@ -235,8 +261,8 @@ def encode_aborted(job_id: str, queue: str, raw: bytes | None) -> bytes:
     """Write the result record of a job aborted before it ran; ``raw`` is its record, None when it is gone."""
     now = int(time.time() * 1000)
     function, stamp, body = "", now, None
-    if raw is not None and raw.startswith(MAGIC):
-        record = split_record(raw)
+    with contextlib.suppress(Unreadable):
+        record = split_record(raw or b"")
         function, stamp, body = record.function, record.stamp, record.body
     error = describe_error(asyncio.CancelledError("aborted before it ran"), "aborted")
     ended = Ended(job_id, function, queue, 0, stamp, now, now)

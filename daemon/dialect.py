@@ -10,7 +10,7 @@ from arq.jobs import serialize_result
 
 from daemon import codec
 from daemon.errors import JobFailed, Unreadable
-from daemon.family import Family, JobFunction
+from daemon.family import Family
 
 
 class Entry(NamedTuple):
@@ -76,7 +76,6 @@ class ArqdDialect:
 class StockDialect:
     """The serialiser pair of a stock arq settings class; pickle only where the operator accepted it."""
 
-    functions: Mapping[str, JobFunction]
     serializer: Callable[[dict[str, Any]], bytes]
     deserializer: Callable[[bytes], dict[str, Any]]
 

@@ -119,7 +119,7 @@ def refuse_unknown(variables: Variables, names: Iterable[str], open_names: Itera
         if set_by_kubernetes(name, variables.values[name]):
             del variables.values[name]
             continue
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists what there is"
         raise ConfigurationError(f"{variables.told(name)} is not a setting: {hint}")
 

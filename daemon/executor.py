@@ -233,6 +233,7 @@ class Executor:
                 break
             except asyncio.CancelledError:
                 if run.stop != "timeout":
+                    self.worker.left_behind |= not thread.done()
                     raise
                 if not thread.done():
                     logger.warning("timed out, but its thread cannot be stopped: its slot stays taken until it ends")
@@ -285,9 +286,10 @@ class Executor:
         keep = round(self.family.values.keep_failed * 1000) + 60_000
         if run.context is None:
             name = spoken_id(run.job_id)
-            logger.error("job %s (%s) is a dead letter (%s): %s", name, run.name, reason, error)
+            logger.error("job %s (%s) is a dead letter (%s): %s", name, run.name, reason, codec.text_of(error))
         else:
-            logger.error("dead letter (%s): %s: %s", reason, type(error).__name__, error, exc_info=error)
+            kind, text = type(error).__name__, codec.text_of(error)
+            logger.error("dead letter (%s): %s: %s", reason, kind, text, exc_info=error)
         return self._outcome(run, "b", record, keep, self._history(run, error))
 
     def _ended(self, run: Run, kind: str, error: BaseException, reason: str) -> Outcome:
@@ -327,7 +329,7 @@ class Executor:
     @staticmethod
     def _history(run: Run, error: BaseException) -> bytes:
         kind = error.type if isinstance(error, JobFailed) else type(error).__qualname__
-        line = {"at": int(time.time() * 1000), "try": run.job_try, "type": kind, "message": str(error)[:500]}
+        line = {"at": int(time.time() * 1000), "try": run.job_try, "type": kind, "message": codec.text_of(error)[:500]}
         return codec.encode(line)
 
     def _tell(self, run: Run, outcome: Outcome | None, duration: float) -> None:

@@ -61,7 +61,7 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
     when, ms = _due(options)
     if options.get("priority") is not None:
         level = priority_level(options["priority"])
-    job_id = options.get("job_id", uuid7())
+    job_id = options.get("job_id") or uuid7()
     if not job_id.isprintable() or len(job_id) > 256:
         raise InvalidJob(f"job_id {job_id[:40]!r} must be plain text of at most 256 characters")
     carried: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def _due(options: JobOptions) -> tuple[str, int]:
         return "in", round(seconds(delay) * 1000)
     if run_at is None:
         return "now", 0
-    if not isinstance(run_at, datetime) or run_at.tzinfo is None:
+    if getattr(run_at, "tzinfo", None) is None:
         raise InvalidJob(f"run_at {run_at!r} has no time zone: pass an aware datetime, e.g. datetime.now(UTC)")
     ms = round(run_at.timestamp() * 1000)
     if ms >= LATEST_DUE_MS:

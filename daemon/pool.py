@@ -28,3 +28,11 @@ def process_pool(workers: int | None = None) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         workers or os.cpu_count(), mp_context=context, initializer=_follow_parent, initargs=(os.getpid(),)
     )
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """End a pool at once: what its processes still compute belongs to jobs that have been handed back."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()

@@ -11,7 +11,8 @@ from daemon.connections import LOST, connect, translate, translated
 from daemon.errors import JobNotFound, ResultTimeout
 from daemon.keys import FamilyKeys, spoken_id
 
-BLOCK_SECONDS = 5
+#: How long one pop blocks; shorter on a client that may time out before.
+BLOCK_SECONDS, BLOCK_SHARED_SECONDS = 5, 1
 
 
 class ReplyReader:
@@ -77,15 +78,13 @@ class ReplyReader:
 
     async def _read(self) -> None:
         """Hand out what arrives; ends when nobody waits any more."""
+        block = BLOCK_SHARED_SECONDS if self._url is None else BLOCK_SECONDS
         if self._blocking is None:
-            if self._url is None:
-                self._blocking = self._redis
-            else:
-                self._blocking = connect(self._url, timeout=BLOCK_SECONDS + 2)
+            self._blocking = self._redis if self._url is None else connect(self._url, timeout=block + 2)
         while self._waiting:
             lists = [self._list(keys) for keys in self._families.values()]
             try:
-                found = await self._blocking.blpop(lists, BLOCK_SECONDS)
+                found = await self._blocking.blpop(lists, block)
             except LOST:
                 await self._again()
                 continue

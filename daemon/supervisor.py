@@ -13,10 +13,11 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from redis.exceptions import RedisError
 
@@ -119,6 +120,11 @@ class Supervisor:
             self.isolate(None)
         elif self._isolating is not None:
             self._isolating.nudge()
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether handlers or threads of handed-back jobs still run and cannot be stopped: see `end_process`."""
+        return any(worker.left_behind for worker in self.workers)
 
     # ------------------------------------------------------------------ run
 
@@ -267,3 +273,15 @@ class Supervisor:
                 for worker in self.workers
             },
         }
+
+
+def end_process(status: int) -> NoReturn:
+    """End the process without waiting for what cannot be stopped; call it after a run that `left_behind` something.
+
+    A handler that swallows its cancellation, or a plain function in its thread, would keep the interpreter from
+    exiting for as long as it likes, while its job already runs elsewhere.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

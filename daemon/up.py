@@ -102,9 +102,7 @@ async def _show(
 ) -> None:
     """Say where everything is, then the demonstration."""
     probe = await address
-    where = (
-        f"embedded Valkey; the URL with its password is in {server.data_dir / 'url'}" if server else "ARQD_REDIS_URL"
-    )
+    where = f"embedded Valkey; the URL with its password is in {server.data_dir / 'url'}" if server else "as set"
     print(f"arqd {__version__}")
     print(f"  Redis     {safe_url(url)}  ({where})")
     print(f"  probe     {probe}  (/livez /readyz /startupz /metrics /backlog)")

@@ -66,10 +66,12 @@ class Wakeups:
         except (*LOST, RedisError) as error:
             logger.debug("waiting for work: %s", error)
             self._client_id = None
+            self._supervisor.redis_up = False
             await asyncio.sleep(0.2)
             return
         finally:
             self._popping = frozenset()
+        self._supervisor.redis_up = True
         if found is not None:
             self._tell(found[0].decode())
 

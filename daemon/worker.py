@@ -15,13 +15,9 @@ import os
 import socket
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-import arq.worker
-from arq.connections import ArqRedis
-
-from daemon import codec
+from daemon.arq_worker import ArqWorker
 from daemon.broker import Broker, Claim, Outcome, Tick, TickSettings
 from daemon.connections import LOST
 from daemon.dialect import ArqdDialect, StockDialect
@@ -29,7 +25,7 @@ from daemon.executor import Executor, Run
 from daemon.family import Family
 from daemon.keys import spoken_id
 from daemon.metrics import FamilyMetrics
-from daemon.pool import process_pool
+from daemon.pool import end_pool, process_pool
 from daemon.producer import Producer
 from daemon.retry import RetryPolicy
 from daemon.session import Session
@@ -44,7 +40,7 @@ SUSPECT_SCORE = 2**46
 _OUTCOME_NAMES = {"c": "completed", "r": "retried", "b": "failed", "a": "aborted", "e": "expired", "l": "released"}
 
 
-class Worker(arq.worker.Worker):
+class Worker(ArqWorker):
     """Runs one family's jobs in this process.
 
     Args:
@@ -56,44 +52,13 @@ class Worker(arq.worker.Worker):
     def __init__(
         self, family: Family, supervisor: Supervisor, *, burst: bool = False, max_burst_jobs: int = -1
     ) -> None:
-        stock = family.stock or {}
-        self.family = family
-        self.keys = family.keys
-        self.supervisor = supervisor
-        values = family.values
-        serializer, deserializer = stock.get("job_serializer", codec.dumps), stock.get("job_deserializer", codec.loads)
-        client = ArqRedis(
-            connection_pool=supervisor.redis.connection_pool,
-            job_serializer=serializer,
-            job_deserializer=deserializer,
-            default_queue_name=family.keys.queue,
-        )
-        super().__init__(
-            # The functions themselves are run by the executor; arq's own registry only has to know their names.
-            [arq.worker.Function(f.name, f.call, f.timeout, None, None, None) for f in family.functions.values()],
-            queue_name=family.keys.queue,
-            cron_jobs=stock.get("cron_jobs"),
-            redis_pool=client,
-            burst=burst,
-            max_burst_jobs=max_burst_jobs,
-            handle_signals=False,
-            max_jobs=values.max_jobs,
-            job_timeout=values.job_timeout,
-            max_tries=values.max_tries,
-            health_check_interval=family.health_check_interval,
-            health_check_key=family.health_check_key,
-            ctx=dict(family.ctx),
-            timezone=stock.get("timezone"),
-        )
-        self.broker = Broker(client, family.keys)
-        self.producer = Producer(client, max_payload=values.max_payload)
-        self.policy = RetryPolicy(values.max_tries, values.backoff, family.permanent, family.stock is None)
-        self.dialect = (
-            ArqdDialect(family) if family.stock is None else StockDialect(family.functions, serializer, deserializer)
-        )
         self.metrics = FamilyMetrics(family.functions)
-        self.running: dict[bytes, Run] = {}
-        self.draining = False
+        super().__init__(family, supervisor, burst=burst, max_burst_jobs=max_burst_jobs)
+        stock, values = family.stock or {}, family.values
+        self.broker = Broker(self.client, family.keys)
+        self.producer = Producer(self.client, url=supervisor.url, max_payload=values.max_payload)
+        self.policy = RetryPolicy(values.max_tries, values.backoff, family.permanent, family.stock is None)
+        self.dialect = ArqdDialect(family) if family.stock is None else StockDialect(self.serializer, self.deserializer)
         self.claimable_since: float | None = None
         self.last_claim: float | None = None
         self.executor: Executor
@@ -119,7 +84,8 @@ class Worker(arq.worker.Worker):
         self._wake = asyncio.Event()
         self._pool_of_processes: ProcessPoolExecutor | None = None
         self.started = False
-        self.published = self.info()
+        #: Whether code of handed-back jobs still runs here and cannot be stopped.
+        self.left_behind = False
 
     # ------------------------------------------------------------------ what others ask of it
 
@@ -174,6 +140,7 @@ class Worker(arq.worker.Worker):
     def abandon(self) -> None:
         """Give up on handlers that do not end when they are cancelled: their jobs are handed back all the same."""
         for run in list(self.running.values()):
+            self.left_behind = True
             name = spoken_id(run.job_id)
             logger.error(
                 "job %s (%s) does not end when it is cancelled: handed back while it still runs", name, run.name
@@ -360,44 +327,19 @@ class Worker(arq.worker.Worker):
         return not pending and not suspects
 
     async def _pending(self) -> tuple[int, int]:
-        async with self.pool.pipeline(transaction=False) as pipe:
+        async with self.client.pipeline(transaction=False) as pipe:
             pipe.zcount(self.keys.queue, "-inf", f"({2**45}")
             pipe.zcount(self.keys.queue, SUSPECT_SCORE, f"({2**46 + 2**45}")
             pending, suspects = await pipe.execute()
             return int(pending), int(suspects)
-
-    # ------------------------------------------------------------------ arq's side of it
-
-    async def heart_beat(self) -> None:
-        """Once a second: what is published of the worker, arq's health-check key, a stock class's cron jobs."""
-        self.published = self.info()
-        now = time.time()
-        if now - self._last_health_check >= self.health_check_interval:
-            self._last_health_check = now
-            queued = await self.pool.zcard(self.queue_name)
-            text = (
-                f"{datetime.now(tz=self.timezone):%b-%d %H:%M:%S} j_complete={self.jobs_complete} "
-                f"j_failed={self.jobs_failed} j_retried={self.jobs_retried} "
-                f"j_ongoing={len(self.running)} queued={queued}"
-            )
-            await self.pool.set(self.health_check_key, text, px=int((self.health_check_interval + 1) * 1000))
-        if self.cron_jobs and not self.draining:
-            await self.run_cron(datetime.now(tz=self.timezone), 0.5)
-
-    def run(self) -> None:
-        """Run the process this worker belongs to until it is drained."""
-        self.loop.run_until_complete(self.async_run())
-
-    async def async_run(self) -> None:
-        """Run the process this worker belongs to until it is drained."""
-        await self.supervisor.run()
 
     async def close(self) -> None:
         """Run ``on_shutdown`` and close what it opened."""
         if "on_shutdown" in self.family.hooks and self.started:
             await self.family.hooks["on_shutdown"](self.ctx)
         await asyncio.gather(*self._hooks_running)
+        await self.producer.replies.close()
         if hasattr(self, "executor"):
             self.executor.close()
         if self._pool_of_processes is not None:
-            self._pool_of_processes.shutdown(wait=False, cancel_futures=True)
+            end_pool(self._pool_of_processes)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from daemon.cli.common import Json, Limit, Offset, inspector, print_json
-from daemon.cli.look import list_jobs, print_jobs
+from daemon.cli.look import list_jobs, print_jobs, refuse_unknown_family
 
 Ids = Annotated[list[str], typer.Argument(help="Ids of jobs, family:id.", metavar="ID...")]
 PAGE = 500
@@ -51,7 +51,7 @@ def remove(ids: Ids, json: Json = False) -> None:
 
 
 def list_dead(
-    family: Annotated[str, typer.Argument(help="The family.")],
+    family: Annotated[str, typer.Argument(help="The family.", metavar="FAMILY")],
     limit: Limit = 50,
     offset: Offset = 0,
     json: Json = False,
@@ -103,6 +103,8 @@ async def _retry_all(family: str) -> dict[str, str]:
             outcomes |= page
             if any(outcome != "retried" for outcome in page.values()):
                 break
+        if not outcomes:
+            await refuse_unknown_family(found, family)
     return outcomes
 
 

@@ -74,12 +74,15 @@ def run(
         raise typer.Exit(asyncio.run(run_processes(["run", *again], processes, heartbeat)))
     import uvloop
 
-    from daemon.supervisor import Supervisor
+    from daemon.supervisor import Supervisor, end_process
 
     _log(config, "json")
 
     async def work() -> None:
-        await Supervisor(families, redis_url(config), burst=burst, heartbeat=heartbeat).run()
+        supervisor = Supervisor(families, redis_url(config), burst=burst, heartbeat=heartbeat)
+        await supervisor.run()
+        if supervisor.left_behind:
+            end_process(0)
 
     uvloop.run(work())
 

@@ -56,9 +56,12 @@ def enqueue(
 
 def _time(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter("write an ISO 8601 time, e.g. 2030-01-31T08:00:00Z", param_hint="--at") from None
+    if time.tzinfo is None:
+        raise typer.BadParameter("say the time zone too, e.g. 2030-01-31T08:00:00Z", param_hint="--at")
+    return time
 
 
 def _payload(text: str) -> Any:
@@ -149,13 +152,12 @@ async def _follow(job: JobHandle) -> None:
     """Show a job's progress until it has ended, then print its result.
 
     Raises:
-        JobFailed: when it became a dead letter.
-        JobStateError: when it was aborted.
+        ArqdError: when it became a dead letter or was aborted.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from daemon.errors import JobNotFound, JobStateError
+    from daemon.errors import ArqdError, JobFailed, JobNotFound
 
     columns = (
         TextColumn("{task.description}"),
@@ -178,5 +180,7 @@ async def _follow(job: JobHandle) -> None:
                 break
     try:
         print_json(await ended)
+    except JobFailed as error:
+        raise ArqdError(f"{job.id} failed: {error}") from None
     except asyncio.CancelledError:
-        raise JobStateError(f"{job.id} was aborted") from None
+        raise ArqdError(f"{job.id} was aborted") from None

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def job(
-    id: Annotated[str, typer.Argument(help="The job's id, family:id.")],
+    id: Annotated[str, typer.Argument(help="The job's id, family:id.", metavar="ID")],
     json: Json = False,
 ) -> None:
     """Show everything known of one job."""
@@ -78,7 +78,7 @@ def print_job(info: JobInfo) -> None:
 
 
 def jobs(
-    family: Annotated[str, typer.Argument(help="The family.")],
+    family: Annotated[str, typer.Argument(help="The family.", metavar="FAMILY")],
     state: Annotated[State, typer.Option(help="Which jobs.")] = State.WAITING,
     limit: Limit = 50,
     offset: Offset = 0,

@@ -216,7 +216,7 @@ local function finish(ended)
     if #list > 0 then redis.call('ZADD', INDEX[kind], unpack(list)) end
   end
   -- A reused id may stand in another index, whose trimming would take this result.
-  if redis.call('EXISTS', aborted, expired) > 0 then
+  if #indexed.b > 0 or redis.call('EXISTS', aborted, expired) > 0 then
     for kind, index in pairs(INDEX) do
       local others = {}
       for i, job in ipairs(ended) do

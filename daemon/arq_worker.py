@@ -1,0 +1,93 @@
+"""What arqd's worker keeps of stock arq's: its constructor, its health-check key, its cron jobs."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import arq.worker
+from arq.connections import ArqRedis
+
+from daemon import codec
+from daemon.family import Family
+
+if TYPE_CHECKING:
+    from daemon.executor import Run
+    from daemon.supervisor import Supervisor
+
+
+class ArqWorker(arq.worker.Worker):
+    """arq's worker without its loop, which `daemon.worker` replaces.
+
+    Args:
+        family: what to run.
+        supervisor: the process it belongs to.
+        burst: end when nothing waits any more.
+        max_burst_jobs: end after so many jobs, negative for no limit.
+    """
+
+    def __init__(
+        self, family: Family, supervisor: Supervisor, *, burst: bool = False, max_burst_jobs: int = -1
+    ) -> None:
+        stock, values = family.stock or {}, family.values
+        self.family = family
+        self.keys = family.keys
+        self.supervisor = supervisor
+        self.running: dict[bytes, Run] = {}
+        self.draining = False
+        self.serializer: Any = stock.get("job_serializer", codec.dumps)
+        self.deserializer: Any = stock.get("job_deserializer", codec.loads)
+        self.client = ArqRedis(
+            connection_pool=supervisor.redis.connection_pool,
+            job_serializer=self.serializer,
+            job_deserializer=self.deserializer,
+            default_queue_name=family.keys.queue,
+        )
+        super().__init__(
+            # The functions themselves are run by the executor; arq's own registry only has to know their names.
+            [arq.worker.Function(f.name, f.call, f.timeout, None, None, None) for f in family.functions.values()],
+            queue_name=family.keys.queue,
+            cron_jobs=stock.get("cron_jobs"),
+            redis_pool=self.client,
+            burst=burst,
+            max_burst_jobs=max_burst_jobs,
+            handle_signals=False,
+            max_jobs=values.max_jobs,
+            job_timeout=values.job_timeout,
+            max_tries=values.max_tries,
+            health_check_interval=family.health_check_interval,
+            health_check_key=family.health_check_key,
+            ctx=dict(family.ctx),
+            timezone=stock.get("timezone"),
+        )
+        self.published = self.info()
+
+    @abstractmethod
+    def info(self) -> bytes:
+        """What to publish of this worker, as JSON."""
+
+    async def heart_beat(self) -> None:
+        """Once a second: what is published of the worker, arq's health-check key, a stock class's cron jobs."""
+        self.published = self.info()
+        now = time.time()
+        if now - self._last_health_check >= self.health_check_interval:
+            self._last_health_check = now
+            queued = await self.client.zcard(self.queue_name)
+            text = (
+                f"{datetime.now(tz=self.timezone):%b-%d %H:%M:%S} j_complete={self.jobs_complete} "
+                f"j_failed={self.jobs_failed} j_retried={self.jobs_retried} "
+                f"j_ongoing={len(self.running)} queued={queued}"
+            )
+            await self.client.set(self.health_check_key, text, px=int((self.health_check_interval + 1) * 1000))
+        if self.cron_jobs and not self.draining:
+            await self.run_cron(datetime.now(tz=self.timezone), 0.5)
+
+    def run(self) -> None:
+        """Run the process this worker belongs to until it is drained."""
+        self.loop.run_until_complete(self.async_run())
+
+    async def async_run(self) -> None:
+        """Run the process this worker belongs to until it is drained."""
+        await self.supervisor.run()

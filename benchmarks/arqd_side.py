@@ -85,7 +85,9 @@ class ArqdSide:
     name = "arqd"
     module = "benchmarks.arqd_side"
     queue = KEYS.queue
-    client_commands = frozenset({"evalsha", "eval", "script|load", "bzpopmin", "blpop", "client|unblock"})
+    client_commands: frozenset[str] | None = frozenset(
+        {"evalsha", "eval", "script|load", "bzpopmin", "blpop", "client|unblock"}
+    )
 
     def fill(self, url: str, count: int) -> None:
         """Add jobs as a service does that has many."""

@@ -1,14 +1,13 @@
-"""The comparison: its options, the server, the order of the runs."""
+"""The comparison: its options and the order of its runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -19,10 +18,9 @@ from benchmarks.arqd_side import ArqdSide
 from benchmarks.drain import drain
 from benchmarks.latency import latency
 from benchmarks.report import Results
+from benchmarks.server import measured_server
 from benchmarks.side import NAME, Side
-from daemon.connections import safe_url
-from daemon.embedded import EmbeddedServer
-from daemon.errors import ArqdError, ConfigurationError
+from daemon.errors import ArqdError
 
 ARQ, ARQD = ArqSide(), ArqdSide()
 #: arq at its defaults starts about 200 jobs a second, whatever waits: a share of the jobs tells as much.
@@ -41,12 +39,18 @@ def main(arguments: Sequence[str]) -> int:
     """Run the comparison; returns the exit status."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
+    # Ended from outside it must not leave a server and a worker behind.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with _server(options) as (url, server):
+        with measured_server(options.url, force=options.force) as (url, server):
             results = _compare(url, server, options)
     except (ArqdError, redis.RedisError, OSError) as error:
         print(f"arqd bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(results.as_text())
     if options.json:
         options.json.write_text(json.dumps(results.as_json(), indent=1) + "\n", encoding="utf-8")
@@ -57,12 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="arqd bench", description="Compare the speed of arqd and stock arq: docs/benchmarks.md tells how."
     )
-    positive = _positive
     parser.add_argument("--quick", action="store_true", help="small sizes: seconds, and figures that mean little")
-    parser.add_argument("--waiting", type=positive, nargs="+", metavar="N", help="backlogs (10000 500000)")
-    parser.add_argument("--jobs", type=positive, metavar="N", help="completions timed at each backlog (20000)")
-    parser.add_argument("--singles", type=positive, metavar="N", help="single jobs sent to an idle worker (200)")
-    parser.add_argument("--repeats", type=positive, metavar="N", help="of everything, the systems in turn (3)")
+    parser.add_argument("--waiting", type=_positive, nargs="+", metavar="N", help="backlogs (10000 500000)")
+    parser.add_argument("--jobs", type=_positive, metavar="N", help="completions timed at each backlog (20000)")
+    parser.add_argument("--singles", type=_positive, metavar="N", help="single jobs sent to an idle worker (200)")
+    parser.add_argument("--repeats", type=_positive, metavar="N", help="of everything, the systems in turn (3)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write every figure of every repeat there")
     parser.add_argument("--url", help="an empty server to use instead of one of its own")
     parser.add_argument("--force", action="store_true", help=f"use it even with data; only keys *{NAME}* are touched")
@@ -74,45 +77,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number
-
-
-@contextmanager
-def _server(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """Give a server's URL and what it is: one of our own, without persistence, or the one named, cleaned up after."""
-    if options.url is None:
-        with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder) / "valkey") as own:
-            with redis.Redis.from_url(own.url) as client:
-                client.config_set("appendonly", "no")
-                yield own.url, _describe(client)
-        return
-    with redis.Redis.from_url(options.url, socket_timeout=30) as client:
-        _remove_own(client)
-        count = client.dbsize()
-        if count and not options.force:
-            raise ConfigurationError(
-                f"{safe_url(options.url)} holds {count} keys: name an empty database, or give --force "
-                f"(only keys *{NAME}* are written and removed, but whatever else it does disturbs the figures)"
-            )
-        try:
-            yield options.url, _describe(client)
-        finally:
-            _remove_own(client)
-
-
-def _describe(client: redis.Redis) -> str:
-    info = client.info("server")
-    return f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
-
-
-def _remove_own(client: redis.Redis) -> None:
-    keys: list[bytes] = []
-    for key in client.scan_iter(match=f"*{NAME}*", count=1000):
-        keys.append(key)
-        if len(keys) == 1000:
-            client.unlink(*keys)
-            keys.clear()
-    if keys:
-        client.unlink(*keys)
 
 
 def _compare(url: str, server: str, options: argparse.Namespace) -> Results:

@@ -109,7 +109,7 @@ class Meter:
 
     def usage(self, worker: WorkerProcess) -> _Usage:
         """What server and worker have used so far."""
-        info = self._client.info("all")
+        info: Any = self._client.info("all")
         calls = {name.removeprefix("cmdstat_"): n["calls"] for name, n in info.items() if name.startswith("cmdstat_")}
         cpu = info["used_cpu_user"] + info["used_cpu_sys"]
         sent, received = info["total_net_input_bytes"], info["total_net_output_bytes"]
@@ -117,12 +117,12 @@ class Meter:
 
 
 def drain(url: str, side: Side, setup: str, waiting: int, jobs: int) -> Drain:
-    """Run one worker process on a backlog: warm up, take the costs of ``jobs / 2``, time ``jobs`` with a producer.
+    """Run one worker process on a backlog: warm up, take the costs of ``jobs / 4``, time ``jobs`` with a producer.
 
     Raises:
         ArqdError: when the worker ends, or completes nothing for a minute.
     """
-    warm_up, alone = max(jobs // 10, 1), max(jobs // 2, 1)
+    warm_up, alone = max(jobs // 20, 1), max(jobs // 4, 1)
     meter = Meter(url, side)
     try:
         side.fill(url, max(waiting + warm_up + alone - meter.look().left, 1))
@@ -152,9 +152,7 @@ def drain(url: str, side: Side, setup: str, waiting: int, jobs: int) -> Drain:
     )
 
 
-def _wait(
-    meter: Meter, worker: WorkerProcess, completed: int, then: Callable[[_Look], None] | None = None
-) -> _Look:
+def _wait(meter: Meter, worker: WorkerProcess, completed: int, then: Callable[[_Look], None] | None = None) -> _Look:
     """Look until so many jobs have completed."""
     seen, since = -1, time.monotonic()
     while True:

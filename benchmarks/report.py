@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -49,44 +49,54 @@ class Results:
             "jobs": self.jobs,
             "repeats": self.repeats,
             "drain": [
-                {"system": system, "setup": setup, "waiting": waiting, "runs": [{"rate": r.rate, **asdict(r)} for r in runs]}
-                for (system, setup, waiting), runs in self.drains.items()
+                {"system": system, "setup": setup, "runs": [{"rate": run.rate, **asdict(run)} for run in runs]}
+                for (system, setup, _), runs in self.drains.items()
             ],
             "latency": [
                 {
                     "system": system,
                     "setup": setup,
                     **{
-                        name: {"p50": quantile(times, 0.5), "p99": quantile(times, 0.99), "times": times}
+                        name: {"p50": quantile(times, 50), "p99": quantile(times, 99), "times": times}
                         for name, times in _times(runs).items()
                     },
                 }
                 for (system, setup), runs in self.latencies.items()
             ],
-            "ratios": dict(ratios(self)),
+            "ratios": ratios(self),
         }
 
     def as_text(self) -> str:
         """The tables."""
         about = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        return "\n".join([about, "", *_drain_table(self), "", *_latency_table(self), "", *_ratio_lines(self)])
+        ratio_lines = [f"{name}: {_spread(found, '.2f')}" for name, found in ratios(self).items()]
+        tables = (_rate_table(self), _cost_table(self), _latency_table(self), ratio_lines)
+        return "\n\n".join([about, *("\n".join(lines) for lines in tables)])
 
 
-def quantile(times: Sequence[float], share: float) -> float:
-    """The time that a share of the jobs did not exceed (nearest rank)."""
-    ordered = sorted(times)
-    return ordered[min(len(ordered) - 1, max(0, -(-len(ordered) * round(share * 1000) // 1000) - 1))]
+def quantile(times: Sequence[float], percent: int) -> float:
+    """The time that so many percent of the jobs did not exceed (nearest rank)."""
+    return sorted(times)[-(-len(times) * percent // 100) - 1]
 
 
-def ratios(results: Results) -> Iterable[tuple[str, float]]:
-    """The figures that the comparison is about."""
-    rates = {name: statistics.median(run.rate for run in runs) for name, runs in results.drains.items()}
+def ratios(results: Results) -> dict[str, list[float]]:
+    """The figures that the comparison is about, one per repeat: what ran side by side is compared."""
     sizes = sorted({waiting for _, _, waiting in results.drains})
-    for waiting in sizes:
-        yield f"drain, {waiting:,} waiting: arqd / arq tuned", rates[(*BEST, waiting)] / rates[(*BASE, waiting)]
-    for system, setup in (BEST, BASE):
-        of = [rates[(system, setup, waiting)] for waiting in (sizes[0], sizes[-1])]
-        yield f"{system} {setup}: {sizes[-1]:,} waiting / {sizes[0]:,} waiting", of[1] / of[0]
+
+    def rates(name: RunName, waiting: int) -> list[float]:
+        return [run.rate for run in results.drains[(*name, waiting)]]
+
+    def divided(above: list[float], below: list[float]) -> list[float]:
+        return [a / b for a, b in zip(above, below, strict=True)]
+
+    found = {
+        f"jobs/s with {waiting:,} waiting, arqd tuned / arq tuned": divided(rates(BEST, waiting), rates(BASE, waiting))
+        for waiting in sizes
+    }
+    for name in (BEST, BASE):
+        between = f"jobs/s of {' '.join(name)}, {sizes[-1]:,} / {sizes[0]:,} waiting"
+        found[between] = divided(rates(name, sizes[-1]), rates(name, sizes[0]))
+    return found
 
 
 def _times(runs: Sequence[Latency]) -> dict[str, list[float]]:
@@ -96,39 +106,28 @@ def _times(runs: Sequence[Latency]) -> dict[str, list[float]]:
     }
 
 
-def _ratio_lines(results: Results) -> list[str]:
-    return [f"{name}: {value:.2f}" for name, value in ratios(results)]
-
-
-def _drain_table(results: Results) -> list[str]:
-    header = (
-        "drain, one worker process", "waiting", "jobs/s", "min–max", "alone",
-        "calls/job", "commands/job", "bytes in/job", "out/job", "worker CPU s", "server CPU s",
-    )  # fmt: skip
-
-    def median(runs: list[Drain], of: Callable[[Drain], float | None]) -> float | None:
-        values = [value for run in runs if (value := of(run)) is not None]
-        return statistics.median(values) if values else None
-
+def _rate_table(results: Results) -> list[str]:
+    header = ("drain by one process", "waiting", "jobs/s", "(min–max)", "without a producer")
     rows = []
     for (system, setup, waiting), runs in results.drains.items():
-        rates = sorted(run.rate for run in runs)
-        rows.append(
-            (
-                f"{system} {setup}",
-                f"{waiting:,}",
-                f"{statistics.median(rates):,.0f}",
-                f"{rates[0]:,.0f}–{rates[-1]:,.0f}",
-                _number(median(runs, lambda run: run.alone_rate), ",.0f"),
-                _number(median(runs, lambda run: run.calls), ".2f"),
-                _number(median(runs, lambda run: run.commands), ".1f"),
-                _number(median(runs, lambda run: run.bytes_in), ",.0f"),
-                _number(median(runs, lambda run: run.bytes_out), ",.0f"),
-                # Per 10,000 jobs, from microseconds per job.
-                _number(median(runs, lambda run: run.worker_cpu and run.worker_cpu / 100), ".2f"),
-                _number(median(runs, lambda run: run.server_cpu / 100), ".2f"),
-            )
-        )
+        rate, spread = _spread([run.rate for run in runs], ",.0f").split()
+        alone = f"{statistics.median(run.alone_rate for run in runs):,.0f}"
+        rows.append((f"{system} {setup}", f"{waiting:,}", rate, spread, alone))
+    return _table(header, rows)
+
+
+def _cost_table(results: Results) -> list[str]:
+    header = ("cost of a job", "waiting", "calls", "commands", "bytes in", "out", "worker CPU µs", "server CPU µs")
+    rows = []
+    for (system, setup, waiting), runs in results.drains.items():
+
+        def cell(name: str, form: str, runs: list[Drain] = runs) -> str:
+            values = [value for run in runs if (value := getattr(run, name)) is not None]
+            return format(statistics.median(values), form) if values else "-"
+
+        forms = {"calls": ".2f", "commands": ".1f", "bytes_in": ",.0f", "bytes_out": ",.0f"}
+        cells = [cell(name, form) for name, form in {**forms, "worker_cpu": ".0f", "server_cpu": ".0f"}.items()]
+        rows.append((f"{system} {setup}", f"{waiting:,}", *cells))
     return _table(header, rows)
 
 
@@ -137,18 +136,19 @@ def _latency_table(results: Results) -> list[str]:
     rows = []
     for (system, setup), runs in results.latencies.items():
         times = _times(runs)
-        cells = [f"{quantile(times[name], share) * 1000:,.2f}" for name in times for share in (0.5, 0.99)]
+        cells = [f"{quantile(times[name], percent) * 1000:,.2f}" for name in times for percent in (50, 99)]
         rows.append((f"{system} {setup}", *cells, str(len(times["pick_up"]))))
     return _table(header, rows)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _spread(values: Sequence[float], form: str) -> str:
+    return f"{statistics.median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    lines = (header, *rows)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in (header, *rows)
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
     ]

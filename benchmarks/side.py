@@ -69,7 +69,7 @@ class WorkerProcess:
         self._environ = {**os.environ, URL_VARIABLE: url, "PYTHONPATH": path}
 
     def __enter__(self) -> Self:
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._output = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             self._command, env=self._environ, stdout=self._output, stderr=self._output, start_new_session=True
         )

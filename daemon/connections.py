@@ -86,7 +86,8 @@ def connect(url: str, *, redis_class: type[Any] = Redis, timeout: float = 5.0, *
             return _sentinel(url, options, redis_class)
         pool = ConnectionPool.from_url(url, **options)
         pool.connection_class = _PACKED[pool.connection_class]
-        return redis_class(connection_pool=pool)
+        # from_pool: closing the client closes its connections, too.
+        return redis_class.from_pool(pool)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"Redis URL {safe_url(url)!r} cannot be used: {error}") from None
 

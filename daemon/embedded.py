@@ -58,14 +58,17 @@ class EmbeddedServer:
             self.url = self._chosen_url()
             self._start(str(get_binary_path()))
         except OSError as error:
-            self.__exit__()
+            self.stop()
             raise ConfigurationError(f"folder {self.data_dir} cannot be used: {error.strerror or error}") from None
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         """End it in good order: what it has acknowledged is in the append-only file then."""
         if self._process is not None:
             self._process.terminate()

@@ -64,6 +64,7 @@ class Run:
     task: asyncio.Task[None] | None = None
     stop: str | None = None
     started: float = 0.0
+    begun_at: float = 0.0
     timeout: float = 0.0
     begun: bool = False
 
@@ -160,14 +161,18 @@ class Executor:
     def _unknown(self, run: Run, name: str) -> Outcome:
         known = ", ".join(sorted(self.family.functions))
         logger.warning(
-            "job %s waits: no function %r here (known: %s); it is kept and tried again in %d s",
-            spoken_id(run.job_id),
+            "waits: no function %r here (known: %s); it is kept and tried again in %d s",
             name,
             known,
             UNKNOWN_FUNCTION_MS // 1000,
+            extra=self.fields(run),
         )
         note = f"waits for a worker that knows the function {name!r}"
         return self._outcome(run, "l", UNKNOWN_FUNCTION_MS, 0, note.encode())
+
+    def fields(self, run: Run) -> dict[str, Any]:
+        """The job's log fields, for lines outside its context."""
+        return {"job_id": spoken_id(run.job_id), "family": self.family.name, "function": run.name, "try": run.job_try}
 
     # ------------------------------------------------------------------ 2. execute
 
@@ -175,7 +180,7 @@ class Executor:
         """Run the handler and give the worker its outcome; never raises."""
         current_job.set(run.context)
         timer = self._loop.call_later(run.timeout, self._time_out, run)
-        started = time.perf_counter()
+        started = run.begun_at = time.perf_counter()
         outcome: Outcome | None
         run.begun = True
         try:
@@ -217,7 +222,7 @@ class Executor:
         if run.task is None or run.task.done():
             return
         if run.stop is not None:
-            logger.error("job %s (%s) does not end when it is cancelled", spoken_id(run.job_id), run.name)
+            logger.error("does not end when it is cancelled", extra=self.fields(run))
         self.cancel(run, "timeout")
         self._loop.call_later(INSIST, self._time_out, run)
 
@@ -284,12 +289,12 @@ class Executor:
     def _bury(self, run: Run, error: BaseException, reason: str) -> Outcome:
         record = self.dialect.failure(self._describe(run), run.entry, error, reason)
         keep = round(self.family.values.keep_failed * 1000) + 60_000
+        kind, text = type(error).__name__, codec.text_of(error)
         if run.context is None:
-            name = spoken_id(run.job_id)
-            logger.error("job %s (%s) is a dead letter (%s): %s", name, run.name, reason, codec.text_of(error))
+            logger.error("dead letter without a run (%s): %s: %s", reason, kind, text, extra=self.fields(run))
         else:
-            kind, text = type(error).__name__, codec.text_of(error)
-            logger.error("dead letter (%s): %s: %s", reason, kind, text, exc_info=error)
+            spent = {"duration": round(time.perf_counter() - run.begun_at, 6)}
+            logger.error("dead letter (%s): %s: %s", reason, kind, text, exc_info=error, extra=spent)
         return self._outcome(run, "b", record, keep, self._history(run, error))
 
     def _ended(self, run: Run, kind: str, error: BaseException, reason: str) -> Outcome:

@@ -23,8 +23,6 @@ def _checked(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if value is None:
             return None
-        if hasattr(value, "total_seconds"):
-            value = value.total_seconds()
         try:
             return convert(value)
         except InvalidJob as error:

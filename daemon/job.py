@@ -6,7 +6,7 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -63,12 +63,16 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def seconds(duration: float | int | str) -> float:
-    """Give a duration in seconds; text such as ``"30s"``, ``"1h30m"`` or ``"30d"`` is accepted.
+def seconds(duration: float | int | str | timedelta) -> float:
+    """Give a duration in seconds; text such as ``"30s"``, ``"1h30m"`` or ``"30d"`` and a timedelta are accepted.
 
     Raises:
         InvalidJob: when it is neither, or negative.
     """
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    if isinstance(duration, bool) or not isinstance(duration, int | float | str):
+        raise InvalidJob(f"{duration!r} is not a duration: use seconds, or text such as 30s, 15m, 30d")
     if isinstance(duration, str):
         text = duration.strip().lower()
         parts = _DURATION.findall(text)

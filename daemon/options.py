@@ -61,20 +61,25 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
     when, ms = _due(options)
     if options.get("priority") is not None:
         level = priority_level(options["priority"])
-    job_id = options.get("job_id") or uuid7()
-    if not job_id.isprintable() or len(job_id) > 256:
-        raise InvalidJob(f"job_id {job_id[:40]!r} must be plain text of at most 256 characters")
+    job_id: Any = options.get("job_id") or uuid7()
+    if not isinstance(job_id, str) or not job_id.isprintable() or len(job_id) > 256:
+        raise InvalidJob(f"job_id {str(job_id)[:40]!r} must be plain text of at most 256 characters")
     carried: dict[str, Any] = {}
-    max_tries = options.get("max_tries")
+    max_tries: Any = options.get("max_tries")
     if max_tries is not None:
-        if max_tries < 1:
+        if isinstance(max_tries, bool) or not isinstance(max_tries, int) or max_tries < 1:
             raise InvalidJob(f"max_tries is the total number of tries, at least 1, not {max_tries!r}")
         carried["n"] = max_tries
     backoff = options.get("backoff")
     if backoff is not None:
+        if not isinstance(backoff, Backoff):
+            raise InvalidJob(f"backoff {backoff!r} is not one: use Exponential(...) or Fixed(...) of daemon.family")
         carried["b"] = backoff.as_json()
-    if options.get("tags"):
-        carried["g"] = [str(tag) for tag in options["tags"]]
+    tags = options.get("tags")
+    if tags:
+        if isinstance(tags, str | bytes) or not isinstance(tags, Sequence):
+            raise InvalidJob(f"tags {tags!r} is not a list of words")
+        carried["g"] = [str(tag) for tag in tags]
     body = codec.encode_body(args, b"{}", carried)
     timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
     return NewJob(keys.job_id(job_id), level, when, ms, timeout, expires, codec.record_tail(function, "", body))

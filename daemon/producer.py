@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from daemon import codec
 from daemon.broker import Broker, NewJob
-from daemon.connections import LOST, connect, translated
-from daemon.errors import InvalidJob, JobNotFound, ResultTimeout
+from daemon.connections import LOST, connect, translate, translated
+from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
 from daemon.handle import JobHandle, SyncJobHandle
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, new_job
@@ -35,12 +35,15 @@ class Producer:
     Args:
         redis: an asynchronous redis-py client without response decoding.
         max_payload: largest payload accepted, in bytes of JSON.
+        open_blocking: opens a client of its own for results, given its time limit in seconds; None shares ``redis``.
     """
 
-    def __init__(self, redis: Any, *, url: str | None = None, max_payload: int = MAX_PAYLOAD) -> None:
+    def __init__(
+        self, redis: Any, *, max_payload: int = MAX_PAYLOAD, open_blocking: Callable[[float], Any] | None = None
+    ) -> None:
         self.redis = redis
         self.max_payload = max_payload
-        self.replies = ReplyReader(redis, url)
+        self.replies = ReplyReader(redis, open_blocking)
         self._brokers: dict[str, Broker] = {}
 
     @classmethod
@@ -50,7 +53,11 @@ class Producer:
         Raises:
             ConfigurationError: for a URL it does not understand.
         """
-        return cls(connect(url, **options), url=url, max_payload=max_payload)
+
+        def open_blocking(timeout: float) -> Any:
+            return connect(url, **{**options, "timeout": timeout})
+
+        return cls(connect(url, **options), max_payload=max_payload, open_blocking=open_blocking)
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,9 +81,9 @@ class Producer:
         try:
             await self.redis.ping()
         except LOST as error:
-            if "uthenticat" in str(error) or "WRONGPASS" in str(error):
-                with translated():
-                    raise
+            refused = translate(error)
+            if isinstance(refused, RedisRefused):
+                raise refused from None
             return False
         except Exception:
             with translated():
@@ -173,13 +180,13 @@ class Producer:
             function = job
             if family is None:
                 raise InvalidJob(f"which family runs {job!r}? Enqueue a payload, or give family=")
-            body = codec.encode({} if payload is None else payload, "payload")
+            body = b"[]" if payload is None else codec.encode(payload, "payload")
         else:
             raise InvalidJob(
                 f"{type(job).__name__} is no payload: enqueue a Payload, or a function's name with family="
             )
         codec.check_size(len(body), self.max_payload, "payload")
-        args = body if isinstance(payload, list | tuple) else b"[" + body + b"]"
+        args = body if body[:1] == b"[" else b"[" + body + b"]"
         return family, new_job(self.broker(family).keys, function, args, level, options), returns
 
     async def _send(self, family: str, prepared: list[tuple[str, NewJob, Any]]) -> list[JobHandle]:
@@ -221,7 +228,7 @@ class Producer:
             return True
         if word == "asked":
             try:
-                await self.replies.wait(job.family, job.job_id, timeout)
+                return codec.was_aborted(await self.replies.wait(job.family, job.job_id, timeout))
             except ResultTimeout:
                 raise ResultTimeout(f"{job.id} was told to stop but still runs after {timeout:g} s") from None
         with translated():
@@ -282,6 +289,10 @@ class SyncProducer:
         """See `Producer.enqueue_many`."""
         handles = self._run(self._producer.enqueue_many(jobs, payloads, **options))
         return [SyncJobHandle(self, handle) for handle in handles]
+
+    def enqueue_each(self, jobs: Any, *, family: str | None = None) -> list[SyncJobHandle]:
+        """See `Producer.enqueue_each`."""
+        return [SyncJobHandle(self, handle) for handle in self._run(self._producer.enqueue_each(jobs, family=family))]
 
     def job(self, job_id: str, family: str | None = None, returns: Any = None) -> SyncJobHandle:
         """See `Producer.job`."""

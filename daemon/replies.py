@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any
 
+from redis import exceptions
+
 from daemon.broker import Broker
-from daemon.connections import LOST, connect, translate, translated
-from daemon.errors import JobNotFound, ResultTimeout
+from daemon.connections import LOST, translate
+from daemon.errors import JobNotFound, RedisError, RedisUnavailable, ResultTimeout
 from daemon.keys import FamilyKeys, spoken_id
 
 #: How long one pop blocks; shorter on a client that may time out before.
 BLOCK_SECONDS, BLOCK_SHARED_SECONDS = 5, 1
+#: Pause between two tries while Redis is away.
+AGAIN_SECONDS = 0.2
 
 
 class ReplyReader:
@@ -20,17 +25,20 @@ class ReplyReader:
 
     Args:
         redis: the producer's client.
-        url: where to open the blocking connection; None takes one of ``redis``'s pool for it.
+        open_blocking: opens a client for the blocking connection, given its time limit in seconds; None takes a
+            connection of ``redis``'s pool.
     """
 
-    def __init__(self, redis: Any, url: str | None) -> None:
+    def __init__(self, redis: Any, open_blocking: Callable[[float], Any] | None) -> None:
         self._redis = redis
-        self._url = url
+        self._open = open_blocking
         self._blocking: Any = None
         self._session = secrets.token_hex(8)
         self._waiting: dict[str, set[asyncio.Future[bytes]]] = {}
+        self._keys_of: dict[str, FamilyKeys] = {}
         self._families: dict[str, FamilyKeys] = {}
         self._task: asyncio.Task[None] | None = None
+        self._away: RedisError | None = None
 
     async def wait(self, family: str, job_id: str, timeout: float | None) -> bytes:
         """Give the result record of a job as soon as it has ended.
@@ -41,32 +49,45 @@ class ReplyReader:
         Raises:
             ResultTimeout, JobNotFound, RedisUnavailable: see `JobHandle.result`.
         """
-        keys = FamilyKeys.of(family)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, set()).add(future)
+        self._keys_of[job_id] = FamilyKeys.of(family)
         try:
             async with asyncio.timeout(timeout):
-                await self._register(keys, job_id, future)
+                while not await self._ask(job_id):  # noqa: ASYNC110 - it is the server that is asked again
+                    await asyncio.sleep(AGAIN_SECONDS)
+                await self._listen_to(self._keys_of[job_id])
                 return await future
         except TimeoutError:
+            if self._away is not None:
+                raise self._away from None
             raise ResultTimeout(f"{spoken_id(job_id)} has not ended within {timeout:g} s; it goes on") from None
         finally:
             self._waiting[job_id].discard(future)
             if not self._waiting[job_id]:
-                del self._waiting[job_id]
+                del self._waiting[job_id], self._keys_of[job_id]
 
-    async def _register(self, keys: FamilyKeys, job_id: str, future: asyncio.Future[bytes]) -> None:
-        with translated():
-            code, result = await Broker(self._redis, keys).await_result(self._session, job_id)
-        if code < 0:
-            raise JobNotFound(f"there is no job {spoken_id(job_id)}, or its result was not kept")
+    async def _ask(self, job_id: str) -> bool:
+        """Ask for the result, or to be told; False when the connection was lost over it."""
+        try:
+            code, result = await Broker(self._redis, self._keys_of[job_id]).await_result(self._session, job_id)
+        except (*LOST, exceptions.RedisError) as error:
+            told = translate(error)
+            if not isinstance(told, RedisUnavailable):
+                raise told from error
+            self._away = told
+            return False
+        self._away = None
         if result is not None:
-            if not future.done():
-                future.set_result(result)
-            return
+            self._give(job_id, result)
+        elif code < 0:
+            self._fail(job_id, JobNotFound(f"there is no job {spoken_id(job_id)}, or its result was not kept"))
+        return True
+
+    async def _listen_to(self, keys: FamilyKeys) -> None:
         if keys.family not in self._families:
             self._families[keys.family] = keys
-            if len(self._families) > 1:
+            if len(self._families) > 1 and self._task is not None and not self._task.done():
                 # The reader blocks on the lists it knew: an empty entry makes it look at the new one as well.
                 first = next(iter(self._families.values()))
                 await self._redis.rpush(self._list(first), b"")
@@ -78,51 +99,52 @@ class ReplyReader:
 
     async def _read(self) -> None:
         """Hand out what arrives; ends when nobody waits any more."""
-        block = BLOCK_SHARED_SECONDS if self._url is None else BLOCK_SECONDS
+        block = BLOCK_SHARED_SECONDS if self._open is None else BLOCK_SECONDS
         if self._blocking is None:
-            self._blocking = self._redis if self._url is None else connect(self._url, timeout=block + 2)
+            self._blocking = self._redis if self._open is None else self._open(block + 2)
         while self._waiting:
             lists = [self._list(keys) for keys in self._families.values()]
             try:
                 found = await self._blocking.blpop(lists, block)
-            except LOST:
+                if found is not None and found[1]:
+                    job_id, _, result = found[1].partition(b"\n")
+                    self._answer(job_id.decode("utf-8", "surrogateescape"), result)
+            except LOST as error:
+                self._away = translate(error)
+                if not isinstance(self._away, RedisUnavailable):
+                    return self._fail_all(self._away)
                 await self._again()
-                continue
             except Exception as error:
-                self._fail(translate(error))
-                return
-            if found is not None:
-                job_id, _, result = found[1].partition(b"\n")
-                self._give(job_id.decode(), result)
-
-    def _give(self, job_id: str, result: bytes) -> None:
-        for future in self._waiting.get(job_id, ()):
-            if future.done():
-                continue
-            if result:
-                future.set_result(result)
-            else:
-                future.set_exception(JobNotFound(f"{spoken_id(job_id)} was removed"))
-
-    def _fail(self, error: Exception) -> None:
-        for futures in self._waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error)
+                return self._fail_all(translate(error))
+        return None
 
     async def _again(self) -> None:
         """After a lost connection: ask for everything once more, since answers may have been lost with it."""
-        while self._waiting:
-            try:
-                for job_id in list(self._waiting):
-                    for keys in self._families.values():
-                        if job_id.startswith(keys.prefix):
-                            code, result = await Broker(self._redis, keys).await_result(self._session, job_id)
-                            if result is not None or code < 0:
-                                self._give(job_id, result or b"")
-                return
-            except LOST:
-                await asyncio.sleep(0.2)
+        for job_id in list(self._waiting):
+            while job_id in self._waiting:
+                await asyncio.sleep(AGAIN_SECONDS if self._away else 0)
+                if await self._ask(job_id):
+                    break
+
+    def _answer(self, job_id: str, result: bytes) -> None:
+        if result:
+            self._give(job_id, result)
+        else:
+            self._fail(job_id, JobNotFound(f"{spoken_id(job_id)} was removed"))
+
+    def _give(self, job_id: str, result: bytes) -> None:
+        for future in self._waiting.get(job_id, ()):
+            if not future.done():
+                future.set_result(result)
+
+    def _fail(self, job_id: str, error: Exception) -> None:
+        for future in self._waiting.get(job_id, ()):
+            if not future.done():
+                future.set_exception(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        for job_id in self._waiting:
+            self._fail(job_id, error)
 
     async def close(self) -> None:
         """End the reader and close its connection."""

@@ -163,7 +163,8 @@ class Supervisor:
             for task in done:
                 if task in side:
                     await self._give_back(mains)
-                    task.result()
+                    with translated():
+                        task.result()
                     raise ArqdError(f"the side task {task.get_name()} has ended: the process cannot go on")
                 pending.discard(task)
                 error = task.exception()
@@ -184,10 +185,13 @@ class Supervisor:
     async def _close(self, keeper: LeaseKeeper, tasks: list[asyncio.Task[None]]) -> None:
         self.state = "stopped"
         keeper.stop()
-        for task in tasks:
-            task.cancel()
         if self._draining is not None:
             self._draining.cancel()
+        # Once is not enough: a cancellation that comes while redis-py opens a connection may be lost in it.
+        while waiting := [task for task in tasks if not task.done()]:
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting, timeout=0.1)
         await asyncio.gather(*tasks, return_exceptions=True)
         # An entry on one control list ends the thread's blocking pop.
         wake = self.workers[0].keys.key("ctl", self.session)

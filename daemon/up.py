@@ -21,7 +21,7 @@ from daemon.inspector import Inspector
 from daemon.probe.app import create_app
 from daemon.probe.server import serve
 from daemon.settings import Settings
-from daemon.supervisor import Supervisor
+from daemon.supervisor import Supervisor, end_process
 
 WATCH_SECONDS = 1.0
 
@@ -76,13 +76,21 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
             done, _ = await asyncio.wait({worker, *side}, return_when=asyncio.FIRST_COMPLETED)
             if worker not in done:
                 supervisor.drain()
-            await worker
-            for task in done:
+                if server and server.pid is None:
+                    # Nothing can be recorded any more: there is nothing to wait for.
+                    supervisor.drain()
+                await asyncio.wait({worker})
+            # What ended first is the cause, and told before what the worker said to it.
+            for task in (*done - {worker}, worker):
                 task.result()
         finally:
             for task in (*side, shown):
                 task.cancel()
             await asyncio.gather(*side, shown, return_exceptions=True)
+    if supervisor.left_behind:
+        if server:
+            server.stop()
+        end_process(0)
 
 
 async def _watch(server: EmbeddedServer) -> None:

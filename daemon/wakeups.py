@@ -18,6 +18,7 @@ logger = logging.getLogger("arqd.wakeups")
 
 #: How long one pop blocks: bounds what a half-open connection can cost.
 BLOCK_SECONDS = 5
+AGAIN_SECONDS = 0.2
 
 
 class Wakeups:
@@ -46,16 +47,26 @@ class Wakeups:
     async def run(self) -> None:
         """Pop until cancelled."""
         try:
-            async with self._client.client() as connection:
-                while True:
-                    self._changed.clear()
-                    wanted = self._wanted()
-                    if wanted:
-                        await self._pop(connection, wanted)
-                    else:
-                        await self._changed.wait()
+            while True:
+                try:
+                    async with self._client.client() as connection:
+                        await self._serve(connection)
+                except (*LOST, RedisError) as error:
+                    logger.debug("waiting for work: %s", error)
+                    self._supervisor.redis_up = False
+                    self._client_id = None
+                    await asyncio.sleep(AGAIN_SECONDS)
         finally:
             await self._client.aclose()
+
+    async def _serve(self, connection: Any) -> None:
+        while True:
+            self._changed.clear()
+            wanted = self._wanted()
+            if wanted:
+                await self._pop(connection, wanted)
+            else:
+                await self._changed.wait()
 
     async def _pop(self, connection: Any, wanted: frozenset[str]) -> None:
         try:
@@ -63,12 +74,6 @@ class Wakeups:
                 self._client_id = await connection.client_id()
             self._popping = wanted
             found = await connection.bzpopmin(sorted(wanted), BLOCK_SECONDS)
-        except (*LOST, RedisError) as error:
-            logger.debug("waiting for work: %s", error)
-            self._client_id = None
-            self._supervisor.redis_up = False
-            await asyncio.sleep(0.2)
-            return
         finally:
             self._popping = frozenset()
         self._supervisor.redis_up = True

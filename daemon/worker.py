@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from daemon.arq_worker import ArqWorker
 from daemon.broker import Broker, Claim, Outcome, Tick, TickSettings
-from daemon.connections import LOST
+from daemon.connections import LOST, connect
 from daemon.dialect import ArqdDialect, StockDialect
 from daemon.executor import Executor, Run
 from daemon.family import Family
@@ -56,18 +56,25 @@ class Worker(ArqWorker):
         super().__init__(family, supervisor, burst=burst, max_burst_jobs=max_burst_jobs)
         stock, values = family.stock or {}, family.values
         self.broker = Broker(self.client, family.keys)
-        self.producer = Producer(self.client, url=supervisor.url, max_payload=values.max_payload)
+        self.producer = Producer(
+            self.client,
+            max_payload=values.max_payload,
+            open_blocking=lambda timeout: connect(supervisor.url, timeout=timeout),
+        )
         self.policy = RetryPolicy(values.max_tries, values.backoff, family.permanent, family.stock is None)
         self.dialect = ArqdDialect(family) if family.stock is None else StockDialect(self.serializer, self.deserializer)
         self.claimable_since: float | None = None
         self.last_claim: float | None = None
         self.executor: Executor
+        ages = [f.keep_result for f in family.functions.values() if f.keep_result is not None]
+        forever = family.keep_result_forever or any(f.keep_result_forever for f in family.functions.values())
         self.tick_settings = TickSettings(
             lease=round(values.lease * 1000),
             default_timeout=round(max(f.timeout or values.job_timeout for f in family.functions.values()) * 1000),
             max_crashes=values.max_crashes,
             keep_count=-1 if values.keep_completed is None else values.keep_completed,
-            keep_age=-1 if family.keep_result_forever else round(values.keep_result * 1000),
+            # The index keeps what is kept longest; the expiry of the others' results ends them before.
+            keep_age=-1 if forever else round(max([values.keep_result, *ages]) * 1000),
             poll=0 if family.stock is None else max(50, round(stock.get("poll_delay", 0.5) * 1000)),
         )
         self.lease_ms = self.tick_settings.lease
@@ -80,6 +87,7 @@ class Worker(ArqWorker):
         self._hooks_running: set[asyncio.Task[None]] = set()
         self._claimable = True
         self._restore_mark = False
+        self._heard = False
         self._due: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._pool_of_processes: ProcessPoolExecutor | None = None
@@ -110,7 +118,7 @@ class Worker(ArqWorker):
         """There is work to claim: the wake-up mark was taken for it."""
         # Taken while all slots are busy, the mark must go back for another process: one tick without claims does that.
         self._restore_mark = self._free() == 0
-        self._claimable = True
+        self._claimable = self._heard = True
         self._wake.set()
 
     def nudge(self) -> None:
@@ -123,7 +131,7 @@ class Worker(ArqWorker):
         if verb == "abort":
             number, _, job_id = rest.partition(" ")
             run = self.running.get(job_id.encode("utf-8", "surrogateescape"))
-            if run is not None and str(run.number) == number:
+            if run is not None and str(run.number) == number and run.stop is None:
                 self.executor.cancel(run, "abort")
 
     def drain(self) -> None:
@@ -141,10 +149,8 @@ class Worker(ArqWorker):
         """Give up on handlers that do not end when they are cancelled: their jobs are handed back all the same."""
         for run in list(self.running.values()):
             self.left_behind = True
-            name = spoken_id(run.job_id)
-            logger.error(
-                "job %s (%s) does not end when it is cancelled: handed back while it still runs", name, run.name
-            )
+            fields = self.executor.fields(run)
+            logger.error("does not end when it is cancelled: handed back while it still runs", extra=fields)
             self.finished(run, self.executor.release(run), 0.0)
 
     def lost(self) -> None:
@@ -184,7 +190,12 @@ class Worker(ArqWorker):
         self.ctx["redis"] = self.pool
         await self.session.until_reached(self.session.register)
         if "on_startup" in self.family.hooks:
-            await self.family.hooks["on_startup"](self.ctx)
+            try:
+                await self.family.hooks["on_startup"](self.ctx)
+            except BaseException:
+                # It must not count as a worker until its lease ends.
+                await self.session.leave()
+                raise
         self.started = True
         known = ", ".join(sorted(self.family.functions))
         logger.info("%s: %d slots, functions %s", self.family.name, self.family.values.max_jobs, known)
@@ -213,7 +224,7 @@ class Worker(ArqWorker):
         """One tick. While its reply is under way the claims of the one before are started."""
         alone = self.supervisor.isolates(self)
         wanted = self._free() if self._claimable else 0
-        self._restore_mark = False
+        self._restore_mark = self._heard = False
         self._in_call = True
         try:
             reply = await self.session.tick(wanted, alone, self._start_claimed)
@@ -255,7 +266,8 @@ class Worker(ArqWorker):
             self.claimable_since = None
         elif self.claimable_since is None or reply.claims:
             self.claimable_since = time.time()
-        self._claimable = waiting
+        # A mark taken while the call was under way may be of a job that came after it.
+        self._claimable = waiting or self._heard
         if self._due is not None:
             self._due.cancel()
             self._due = None

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import redis
+
 from daemon.family import Family, FamilySettings, JobFunction, func, load_family
 from daemon.supervisor import Supervisor
 
@@ -61,3 +63,10 @@ async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 10)
         assert time.monotonic() < deadline, "not in time"
         await asyncio.sleep(0.01)
     return found
+
+
+def calls(url: str, *commands: str) -> int:
+    """How often clients have called these commands; scripts' own calls of them count, too."""
+    with redis.Redis.from_url(url) as client:
+        stats = client.info("commandstats")
+    return sum(stats.get(f"cmdstat_{command}", {}).get("calls", 0) for command in commands)

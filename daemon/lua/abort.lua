@@ -6,19 +6,18 @@ local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
 if not score then
   return redis.call('EXISTS', 'arq:result:' .. id) == 1 and 'ended' or 'not_found'
 end
-local session, n = holder(id)
-if session then
-  tell_abort(session, n, id)
-  return 'asked'
-end
-if score >= HELD and score < SUSPECT then
-  -- Held by a session that is being reaped: the next claim sees the request.
-  redis.call('ZADD', abort_set, num(now), id)
-  return 'asked'
-end
 redis.call('DEL', mark)
-finish({ { 'a', id, ARGV[4], tonumber(ARGV[5]) } })
-redis.call('HINCRBY', totals, 'aborted', 1)
+local word = 'aborted'
+local session, n = holder(id)
+if session or score >= HELD and score < SUSPECT then
+  -- Its worker may be dead already, or hand it back just now: the next claim sees the request.
+  note_abort(id, now)
+  if session then tell_abort(session, n, id) end
+  word = 'asked'
+else
+  finish({ { 'a', id, ARGV[4], tonumber(ARGV[5]) } })
+  redis.call('HINCRBY', totals, 'aborted', 1)
+end
 set_mark()
 set_suspects()
-return 'aborted'
+return word

@@ -5,6 +5,8 @@ local session, id = ARGV[3], ARGV[4]
 local result = get('arq:result:' .. id)
 if result then return { 1, result } end
 if not redis.call('ZSCORE', queue, id) then return { -1 } end
+-- DEL first, of a key that is never there: a full server lets the rest through.
+redis.call('DEL', prefix .. 'none')
 local sessions = redis.call('HGET', waiters, id)
 if not sessions then
   redis.call('HSET', waiters, id, session)

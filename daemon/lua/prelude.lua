@@ -96,14 +96,15 @@ local function room()
   return free, wait, c
 end
 
--- Notes `count` starts. Starts within 1/200 of the period share an entry at the later time: at most 200 entries,
+-- Notes `count` starts. Starts in the same 1/200 of the period share an entry at the later time: at most 201 entries,
 -- and never a start too many.
 local function note_starts(c, count)
   if not c[2] or count == 0 then return end
   local per_us = tonumber(c[3])
   local entries = window(per_us)
   local last = entries[#entries]
-  if last and now_us - last[1] < per_us / 200 then
+  local grain = per_us / 200
+  if last and math.floor(last[1] / grain) == math.floor(now_us / grain) then
     last[1], last[2] = now_us, last[2] + count
   else
     entries[#entries + 1] = { now_us, count }
@@ -289,11 +290,25 @@ local function release_orphan(session, id, entry, crashed, max_crashes)
   redis.call('DEL', 'arq:in-progress:' .. id)
 end
 
--- Who holds a job: session and call number, from its in-progress token, checked against the session's own list.
+-- Who holds a job: session and claim number. Its in-progress token says where to look; without one, every session is
+-- asked.
 local function holder(id)
-  local token = get('arq:in-progress:' .. id)
-  local session, n = string.match(token or '', '^(%x+):(%d+)$')
-  if session and redis.call('HEXISTS', held_key(session), id) == 1 then return session, n end
+  local function claim_of(session)
+    local entry = redis.call('HGET', held_key(session), id)
+    return entry and string.match(entry, '^%d+')
+  end
+  local session = string.match(get('arq:in-progress:' .. id) or '', '^(%x+):%d+$')
+  local n = session and claim_of(session)
+  if n then return session, n end
+  for _, other in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
+    n = claim_of(other)
+    if n then return other, n end
+  end
+end
+
+-- Keeps a request to abort for a job's next claim; the fraction says that its present holder was told.
+local function note_abort(id, at)
+  redis.call('ZADD', abort_set, num(math.floor(at) + 0.5), id)
 end
 
 local function tell_abort(session, n, id)

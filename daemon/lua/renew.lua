@@ -10,6 +10,8 @@ redis.call('ZADD', workers, num(now + lease), session)
 redis.call('HSET', session_key(session), 'info', ARGV[5])
 for _, index in ipairs({ completed, aborted, expired }) do trim(index, -1, tonumber(ARGV[6])) end
 trim(dead, -1, tonumber(ARGV[7]))
+-- A stock abort() of an unknown id would stay for ever.
+redis.call('ZREMRANGEBYSCORE', abort_set, '-inf', num(now - 30 * DAY))
 
 -- A stock producer's due time may lie in a band that means something else: bring it back to the last one allowed.
 local margin = now + 3600000

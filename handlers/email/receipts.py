@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from redis.exceptions import RedisError
 
 from daemon.context import JobContext
 from handlers.email.addresses import parse_mailbox
+
+logger = logging.getLogger("arqd.email")
 
 KEEP = 30 * 86_400
 # Released when the job ends, whatever its end; so long after a worker died in mid-send, another job with the same key
@@ -69,6 +72,7 @@ class Receipts:
             pipe.hgetall(self._sent)
             _, holder, sent = await pipe.execute()
         if holder != self._job_id:
+            logger.info("another job sends the same message now: looking again in %d s", WAIT)
             raise Retry(defer=WAIT)
         for field, value in sent.items():
             receipt = json.loads(value)

@@ -79,7 +79,8 @@ async def send_email(ctx: JobContext, job: SendEmail) -> SentEmail:
             await _record(receipts, accepted, receipt)
         later = {address: reply for address, reply in refused.items() if not reply.is_permanent}
         if later:
-            raise TryAgainLater(_told(later, f"{len(job.to) - len(refused)} of {len(job.to)} have it; refused for now"))
+            have = f"{len(job.to) - len(refused)} of {len(job.to)} recipients have it"
+            raise TryAgainLater(_told(later, f"{have}, {len(later)} refused for now"))
         if not accepted and not earlier:
             raise PermanentError(_told(refused, "the mail server refuses every recipient"))
         sent = receipt if accepted else earlier[0]
@@ -136,5 +137,4 @@ async def _record(receipts: Receipts, accepted: list[str], receipt: Receipt) -> 
 
 
 def _told(refused: Mapping[str, Reply], what: str) -> str:
-    replies = "; ".join(sorted({str(reply) for reply in refused.values()}))
-    return f"{what}: {len(refused)} recipient(s): {replies}"[:1000]
+    return f"{what}: {'; '.join(sorted({str(reply) for reply in refused.values()}))}"[:1000]

@@ -89,7 +89,7 @@ def test_first_job(run: Run, folder: Path, environ: dict[str, str]) -> None:
     with worker(command("arqd run email"), folder, environ):
         done = run("send.py")
     assert done.returncode == 0, done.stderr
-    assert re.match(r"email:\S+ .*message_id", done.stdout)
+    assert re.match(r"email:\S+ <\S+@\S+>$", done.stdout)
     (mail,) = folder.rglob("*.eml")
     assert b"ada@example.com" in mail.read_bytes()
 

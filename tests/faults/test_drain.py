@@ -55,8 +55,8 @@ async def test_what_has_not_ended_in_time_is_handed_back_at_once_and_uncounted(w
     (cancelled,) = shop.events("cancelled", "long")
     assert (start.job_try, again.job_try) == (1, 1)
     assert cancelled.pid == first.pid
-    assert 1.5 < cancelled.at - start.at
-    assert again.at - cancelled.at < 1.5
+    assert cancelled.at - start.at > 1.5
+    assert again.at - cancelled.at < 5
     totals = (await shop.queue()).totals
     assert (totals["released"], totals.get("retried", 0), totals["completed"]) == (1, 0, 1)
 

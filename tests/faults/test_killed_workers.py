@@ -17,7 +17,7 @@ from tests.faults.workshop import CrashCounts, Workshop, alive, children
 
 
 async def test_jobs_of_killed_workers_run_again_within_the_lease(workshop: WorkshopFactory) -> None:
-    lease, kills, count = 1.5, 5, 600
+    lease, kills, count = 1.5, 5, 500
     shop = workshop(lease=lease, max_jobs=10)
     workers = [shop.start(), shop.start()]
     await shop.ready(*workers)
@@ -106,10 +106,10 @@ async def test_a_function_that_runs_at_most_once_is_not_run_again_after_a_crash(
 
 
 async def test_a_blocked_event_loop_does_not_cost_a_worker_its_job(workshop: WorkshopFactory) -> None:
-    shop = workshop(lease=1)
+    shop = workshop(lease=1.5)
     async with shop.producer() as producer:
         first = await shop.started()
-        job = await producer.enqueue(Block(name="block", seconds=3.5))
+        job = await producer.enqueue(Block(name="block", seconds=4))
         await shop.until_started("block", worker=first)
         await shop.started()
         done = await job.result(timeout=10)

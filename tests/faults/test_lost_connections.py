@@ -32,7 +32,8 @@ async def test_killed_connections_lose_and_repeat_nothing(workshop: WorkshopFact
                         if int(client["id"]) != own:
                             kills += redis.client_kill_filter(_id=client["id"])
         done = await results
-    print(f"\njobs {COUNT}, connections killed {kills}, lost {COUNT - len(done)}, started {shop.starts().total()} times")
+    starts = shop.starts().total()
+    print(f"\njobs {COUNT}, connections killed {kills}, lost {COUNT - len(done)}, starts {starts}")
     assert [result.name for result in done] == [str(n) for n in range(COUNT)]
     assert {name: times for name, times in shop.starts().items() if times != 1} == {}
     assert counts.highest == {}

@@ -9,7 +9,7 @@ from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Done, Hold, Work
 
 
-async def test_a_worker_paused_longer_than_its_lease_leaves_its_jobs_to_the_new_owner(workshop: WorkshopFactory) -> None:
+async def test_a_worker_paused_longer_than_its_lease_leaves_its_jobs_to_others(workshop: WorkshopFactory) -> None:
     shop = workshop(lease=1, max_jobs=2)
     async with shop.producer() as producer:
         zombie = await shop.started()

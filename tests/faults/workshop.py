@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -40,7 +41,7 @@ class WorkerProcess:
 
     Attributes:
         pid: its process id.
-        session: as it told in its heartbeat; empty until it is ready.
+        session: as Redis knows it; empty until `Workshop.ready`.
         log: the file of its output.
     """
 
@@ -63,10 +64,8 @@ class WorkerProcess:
 
     @property
     def state(self) -> str:
-        """What its heartbeat says: ``running`` when it is ready."""
-        document = read_heartbeat(self._heartbeat) or {}
-        self.session = document.get("session", self.session)
-        return str(document.get("state", ""))
+        """What its heartbeat says, at most a second ago."""
+        return str((read_heartbeat(self._heartbeat) or {}).get("state", ""))
 
     @property
     def status(self) -> int | None:
@@ -105,8 +104,18 @@ class Workshop:
         return worker
 
     async def ready(self, *workers: WorkerProcess) -> None:
-        """Wait until workers take jobs."""
-        await self.until(lambda: all(worker.state == "running" for worker in workers), "the workers are ready", 20)
+        """Wait until Redis knows the workers: they take jobs from then on."""
+        with self.server.client() as client:
+
+            def known() -> bool:
+                for session in client.zrange(KEYS.key("workers"), 0, -1):
+                    info = json.loads(client.hget(KEYS.key("session", session.decode()), "info") or "{}")
+                    for worker in workers:
+                        if info.get("pid") == worker.pid:
+                            worker.session = session.decode()
+                return all(worker.session for worker in workers)
+
+            await self.until(known, "the workers are ready", 20)
 
     async def started(self, **values: Any) -> WorkerProcess:
         """Start a worker and wait until it takes jobs."""

@@ -32,7 +32,7 @@ from daemon.payload import Payload, PayloadModel
 from daemon.producer import JobHandle, Producer, SyncProducer
 from daemon.retry import Fixed
 from tests.conftest import RedisServerFactory
-from tests.engine import eventually, make_family, run_burst, until, working
+from tests.engine import calls, eventually, make_family, run_burst, until, working
 from tests.servers import free_port
 
 
@@ -260,13 +260,6 @@ async def test_the_payload_limit_can_be_set(redis_url: str) -> None:
         with pytest.raises(TooLarge, match="the limit is 100"):
             await producer.enqueue(Ask(question="x" * 100))
         assert (await producer.enqueue(Ask(question="x" * 50))).created
-
-
-def calls(url: str, *commands: str) -> int:
-    """How often clients called these; what a script calls by itself is not among them."""
-    with redis.Redis.from_url(url) as client:
-        stats = client.info("commandstats")
-    return sum(stats.get(f"cmdstat_{command}", {}).get("calls", 0) for command in commands)
 
 
 async def test_a_thousand_jobs_go_in_one_round_trip_in_their_order(redis_url: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from daemon import codec
 from daemon.broker import Broker, Claim, Held, NewJob, Outcome, Tick, TickSettings
+from daemon.errors import Unreadable
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 
 NOW = 1_763_775_600_000
@@ -39,8 +40,10 @@ class Mine:
 
     @property
     def stamp(self) -> str:
-        record = self.claim.record or b""
-        return str(codec.split_record(record).stamp) if record.startswith(codec.MAGIC) else ""
+        try:
+            return str(codec.split_record(self.claim.record or b"").stamp)
+        except Unreadable:
+            return ""
 
     def held(self) -> Held:
         return Held(self.claim.id, self.n, self.claim.score, self.stamp)
@@ -120,6 +123,8 @@ class Engine:
         self.broker = Broker(redis, self.keys, now)
         self.n: Counter[str] = Counter()
         self.lease = LEASE
+        #: Whether every call is followed by `check`; off where a test makes a great many.
+        self.checked = True
 
     # ------------------------------------------------------------------ clock and names
 
@@ -262,43 +267,52 @@ class Engine:
     async def marked(self) -> bool:
         return bool(await self.redis.exists(self.keys.key("mark")))
 
-    async def claimable(self) -> bool:
+    def _claimable(self, conf: dict[bytes, bytes], starts: bytes, held: int, due: int) -> bool:
         """Whether a job could be claimed now, worked out without the scripts."""
-        conf = await self.redis.hgetall(self.keys.key("conf"))
-        if b"paused" in conf:
-            return False
-        held = await self.redis.zcount(self.keys.queue, HELD, f"({SUSPECT}")
-        if b"global" in conf and held >= int(conf[b"global"]):
+        if b"paused" in conf or (b"global" in conf and held >= int(conf[b"global"])):
             return False
         if b"rate" in conf:
-            since = self.now * 1000 - int(conf[b"per"])
-            starts = await self.redis.hget(self.keys.key("clock"), "starts") or b""
+            now_us = self.now * 1000
             counted = [(int(us), int(count)) for us, count in re.findall(rb"(\d+):(\d+)", starts)]
-            if sum(count for us, count in counted if since < us <= self.now * 1000) >= int(conf[b"rate"]):
+            if sum(n for us, n in counted if now_us - int(conf[b"per"]) < us <= now_us) >= int(conf[b"rate"]):
                 return False
-        return await self.redis.zcount(self.keys.queue, "-inf", f"({self.now + 1}") > 0
+        return due > 0
 
     async def check(self, *, awake: bool = False) -> None:
-        """Check what holds after every script."""
-        marked, claimable = await self.marked(), await self.claimable()
+        """Check what holds after every script; ``awake``: the mark may also be there for an earlier due time."""
+        if not self.checked:
+            return
+        key, queue = self.keys.key, self.keys.queue
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.exists(key("mark")).exists(key("suspects"))
+            pipe.hgetall(key("conf")).hget(key("clock"), "starts")
+            pipe.zcount(queue, "-inf", f"({self.now + 1}").zcount(queue, SUSPECT, f"({SUSPECT + HELD}")
+            pipe.zrangebyscore(queue, HELD, f"({SUSPECT}").keys(key("held:*"))
+            for index in INDEXES:
+                pipe.zrange(key(index), -8, -1)
+            marked, suspects_marked, conf, starts, due, suspects, held, holding, *ended = await pipe.execute()
+        claimable = self._claimable(conf, starts or b"", len(held), due)
         assert marked or not claimable, "a job can be claimed, but nobody is woken for it"
         assert claimable or not marked or awake, "the mark is there, but nothing can be claimed"
-        suspects = await self.redis.zcount(self.keys.queue, SUSPECT, f"({SUSPECT + HELD}")
-        assert bool(suspects) == bool(await self.redis.exists(self.keys.key("suspects")))
-        held = Counter(await self.redis.zrangebyscore(self.keys.queue, HELD, f"({SUSPECT}"))
+        assert bool(suspects) == bool(suspects_marked)
         holders: Counter[bytes] = Counter()
-        for key in await self.redis.keys(self.keys.key("held:*")):
-            holders.update(await self.redis.hkeys(key))
-        assert held == holders, "a held job has exactly one holder"
-        for index in INDEXES:
-            await self._check_ended(await self.redis.zrange(self.keys.key(index), 0, -1), index)
+        for name in holding:
+            holders.update(await self.redis.hkeys(name))
+        assert Counter(held) == holders, "a held job has exactly one holder"
+        for index, ids in zip(INDEXES, ended, strict=True):
+            await self._check_ended(index, ids)
 
-    async def _check_ended(self, ids: Sequence[bytes], index: str) -> None:
-        for job_id in ids:
-            if await self.redis.zscore(self.keys.queue, job_id) is not None:
-                continue  # its id was used again
-            kept = await self.redis.exists(JOB.encode() + job_id)
-            assert bool(kept) == (index == "dead"), f"the payload of {job_id!r} in {index}"
-            assert not await self.redis.exists(IN_PROGRESS.encode() + job_id)
-            for name in ("progress", "crashes", "waiters"):
-                assert not await self.redis.hexists(self.keys.key(name), job_id), f"{name} of {job_id!r}"
+    async def _check_ended(self, index: str, ids: Sequence[bytes]) -> None:
+        """Check that nothing of these jobs' runs is left."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.zscore(self.keys.queue, job_id)
+                pipe.exists(JOB.encode() + job_id).exists(IN_PROGRESS.encode() + job_id)
+                for name in ("progress", "crashes", "waiters"):
+                    pipe.hexists(self.keys.key(name), job_id)
+            found = await pipe.execute() if ids else []
+        for job_id, start in zip(ids, range(0, len(found), 6), strict=True):
+            score, kept, *traces = found[start : start + 6]
+            if score is None:  # else its id was used again
+                assert bool(kept) == (index == "dead"), f"the payload of {job_id!r} in {index}"
+                assert not any(traces), f"traces of the run of {job_id!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ssl
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -125,17 +126,19 @@ class MailServer:
 
         def session() -> SMTP:
             self.sessions += 1
-            return _Smtp(
-                self,
-                hostname="mail.test",
-                enable_SMTPUTF8=self.smtputf8,
-                tls_context=context if self.tls == "starttls" else None,
-                require_starttls=self.tls == "starttls",
-                authenticator=self._login if self.password else None,
-                auth_required=self.password is not None,
-                # aiosmtpd counts only STARTTLS as encrypted.
-                auth_require_tls=self.tls == "starttls",
-            )
+            with warnings.catch_warnings():
+                # It counts only STARTTLS as encrypted, and warns of AUTH over TLS from the first byte.
+                warnings.simplefilter("ignore")
+                return _Smtp(
+                    self,
+                    hostname="mail.test",
+                    enable_SMTPUTF8=self.smtputf8,
+                    tls_context=context if self.tls == "starttls" else None,
+                    require_starttls=self.tls == "starttls",
+                    authenticator=self._login if self.password else None,
+                    auth_required=self.password is not None,
+                    auth_require_tls=self.tls == "starttls",
+                )
 
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(

@@ -33,8 +33,8 @@ def composed(job: SendEmail, **settings: Any) -> tuple[EmailMessage, bytes]:
 
 def test_headers_and_parts() -> None:
     job = email(
-        ["Doe, Jane <jane@example.com>", "zoé@exämple.com".replace("é", "e")],
-        subject="Été — " + "très long " * 20,
+        ["Doe, Jane <jane@example.com>", "zoe@exämple.com"],
+        subject="Été — " + " très long" * 20,
         reply_to="Aide <help@example.org>",
         headers={"X-Campaign": "été"},
     )
@@ -42,7 +42,7 @@ def test_headers_and_parts() -> None:
     assert message["From"].addresses[0].display_name == "Boutique d’Été"
     assert [each.addr_spec for each in message["To"].addresses] == ["jane@example.com", "zoe@xn--exmple-cua.com"]
     assert message["To"].addresses[0].display_name == "Doe, Jane"
-    assert message["Subject"] == job.subject.strip()
+    assert message["Subject"] == job.subject
     assert message["Reply-To"].addresses[0].addr_spec == "help@example.org"
     assert message["X-Campaign"] == "été"
     assert message["Date"].datetime.tzinfo is not None
@@ -150,9 +150,7 @@ def test_limit_counts_everything(tmp_path: Path) -> None:
 
 
 def dns_record(key: Any) -> bytes:
-    public = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return b"v=DKIM1; k=rsa; p=" + base64.b64encode(public)
 
 

@@ -105,7 +105,9 @@ def test_refused(fields: dict[str, Any], told: str) -> None:
 
 def test_bulk_attaches_by_path() -> None:
     with pytest.raises(ValidationError, match="by path"):
-        SendBulkEmail(to="a@example.com", subject="Hi", template="campaign", attachments=[{"filename": "a", "content": b""}])
+        SendBulkEmail(
+            to="a@example.com", subject="Hi", template="campaign", attachments=[{"filename": "a", "content": b""}]
+        )
 
 
 def test_international_domain_travels_in_ascii() -> None:

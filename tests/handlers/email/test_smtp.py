@@ -44,7 +44,7 @@ async def test_name_in_certificate_is_checked(mail_server: ServerFactory, pool: 
 
 async def test_server_without_starttls_gets_nothing(mail_server: ServerFactory, pool: PoolFactory) -> None:
     server = await mail_server(tls="none")
-    with pytest.raises(MailUnavailable, match="STARTTLS.*set tls to"):
+    with pytest.raises(MailUnavailable, match=r"STARTTLS.*set tls to"):
         await pool(server, tls="starttls").send(SENDER, ["ada@example.com"], MESSAGE)
     assert server.received == []
 
@@ -184,9 +184,7 @@ async def test_server_not_there(mail_server: ServerFactory, pool: PoolFactory) -
         await pool(server).send(SENDER, ["ada@example.com"], MESSAGE)
 
 
-async def test_international_address_needs_the_server_to_know_it(
-    mail_server: ServerFactory, pool: PoolFactory
-) -> None:
+async def test_international_address_needs_the_server_to_know_it(mail_server: ServerFactory, pool: PoolFactory) -> None:
     old = await mail_server(smtputf8=False)
     with pytest.raises(MailRefused, match="SMTPUTF8"):
         await pool(old).send(SENDER, ["zoë@example.com"], MESSAGE, utf8=True)

@@ -1,0 +1,63 @@
+"""The benchmark runs, shows every row, and leaves another's server as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import redis
+
+from benchmarks import main
+from benchmarks.server import measured_server
+
+SMALL = ["--quick", "--waiting", "100", "200", "--jobs", "100", "--singles", "2"]
+SETUPS = [("arq", "tuned"), ("arqd", "tuned"), ("arq", "default"), ("arqd", "default")]
+
+
+def test_every_row_is_there_and_foreign_keys_stay(
+    redis_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bench.json"
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("another", "value")
+        assert main([*SMALL, "--url", redis_url, "--force", "--json", str(path)]) == 0
+        assert client.keys() == [b"another"]
+    shown, told = capfd.readouterr()
+    assert told == "", "workers warn of nothing"
+    found = json.loads(path.read_text())
+    assert [(row["system"], row["setup"], row["runs"][0]["waiting"]) for row in found["drain"]] == [
+        (*setup, waiting) for waiting in (100, 200) for setup in SETUPS
+    ]
+    for row in found["drain"]:
+        (run,) = row["runs"]
+        assert run["jobs"] > 0
+        assert 0 < run["calls"] <= run["commands"]
+        assert shown.count(f"\n{row['system']} {row['setup']} ") >= 4
+    assert [(row["system"], row["setup"]) for row in found["latency"]] == [
+        ("arq", "default"),
+        ("arq", "tuned"),
+        ("arqd", "default"),
+    ]
+    for row in found["latency"]:
+        assert len(row["pick_up"]["times"]) == len(row["round_trip"]["times"]) == 2
+        assert 0 < row["pick_up"]["p50"] <= row["pick_up"]["p99"]
+    assert len(found["ratios"]) == 4
+    assert all(name in shown for name in found["ratios"])
+
+
+def test_a_server_with_data_is_refused(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("another", "value")
+        assert main(["--url", redis_url]) == 1
+        assert client.dbsize() == 1
+    assert "name an empty database" in capsys.readouterr().err
+
+
+def test_it_brings_a_server_of_its_own() -> None:
+    with measured_server(None, force=False) as (url, name), redis.Redis.from_url(url) as client:
+        assert name.startswith("valkey ")
+        assert client.dbsize() == 0
+        assert client.config_get("appendonly") == {b"appendonly": b"no"}
+    with redis.Redis.from_url(url) as client, pytest.raises(redis.ConnectionError):
+        client.ping()

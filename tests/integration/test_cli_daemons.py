@@ -1,0 +1,305 @@
+"""The commands that stay, each as a process of its own: ``run``, ``probe``, ``up``."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from daemon.heartbeat import read_heartbeat
+from daemon.producer import SyncProducer
+from tests.conftest import RedisServerFactory
+from tests.servers import free_port
+
+ROOT = Path(__file__).parents[2]
+FAMILY = "tests.integration.cli_family:WorkerSettings"
+PATIENCE = 20.0
+
+
+def until(condition: Callable[[], Any], what: str = "") -> Any:
+    """Poll until a condition is true and give it."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+    return found
+
+
+class Arqd:
+    """A running command; its output goes to a file, or with a terminal to `screen`."""
+
+    def __init__(self, folder: Path, arguments: tuple[str, ...], environ: dict[str, str], terminal: bool) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
+        environ = {**inherited, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(folder), **environ}
+        self.log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
+        self._terminal, side = pty.openpty() if terminal else (-1, -1)
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "daemon", *arguments],
+                cwd=folder,
+                env=environ,
+                stdin=side if terminal else subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                # The terminal becomes the session's own, so that it turns Ctrl-C into a signal for the group.
+                preexec_fn=(lambda: os.close(os.open(os.ttyname(0), os.O_RDWR))) if terminal else None,
+            )
+        if terminal:
+            os.close(side)
+
+    @property
+    def text(self) -> str:
+        """What it has printed."""
+        return self.log.read_text("utf-8")
+
+    def said(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed something."""
+
+        def found() -> re.Match[str] | None:
+            match = re.search(pattern, self.text)
+            assert match or self.process.poll() is None, f"it has ended:\n{self.text}"
+            return match
+
+        found_it: re.Match[str] = until(found, f"{pattern}\n{self.text}")
+        return found_it
+
+    def press_ctrl_c(self) -> None:
+        """Type Ctrl-C in its terminal."""
+        os.write(self._terminal, b"\x03")
+
+    def ended(self, number: int | None = None) -> int:
+        """Send a signal, if one is given, and give the exit status."""
+        if number is not None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not end:\n{self.text}") from None
+
+    def kill(self) -> None:
+        """End it and what it has started, whatever the test has left."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self._terminal >= 0:
+            os.close(self._terminal)
+
+
+Start = Callable[..., Arqd]
+
+
+@pytest.fixture
+def start(tmp_path: Path, redis_url: str) -> Iterator[Start]:
+    """Start a command in an empty folder on a real Valkey; keywords are variables."""
+    started: list[Arqd] = []
+
+    def begin(*arguments: str, terminal: bool = False, **environ: str) -> Arqd:
+        started.append(Arqd(tmp_path, arguments, {"ARQD_REDIS_URL": redis_url, **environ}, terminal))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+
+
+def get(url: str) -> tuple[int, Any]:
+    """Give status and JSON of a page."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+# ---------------------------------------------------------------------- run
+
+
+def test_burst_runs_what_waits_and_ends(start: Start, redis_url: str) -> None:
+    with SyncProducer.connect(redis_url) as producer:
+        jobs = [producer.enqueue("greet", {"name": str(n)}, family="greetings") for n in range(3)]
+        worker = start("run", FAMILY, "--burst")
+        assert worker.ended() == 0, worker.text
+        assert [job.result(timeout=1)["text"] for job in jobs] == ["Hello, 0!", "Hello, 1!", "Hello, 2!"]
+
+
+def test_a_signal_drains(start: Start, redis_url: str) -> None:
+    worker = start("run", "greetings", ARQD_FAMILIES__GREETINGS=FAMILY, ARQD_FAMILY__GREETINGS__DRAIN_TIMEOUT="0.1")
+    with SyncProducer.connect(redis_url) as producer:
+        job = producer.enqueue("greet", {"name": "forever"}, family="greetings")
+        until(lambda: job.progress() == 50)
+        assert worker.ended(signal.SIGTERM) == 0, worker.text
+        info = job.info()
+        assert (info.state, info.tries) == ("waiting", 0)
+
+
+def test_it_waits_for_a_redis_that_is_not_there(start: Start, redis_server: RedisServerFactory) -> None:
+    server = redis_server()
+    server.stop()
+    worker = start("run", FAMILY, ARQD_REDIS_URL=server.url)
+    worker.said("cannot be reached|is away|Connection refused|connecting to")
+    server.start()
+    with SyncProducer.connect(server.url) as producer:
+        assert producer.enqueue("process_id", [], family="greetings").result(timeout=PATIENCE) == worker.process.pid
+    assert worker.ended(signal.SIGTERM) == 0
+
+
+def test_a_wrong_password_ends_it_with_one_line(start: Start, redis_server: RedisServerFactory) -> None:
+    server = redis_server(password="right")
+    worker = start("run", FAMILY, ARQD_REDIS_URL=server.url.replace("right", "wrong"))
+    assert worker.ended() == 1
+    assert "Redis refuses this user" in worker.text.splitlines()[-1]
+    assert "Traceback" not in worker.text
+    assert "wrong" not in worker.text
+
+
+def test_processes_share_the_work_and_drain_together(start: Start, tmp_path: Path, redis_url: str) -> None:
+    files = [tmp_path / "worker-1.json", tmp_path / "worker-2.json"]
+    workers = start("run", FAMILY, "--processes", "2", ARQD_HEARTBEAT_FILE=str(tmp_path / "worker.json"))
+    beats = [until(lambda file=file: read_heartbeat(file), str(file)) for file in files]  # type: ignore[misc]
+    assert len({beat["pid"] for beat in beats} | {workers.process.pid}) == 3
+
+    beside = start(
+        "probe", ARQD_PROBE__PORT="0", ARQD_PROBE__WORKERS="2", ARQD_HEARTBEAT_FILE=str(tmp_path / "worker.json")
+    )
+    url = beside.said(r"http://127.0.0.1:\d+")[0]
+    until(lambda: get(f"{url}/readyz")[0] == 200)
+    pids = {check["componentId"] for check in get(f"{url}/livez")[1]["checks"]["worker:heartbeat"]}
+    assert pids == {str(beat["pid"]) for beat in beats}
+
+    with SyncProducer.connect(redis_url) as producer:
+        assert producer.enqueue("process_id", [], family="greetings").result(timeout=5) in {
+            beat["pid"] for beat in beats
+        }
+    assert workers.ended(signal.SIGTERM) == 0, workers.text
+    assert not any(file.exists() for file in files)
+
+
+def test_a_killed_process_ends_the_others_in_good_order(start: Start, tmp_path: Path) -> None:
+    workers = start("run", FAMILY, "--processes", "2", ARQD_HEARTBEAT_FILE=str(tmp_path / "worker.json"))
+    victim, other = (until(lambda n=n: read_heartbeat(tmp_path / f"worker-{n}.json")) for n in (1, 2))  # type: ignore[misc]
+    os.kill(victim["pid"], signal.SIGKILL)
+    assert workers.ended() == 1
+    assert "ended with status -9: stopping the others" in workers.text
+    with pytest.raises(ProcessLookupError):
+        os.kill(other["pid"], 0)
+
+
+def test_watch_starts_anew_when_the_code_changes(start: Start, tmp_path: Path, redis_url: str) -> None:
+    code = tmp_path / "own_family.py"
+    text = (
+        "from daemon.family import FamilySettings\n"
+        "async def answer(ctx) -> int:\n    return 1\n"
+        "class WorkerSettings(FamilySettings):\n    family = 'own'\n    functions = (answer,)\n"
+    )
+    code.write_text(text)
+    watcher = start("run", "own_family:WorkerSettings", "--watch")
+    with SyncProducer.connect(redis_url) as producer:
+        assert producer.enqueue("answer", [], family="own").result(timeout=PATIENCE) == 1
+        code.write_text("this is not Python")
+        watcher.said("the code has changed: starting anew")
+        watcher.said("ended with status 1; waiting for a change")
+        code.write_text(text.replace("return 1", "return 22"))
+        assert producer.enqueue("answer", [], family="own").result(timeout=PATIENCE) == 22
+    assert watcher.ended(signal.SIGTERM) == 0, watcher.text
+
+
+# ---------------------------------------------------------------------- probe
+
+
+def test_the_probe_tells_the_backlog_and_drains(start: Start, redis_url: str) -> None:
+    beside = start("probe", ARQD_PROBE__PORT="0", ARQD_PROBE__WORKERS="0", ARQD_FAMILIES__GREETINGS=FAMILY)
+    url = beside.said(r"http://127.0.0.1:\d+")[0]
+    with SyncProducer.connect(redis_url) as producer:
+        producer.enqueue("greet", {"name": "Ada"}, family="greetings")
+    status, backlog = get(f"{url}/backlog/greetings")
+    assert (status, backlog["backlog"], backlog["active"], backlog["workers"]) == (200, 1, 0, 0)
+    assert get(f"{url}/livez")[0] == 200
+    assert beside.ended(signal.SIGTERM) == 0, beside.text
+
+
+def test_a_taken_port_is_a_wrong_configuration(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        beside = start("probe", ARQD_PROBE__PORT=port)
+        assert beside.ended() == 78
+        assert f"arqd: the probe cannot listen on 127.0.0.1 port {port}" in beside.text
+        everything = start("up", ARQD_PROBE__PORT=port)
+        assert everything.ended() == 78
+        assert f"arqd: the probe cannot listen on 127.0.0.1 port {port}" in everything.text
+
+
+# ---------------------------------------------------------------------- up
+
+
+def test_up_with_the_demonstration_until_ctrl_c(start: Start, tmp_path: Path) -> None:
+    up = start("up", "--demo", terminal=True, ARQD_REDIS_URL="", ARQD_PROBE__PORT="0")
+    probe = up.said(r"http://127.0.0.1:\d+")[0]
+    up.said("More to see")
+    for line in (r"completed  priority 1  password_reset", r"delayed    priority 3  security_alert", r"failed .*550"):
+        assert re.search(line, up.text), up.text
+    until(lambda: get(f"{probe}/readyz")[0] == 200)
+    assert get(f"{probe}/backlog/email")[1]["backlog"] == 0
+    assert len(list((tmp_path / "var" / "spool" / "email").glob("*.eml"))) == 5
+
+    # Another command in the same folder finds the embedded server, which asks for a password.
+    dead = start("dead", "list", "email", ARQD_REDIS_URL="")
+    assert dead.ended() == 0, dead.text
+    refused = re.search(r"arqd job (email:\w+)", up.text)
+    assert refused
+    assert refused[1] in dead.text
+
+    url = (tmp_path / "var" / "valkey" / "url").read_text()
+    up.press_ctrl_c()
+    assert up.ended() == 0, up.text
+    assert "draining" in up.text
+    assert "Traceback" not in up.text.partition("draining")[2]
+    with redis.Redis.from_url(url) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+
+    again = start("up", ARQD_REDIS_URL="", ARQD_PROBE__PORT="0")
+    again.said("Ctrl-C drains")
+    dead = start("dead", "list", "email", ARQD_REDIS_URL="")
+    assert dead.ended() == 0
+    assert refused[1] in dead.text
+    assert again.ended(signal.SIGTERM) == 0, again.text
+
+
+def test_up_ends_when_its_valkey_does(start: Start, tmp_path: Path) -> None:
+    up = start("up", ARQD_REDIS_URL="", ARQD_PROBE__PORT="0")
+    up.said("Ctrl-C drains")
+    with redis.Redis.from_url((tmp_path / "var" / "valkey" / "url").read_text()) as client:
+        os.kill(client.info("server")["process_id"], signal.SIGKILL)
+    assert up.ended() == 1
+    assert "arqd: the embedded Valkey has ended by itself" in up.text
+
+
+def test_the_demonstration_sends_no_real_mail(start: Start) -> None:
+    up = start("up", "--demo", ARQD_SMTP__HOST="127.0.0.1", ARQD_EMAIL__SENDER="a@example.com")
+    assert up.ended() == 78
+    assert "unset ARQD_SMTP__HOST" in up.text
+
+
+def test_a_second_up_in_the_folder_is_refused(start: Start) -> None:
+    start("up", ARQD_REDIS_URL="", ARQD_PROBE__PORT="0").said("Ctrl-C drains")
+    second = start("up", ARQD_REDIS_URL="", ARQD_PROBE__PORT=str(free_port()))
+    assert second.ended() == 78
+    assert "another arqd uses" in second.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,9 +12,10 @@ import redis
 from benchmarks.side import Side, WorkerProcess
 from daemon.errors import ArqdError
 
-FEED_JOBS = 200
+#: Jobs added at once, and the share of the backlog they are at most.
+FEED_JOBS, FEED_SHARE = 200, 5
 POLL_SECONDS = 0.002
-STUCK_SECONDS = 60.0
+STUCK_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,12 @@ class _Usage(NamedTuple):
 class Meter:
     """Counts completions on the server, in the same way for every system: what was added less what is left."""
 
-    def __init__(self, url: str, side: Side) -> None:
+    def __init__(self, url: str, side: Side, batch: int = FEED_JOBS) -> None:
         self._client = redis.Redis.from_url(url, single_connection_client=True)
         assert self._client.connection is not None
         self._connection = self._client.connection
         self._side = side
+        self._batch = batch
         self._batches: deque[tuple[bytes, int]] = deque()
         self._polls = 0
         self._added = 0
@@ -83,8 +84,8 @@ class Meter:
 
     def prepare(self, jobs: int) -> None:
         """Pack the commands that add so many jobs: adding them later costs this process next to nothing."""
-        for _ in range(-(-jobs // FEED_JOBS)):
-            commands = list(self._side.commands(FEED_JOBS))
+        for _ in range(-(-jobs // self._batch)):
+            commands = list(self._side.commands(self._batch))
             self._batches.append((b"".join(self._connection.pack_commands(commands)), len(commands)))
 
     def look(self) -> _Look:
@@ -97,15 +98,15 @@ class Meter:
     def feed(self, look: _Look, waiting: int) -> None:
         """Add what is missing."""
         left = look.left
-        while left + FEED_JOBS <= waiting:
+        while left + self._batch <= waiting:
             if not self._batches:
-                self.prepare(FEED_JOBS)
+                self.prepare(self._batch)
             packed, replies = self._batches.popleft()
             self._connection.send_packed_command([packed])
             for _ in range(replies):
                 self._connection.read_response()
-            self._added += FEED_JOBS
-            left += FEED_JOBS
+            self._added += self._batch
+            left += self._batch
 
     def usage(self, worker: WorkerProcess) -> _Usage:
         """What server and worker have used so far."""
@@ -127,19 +128,16 @@ def drain(url: str, side: Side, setup: str, waiting: int, jobs: int) -> Drain:
     try:
         side.fill(url, max(waiting + warm_up + alone - meter.look().left, 1))
         meter.close()
-        meter = Meter(url, side)
+        meter = Meter(url, side, max(1, min(FEED_JOBS, waiting // FEED_SHARE)))
         meter.prepare(jobs + 5 * FEED_JOBS)
         with WorkerProcess(side, setup, url) as worker:
-            begin = _wait(meter, worker, warm_up)
+            # Nothing is fed before the backlog has come down to its size, at the end of the second part.
+            begin = _wait(meter, worker, warm_up, waiting)
             before = meter.usage(worker)
-            end = _wait(meter, worker, begin.completed + alone)
+            end = _wait(meter, worker, begin.completed + alone, waiting)
             after = meter.usage(worker)
-
-            def feed(look: _Look) -> None:
-                meter.feed(look, waiting)
-
             first = meter.look()
-            last = _wait(meter, worker, first.completed + jobs, feed)
+            last = _wait(meter, worker, first.completed + jobs, waiting)
     finally:
         meter.close()
     count = end.completed - begin.completed
@@ -152,8 +150,8 @@ def drain(url: str, side: Side, setup: str, waiting: int, jobs: int) -> Drain:
     )
 
 
-def _wait(meter: Meter, worker: WorkerProcess, completed: int, then: Callable[[_Look], None] | None = None) -> _Look:
-    """Look until so many jobs have completed."""
+def _wait(meter: Meter, worker: WorkerProcess, completed: int, waiting: int) -> _Look:
+    """Keep the backlog until so many jobs have completed."""
     seen, since = -1, time.monotonic()
     while True:
         look = meter.look()
@@ -164,8 +162,7 @@ def _wait(meter: Meter, worker: WorkerProcess, completed: int, then: Callable[[_
         elif time.monotonic() - since > STUCK_SECONDS:
             raise ArqdError(f"the worker has completed nothing for {STUCK_SECONDS:g} s")
         worker.check()
-        if then is not None:
-            then(look)
+        meter.feed(look, waiting)
         time.sleep(POLL_SECONDS)
 
 

@@ -23,9 +23,9 @@ samples: Counter[str] = Counter()
 
 def sample(number: int, frame: FrameType | None) -> None:
     """File where the program is."""
-    while frame is not None and not any(part in frame.f_code.co_filename for part in ("/daemon/", "/redis/")):
+    while frame is not None and not frame.f_globals["__name__"].startswith(("daemon.", "redis.")):
         frame = frame.f_back
-    samples[f"{frame.f_code.co_filename[-28:]}:{frame.f_code.co_qualname}" if frame else "event loop"] += 1
+    samples[f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}" if frame else "event loop"] += 1
 
 
 async def run(url: str, jobs: int) -> None:
@@ -37,7 +37,9 @@ async def run(url: str, jobs: int) -> None:
     await Supervisor([load_family(Tuned)], url, burst=True).run()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     signal.setitimer(signal.ITIMER_PROF, 0)
-    print(f"{jobs / wall:,.0f} jobs/s; {cpu / jobs * 1e6:.1f} µs of the processor per job, {cpu / wall:.0%} of the time")
+    print(
+        f"{jobs / wall:,.0f} jobs/s; {cpu / jobs * 1e6:.1f} µs of the processor per job, {cpu / wall:.0%} of the time"
+    )
     for name, count in samples.most_common(25):
         print(f"{count / samples.total():6.1%}  {name}")
 

@@ -28,6 +28,8 @@ from typing_extensions import TypedDict
 from daemon.errors import ConfigurationError, InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 
 MAGIC = b"arqd1 "
+#: Times beyond it (the year 6429) cannot be meant.
+LATEST_MS = 2**47
 TRACEBACK_LIMIT = 16_384
 
 
@@ -79,9 +81,20 @@ def split_record(raw: bytes) -> Record:
             raise ValueError
         _, level, stamp, timeout, deadline, rest = head.split(b" ", 5)
         function, _, group = rest.decode().partition("\t")
-        return Record(int(level), int(stamp), int(timeout), int(deadline), function, group, body)
+        enqueued = int(stamp)
+        if not 0 <= enqueued < LATEST_MS:
+            raise ValueError
+        return Record(int(level), enqueued, int(timeout), int(deadline), function, group, body)
     except ValueError:
         raise Unreadable from None
+
+
+class _Options(TypedDict, total=False):
+    """A job's own options: total tries, backoff, tags; see `daemon.options`."""
+
+    n: int
+    b: tuple[float, bool, float | None, float]
+    g: list[str]
 
 
 class Binder:
@@ -111,7 +124,7 @@ class Binder:
     @staticmethod
     def _envelope(args: Any, kwargs: Any) -> SchemaValidator:
         # A TypedDict, since its result is a plain dict: a model costs an object and copies its defaults for each job.
-        fields = {"a": args, "k": kwargs, "o": NotRequired[dict[str, Any]], "t": NotRequired[Any]}
+        fields = {"a": args, "k": kwargs, "o": NotRequired[_Options], "t": NotRequired[Any]}
         schema = TypeAdapter(TypedDict("Envelope", fields)).core_schema  # type: ignore[operator]
         # Hiding the input is a matter of the outermost validator, which a TypedDict's own config does not reach.
         return SchemaValidator(schema, CoreConfig(hide_input_in_errors=True, val_json_bytes="base64"))

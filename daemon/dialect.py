@@ -85,7 +85,7 @@ class StockDialect:
         try:
             data = self.deserializer(raw)
             function, args, kwargs, job_try, enqueued = (data[key] for key in ("f", "a", "k", "t", "et"))
-            if not isinstance(function, str) or not isinstance(enqueued, int):
+            if not isinstance(function, str) or not isinstance(enqueued, int) or not isinstance(job_try, int | None):
                 raise TypeError
             return Entry(function, stamp, enqueued, 0, 0, (tuple(args), dict(kwargs), {"t": job_try}))
         except Exception:

@@ -26,7 +26,7 @@ from daemon import codec
 from daemon.broker import Claim, Outcome
 from daemon.context import JobContext, current_job
 from daemon.dialect import Entry
-from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
+from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge
 from daemon.family import JobFunction
 from daemon.keys import spoken_id
 from daemon.retry import Backoff
@@ -40,6 +40,8 @@ logger = logging.getLogger("arqd.job")
 UNKNOWN_FUNCTION_MS = 15_000
 #: How often a handler that ignores its cancellation is cancelled again, seconds.
 INSIST = 5.0
+#: What the event loop can still count, seconds.
+LONGEST_TIMEOUT = 1e9
 
 
 @dataclass(slots=True)
@@ -104,30 +106,33 @@ class Executor:
         """
         run = Run(claim, number, claim.id.decode("utf-8", "surrogateescape"))
         run.started = time.time()
-        crashes = int(claim.crashes)
+        try:
+            return run, self._judge(run, now_ms)
+        except ValidationError as error:
+            return run, self._bury(run, error, "payload")
+        except Exception as error:
+            # Whatever somebody wrote into the queue: an entry must not end the worker that meets it.
+            return run, self._bury(run, error, "unreadable")
+
+    def _judge(self, run: Run, now_ms: int) -> Callable[[], Any] | Outcome:
+        claim = run.claim
         run.job_try = (int(claim.tries) if claim.tries.isdigit() else 0) + 1
         if claim.record is not None:
-            try:
-                run.entry = self.dialect.read(claim.record)
-            except Unreadable as error:
-                return run, self._bury(run, error, "unreadable")
+            run.entry = self.dialect.read(claim.record)
         entry = run.entry
         if claim.aborted == b"1":
-            return run, self._ended(run, "a", asyncio.CancelledError("aborted before it ran"), "aborted")
+            return self._ended(run, "a", asyncio.CancelledError("aborted before it ran"), "aborted")
         if entry is None or 0 < entry.deadline_ms < now_ms:
             why = "its payload is gone" if entry is None else "its deadline passed before it could run"
-            return run, self._ended(run, "e", JobExpired("JobExpired", why), "expired")
+            return self._ended(run, "e", JobExpired("JobExpired", why), "expired")
         run.function = function = self.family.functions.get(entry.function)
         if function is None:
-            return run, self._unknown(run, entry.function)
+            return self._unknown(run, entry.function)
+        crashes = int(claim.crashes)
         if crashes >= (1 if function.at_most_once else self.family.values.max_crashes):
             crashed = JobFailed("WorkerCrashed", f"its worker died {crashes} times while it ran")
-            return run, self._bury(run, crashed, "crashes")
-        try:
-            args, kwargs, options = self.dialect.bind(entry)
-        except (ValidationError, Unreadable) as error:
-            return run, self._bury(run, error, "unreadable" if isinstance(error, Unreadable) else "payload")
-        return run, self._call(run, function, entry, args, kwargs, options)
+            return self._bury(run, crashed, "crashes")
+        return self._call(run, function, entry, *self.dialect.bind(entry))
 
     def _call(
         self,
@@ -143,7 +148,7 @@ class Executor:
         run.max_tries = options.get("n") or function.max_tries or values.max_tries
         if (options.get("t") or 0) > run.job_try:
             run.job_try = options["t"]
-        run.timeout = entry.timeout_ms / 1000 or function.timeout or values.job_timeout
+        run.timeout = min(entry.timeout_ms / 1000 or function.timeout or values.job_timeout, LONGEST_TIMEOUT)
         run.context = JobContext(
             self.worker,
             self.worker.ctx,
@@ -151,7 +156,7 @@ class Executor:
             function.name,
             run.job_try,
             entry.enqueued_ms,
-            int(run.claim.score.partition(b".")[0]),
+            _whole(run.claim.score),
             options.get("g") or [],
         )
         if self._async[function.name]:
@@ -191,7 +196,7 @@ class Executor:
             result = await call()
             outcome = self._completed(run, result)
         except BaseException as error:
-            outcome = self._stopped(run) if run.stop in ("abort", "drain", "lost") else self._failed(run, error)
+            outcome = self._decided(run, error)
         timer.cancel()
         duration = time.perf_counter() - started
         await self._hook("on_job_end", run)
@@ -255,6 +260,14 @@ class Executor:
         except (InvalidJob, JobFailed) as error:
             return self._bury(run, error, "too_large" if isinstance(error, TooLarge) else "permanent")
         return self._outcome(run, "c", record, self._keep(run))
+
+    def _decided(self, run: Run, error: BaseException) -> Outcome | None:
+        """Decide without raising: an outcome that is never given would keep the slot for good."""
+        try:
+            return self._stopped(run) if run.stop in ("abort", "drain", "lost") else self._failed(run, error)
+        except Exception as broken:
+            logger.exception("the outcome of a failed try cannot be decided")
+            return self._bury(run, broken, "permanent")
 
     def _failed(self, run: Run, error: BaseException) -> Outcome:
         """After a failed try: once more, or the dead letters."""
@@ -322,7 +335,7 @@ class Executor:
         entry = run.entry
         started = int(run.started * 1000)
         return codec.Ended(
-            run.job_id,
+            run.job_id.encode("utf-8", "backslashreplace").decode(),
             entry.function if entry else "",
             self.worker.keys.queue,
             run.job_try,
@@ -361,3 +374,9 @@ class Executor:
         """Let the threads end by themselves: they cannot be stopped."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _whole(score: bytes) -> int:
+    """Give a score as arq's handlers expect it; 0 for one that no integer holds."""
+    value = float(score)
+    return int(value) if abs(value) < 2**62 else 0

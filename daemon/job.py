@@ -95,9 +95,13 @@ def uuid7() -> str:
     return f"{value:032x}"
 
 
+#: The last millisecond a datetime can tell.
+LAST_MS = 253_402_300_799_000
+
+
 def from_ms(ms: int) -> datetime:
-    """Give the aware UTC time of a Unix time in milliseconds."""
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    """Give the aware UTC time of a Unix time in milliseconds, at most the last second of the year 9999."""
+    return datetime.fromtimestamp(min(max(ms, 0), LAST_MS) / 1000, UTC)
 
 
 @dataclass(slots=True)

@@ -96,12 +96,15 @@ def _add_record(info: JobInfo, raw: bytes | None) -> None:
     except Unreadable:
         return
     info.payload = _payload(args, kwargs)
-    info.max_tries = options.get("n")
-    info.tags = list(options.get("g") or [])
+    tries, tags = options.get("n"), options.get("g")
+    info.max_tries = tries if isinstance(tries, int) else None
+    info.tags = [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
-def _payload(args: list[Any], kwargs: dict[str, Any]) -> Any:
+def _payload(args: Any, kwargs: Any) -> Any:
     """A payload as it was given: one mapping of fields, else the positional or keyword arguments."""
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        return None
     if len(args) == 1 and not kwargs:
         return args[0]
     return {"args": args, "kwargs": kwargs} if args and kwargs else args or kwargs

@@ -230,17 +230,19 @@ def _validated(model: type[Settings], variables: Variables) -> Settings:
         return model(**_Source(model, variables.values)())
     except ValidationError as error:
         first, *more = error.errors(include_url=False, include_input=False)
-        name, known = PREFIX.rstrip("_"), {field for field, _ in _walk(model)}
-        for depth, part in enumerate(first["loc"]):
-            longer = f"{name}__{part}".upper() if depth else f"{PREFIX}{part}".upper()
-            # Behind a family's name and inside a dictionary any part may follow; further ones are pydantic's own.
-            if longer not in known and not re.fullmatch(rf"{PREFIX}(FAMILY|FAMILIES)(__\w+){{1,2}}", longer):
-                break
-            name = longer
+        name = _variable(first["loc"], {known for known, _ in _walk(model)})
         also = f" (and {len(more)} more)" if more else ""
         raise ConfigurationError(
             f"{variables.told(name)}: {first['msg'].removeprefix('Value error, ')}{also}"
         ) from None
+
+
+def _variable(where: tuple[int | str, ...], known: set[str]) -> str:
+    """Give the variable of a place in the settings; what lies deeper than variables go is left out."""
+    depth = {"family": 3, "families": 2}.get(str(where[0]), 1)
+    while len(where) > depth and PREFIX + "__".join(map(str, where[: depth + 1])).upper() in known:
+        depth += 1
+    return PREFIX + "__".join(str(part) for part in where[:depth] if part != "[key]").upper()
 
 
 def _walk(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, FieldInfo]]:

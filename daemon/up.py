@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
 
 import uvloop
 
@@ -22,6 +23,8 @@ from daemon.probe.app import create_app
 from daemon.probe.server import serve
 from daemon.settings import Settings
 from daemon.supervisor import Supervisor, end_process
+
+logger = logging.getLogger("arqd.up")
 
 WATCH_SECONDS = 1.0
 
@@ -53,44 +56,43 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
     url = settings.redis_url.get_secret_value() if settings.redis_url else server.url if server else ""
     heartbeat = settings.heartbeat_file or settings.var_dir / "heartbeat.json"
     supervisor = Supervisor(families, url, heartbeat=heartbeat)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.drain)
-    names = [family.name for family in families]
-    async with Inspector.connect(url, names) as inspector:
-        app = create_app(inspector, families=names, heartbeats=[heartbeat], limits=settings.probe.limits())
-        worker = asyncio.create_task(supervisor.run(), name="worker")
-        address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        parts: list[Coroutine[Any, Any, None]] = [
-            serve(
-                app,
-                host=settings.probe.host,
-                port=settings.probe.port,
-                handle_signals=False,
-                on_listening=address.set_result,
-            )
-        ]
-        if server:
-            parts.append(_watch(server))
-        side = [asyncio.create_task(part) for part in parts]
-        shown = asyncio.create_task(_show(address, settings, url, server, names, demo))
-        try:
-            done, _ = await asyncio.wait({worker, *side}, return_when=asyncio.FIRST_COMPLETED)
-            if worker not in done:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, supervisor.drain)
+    worker = asyncio.create_task(supervisor.run())
+    address: asyncio.Future[str] = loop.create_future()
+    side = [asyncio.create_task(_probe(settings, url, families, heartbeat, address.set_result))]
+    if server:
+        side.append(asyncio.create_task(_watch(server)))
+    shown = asyncio.create_task(_show(address, settings, url, server, families, demo))
+    try:
+        done, _ = await asyncio.wait({worker, *side}, return_when=asyncio.FIRST_COMPLETED)
+        if worker not in done:
+            supervisor.drain()
+            if server and server.pid is None:
+                # Nothing can be recorded any more: there is nothing to wait for.
                 supervisor.drain()
-                if server and server.pid is None:
-                    # Nothing can be recorded any more: there is nothing to wait for.
-                    supervisor.drain()
-                await asyncio.wait({worker})
-            # What ended first is the cause, and told before what the worker said to it.
-            for task in (*done - {worker}, worker):
-                task.result()
-        finally:
-            for task in (*side, shown):
-                task.cancel()
-            await asyncio.gather(*side, shown, return_exceptions=True)
+            await asyncio.wait({worker})
+        # What ended first is the cause: it is told before what the worker said to it.
+        for task in (*done - {worker}, worker):
+            task.result()
+    finally:
+        for task in (*side, shown):
+            task.cancel()
+        await asyncio.gather(*side, shown, return_exceptions=True)
     if supervisor.left_behind:
         if server:
             server.stop()
         end_process(0)
+
+
+async def _probe(
+    settings: Settings, url: str, families: Sequence[Family], heartbeat: Path, on_listening: Callable[[str], None]
+) -> None:
+    names = [family.name for family in families]
+    async with Inspector.connect(url, names) as inspector:
+        app = create_app(inspector, families=names, heartbeats=[heartbeat], limits=settings.probe.limits())
+        host, port = settings.probe.host, settings.probe.port
+        await serve(app, host=host, port=port, handle_signals=False, on_listening=on_listening)
 
 
 async def _watch(server: EmbeddedServer) -> None:
@@ -105,18 +107,21 @@ async def _show(
     settings: Settings,
     url: str,
     server: EmbeddedServer | None,
-    names: Sequence[str],
+    families: Sequence[Family],
     demo: bool,
 ) -> None:
-    """Say where everything is, then the demonstration."""
+    """Say where everything is, then show the demonstration."""
     probe = await address
     where = f"embedded Valkey; the URL with its password is in {server.data_dir / 'url'}" if server else "as set"
     print(f"arqd {__version__}")
     print(f"  Redis     {safe_url(url)}  ({where})")
     print(f"  probe     {probe}  (/livez /readyz /startupz /metrics /backlog)")
-    print(f"  families  {', '.join(names)}")
+    print(f"  families  {', '.join(family.name for family in families)}")
     if server:
         print("  Other commands find this Redis when typed in the same folder: arqd queues, arqd enqueue ...")
     print("  Ctrl-C drains: running jobs end, the rest waits for the next start.", flush=True)
     if demo:
-        await demonstrate(url, settings)
+        try:
+            await demonstrate(url, settings)
+        except Exception:
+            logger.exception("the demonstration has ended")

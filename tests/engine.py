@@ -1,4 +1,4 @@
-"""A real worker process's insides in the test's own event loop: families on a Supervisor, started and stopped cleanly."""
+"""Families on a Supervisor in the test's own event loop, started and stopped cleanly."""
 
 from __future__ import annotations
 

@@ -121,11 +121,11 @@ def bench(context: typer.Context) -> None:
     --help lists its options.
     """
     try:
-        from daemon.bench import main
-    except ImportError as error:
+        from benchmarks import main
+    except ImportError:
         from daemon.errors import ArqdError
 
-        raise ArqdError(f"the benchmark cannot be run here: {error}") from None
+        raise ArqdError("the benchmark is not part of the installed package: run it in a clone") from None
     raise typer.Exit(main(context.args))
 
 

@@ -40,7 +40,7 @@ local function get(key) return redis.call('MGET', key)[1] end
 local function header(record)
   if not record then return nil end
   local level, stamp, timeout, deadline = string.match(record, '^arqd1 (%d+) (%d+) (%d+) (%d+) ')
-  return tonumber(level), stamp, tonumber(timeout), tonumber(deadline)
+  if level then return tonumber(level), stamp, math.min(tonumber(timeout), 1e12), tonumber(deadline) end
 end
 
 local function default_level()

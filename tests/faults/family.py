@@ -134,8 +134,11 @@ def plain(ctx: JobContext, job: Plain) -> Done:
 
 def _compute(name: str, parent: int) -> None:
     note("child", name)
-    while not released(name, parent):
-        sum(range(10_000))
+    # Bounded, should it outlive its parent and the test.
+    for _ in range(20_000):
+        if released(name, parent):
+            return
+        sum(range(30_000))
 
 
 async def crunch(ctx: JobContext, job: Crunch) -> Done:

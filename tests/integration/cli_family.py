@@ -35,6 +35,12 @@ async def process_id(ctx: JobContext) -> int:
     return os.getpid()
 
 
+class Stock:
+    """A plain arq settings class with arq's own serialisers."""
+
+    functions = (process_id,)
+
+
 class WorkerSettings(FamilySettings):
     """As a user would write it."""
 

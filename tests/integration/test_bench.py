@@ -11,7 +11,7 @@ import redis
 from benchmarks import main
 from benchmarks.server import measured_server
 
-SMALL = ["--quick", "--waiting", "100", "200", "--jobs", "100", "--singles", "2"]
+SMALL = ["--quick", "--waiting", "50", "100", "--jobs", "60", "--singles", "2"]
 SETUPS = [("arq", "tuned"), ("arqd", "tuned"), ("arq", "default"), ("arqd", "default")]
 
 
@@ -58,6 +58,6 @@ def test_it_brings_a_server_of_its_own() -> None:
     with measured_server(None, force=False) as (url, name), redis.Redis.from_url(url) as client:
         assert name.startswith("valkey ")
         assert client.dbsize() == 0
-        assert client.config_get("appendonly") == {b"appendonly": b"no"}
+        assert client.config_get("appendonly") == {"appendonly": "no"}
     with redis.Redis.from_url(url) as client, pytest.raises(redis.ConnectionError):
         client.ping()

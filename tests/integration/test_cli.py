@@ -7,6 +7,8 @@ import io
 import json
 import re
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from tests.conftest import RedisServerFactory
 from tests.integration.cli_family import WorkerSettings
 from tests.servers import free_port
 
+ROOT = Path(__file__).parents[2]
 DAEMONS, OTHERS = ["up", "run", "probe", "bench"], ["enqueue", "job", "jobs", "queues", "stats", "retry", "remove"]
 COMMANDS = [*DAEMONS, *OTHERS, "check", "dead"]
 
@@ -114,6 +117,13 @@ def test_help_names_every_command(arqd: Arqd) -> None:
     assert re.fullmatch(r"arqd \d+\.\d+\.\d+\S*\n", arqd("--version").out)
 
 
+def test_help_imports_no_server_library() -> None:
+    heavy = {"redis", "arq", "uvicorn", "starlette", "pydantic_settings", "rich", "uvloop", "aiosmtplib", "jinja2"}
+    code = f"import sys, daemon.cli; print(sorted({heavy} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -162,6 +172,7 @@ def test_a_wrong_setting_has_a_status_of_its_own_for_daemons(arqd: Arqd, argumen
         ("nothing", "there is no family 'nothing': known are email, greetings"),
         ("no_such_module:WorkerSettings", "'no_such_module:WorkerSettings' cannot be imported"),
         ("json:nothing", "module 'json' has no 'nothing'"),
+        ("tests.integration.cli_family:Stock", "pass --accept-pickle"),
     ],
 )
 def test_what_cannot_be_run_is_told(arqd: Arqd, name: str, said: str) -> None:

@@ -130,6 +130,15 @@ def get(url: str) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
+def test_waiting_for_a_result_can_be_interrupted(start: Start, redis_url: str) -> None:
+    waiting = start("enqueue", "greet", "--json", '{"name": "Ada"}', "--wait", ARQD_FAMILIES__GREETINGS=FAMILY)
+    job_id = waiting.said(r"greetings:\w+")[0]
+    assert waiting.ended(signal.SIGINT) == 130
+    assert "Traceback" not in waiting.text
+    with SyncProducer.connect(redis_url) as producer:
+        assert producer.job(job_id).status() == "waiting"
+
+
 # ---------------------------------------------------------------------- run
 
 

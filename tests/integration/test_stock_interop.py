@@ -25,7 +25,7 @@ from tests.engine import eventually, make_family, run_burst, until, working
 QUEUE = "arq:{t}"
 
 
-class Sum(Payload, family="t"):
+class Sum(Payload, family="t", function="total"):
     a: int
     b: Decimal
 
@@ -133,7 +133,8 @@ async def test_arqs_producer_and_arqds_share_a_queue(redis_url: str, stock: ArqR
         assert await ours.result(1) == "3"
         assert await theirs.result(1) == "2"
         assert await Job(ours.job_id, stock, QUEUE, codec.loads).result(1) == "3"
-        assert await producer.job(theirs.job_id, family="t").status() in (JobState.COMPLETED, JobState.NOT_FOUND)
+        info = await Inspector(producer.redis, ["t"]).job(theirs.job_id)
+        assert (info.state, info.result) == (JobState.COMPLETED, "2")
 
 
 # ---------------------------------------------------------------- its reader

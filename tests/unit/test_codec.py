@@ -183,7 +183,8 @@ def test_options_come_back_beside_the_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [b"", b"{", b"[]", b"1", b'{"a":1,"k":{}}', b'{"a":[],"k":[]}', b'{"a":[],"k":{},"o":7}', b'{"k":{}}', b"\xff"]
+    "wrong",
+    [b"", b"{", b"[]", b"1", b'{"a":1,"k":{}}', b'{"a":[],"k":[]}', b'{"a":[],"k":{},"o":7}', b'{"k":{}}', b"\xff"],
 )
 def test_a_body_of_another_shape_is_unreadable(wrong: bytes) -> None:
     with pytest.raises(Unreadable):
@@ -228,8 +229,8 @@ PICKLE = pickle.dumps({"t": None, "f": "f", "a": (), "k": {}, "et": 1})
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"\x00\xff", PICKLE, b'{"f":"f"}', b"arqd1 ", b"arqd1 1 2 3\n{}", b"arqd1 a b c d f\t\n{}", b"arqd1 1 2 3 4 \xff\t\n{}",
-     b"arqd1 1 2 3 4 f\t", b"arqd2 1 2 3 4 f\t\n{}", b"arqd1 1 " + b"9" * 5000 + b" 3 4 f\t\n{}"],
+    [b"", b"\x00\xff", PICKLE, b'{"f":"f"}', b"arqd1 ", b"arqd1 1 2 3\n{}", b"arqd1 a b c d f\t\n{}",
+     b"arqd1 1 2 3 4 \xff\t\n{}", b"arqd1 1 2 3 4 f\t", b"arqd2 1 2 3 4 f\t\n{}", b"arqd1 1 " + b"9" * 5000 + b" 3 4 f\t\n{}"],
 )  # fmt: skip
 def test_what_another_wrote_is_unreadable(raw: bytes) -> None:
     with pytest.raises(Unreadable):

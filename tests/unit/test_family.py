@@ -23,7 +23,7 @@ class Base(FamilySettings):
     max_jobs = 3
     job_timeout = "2m"
 
-    async def on_startup(ctx: Any) -> None:  # type: ignore[misc]  # noqa: N805
+    async def on_startup(ctx: Any) -> None:  # type: ignore[misc]
         ctx["up"] = True
 
 
@@ -45,7 +45,12 @@ def test_values_and_hooks_are_collected_over_inheritance() -> None:
 
 
 def test_the_environment_wins_over_the_class() -> None:
-    overrides = {"max_jobs": 20, "rate_limit": "5/10s", "backoff": "exponential 3s max 1h jitter 0.1", "priority": "low"}
+    overrides = {
+        "max_jobs": 20,
+        "rate_limit": "5/10s",
+        "backoff": "exponential 3s max 1h jitter 0.1",
+        "priority": "low",
+    }
     values = load_family(Greetings, overrides).values
     assert (values.max_jobs, values.rate_limit, values.priority) == (20, RateLimit(5, 10), 7)
     assert values.backoff == Exponential(3, 3600, 0.1)

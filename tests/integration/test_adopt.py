@@ -1,0 +1,304 @@
+"""A plain arq settings class runs on this engine as it is: its queue, serialisers, retry rule, hooks and cron jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import types
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from arq import Retry, create_pool, cron
+from arq.connections import ArqRedis, RedisSettings
+from arq.jobs import Job, JobStatus
+from arq.worker import func as arq_func
+
+from daemon.errors import ConfigurationError
+from daemon.family import Family
+from daemon.inspector import Inspector
+from daemon.job import JobState
+from daemon.registry import load_families
+from tests.engine import eventually, make_family, run_burst, working
+
+
+def dumps(data: dict[str, Any]) -> bytes:
+    """A deployment's own serialiser, with a mark of its own."""
+    return b"mine:" + json.dumps(data, default=repr).encode()
+
+
+def loads(raw: bytes) -> dict[str, Any]:
+    assert raw.startswith(b"mine:")
+    found: dict[str, Any] = json.loads(raw[5:])
+    return found
+
+
+seen: list[Any] = []
+
+
+async def add(ctx: dict[str, Any], a: int, b: int = 0) -> int:
+    seen.append(("add", ctx["job_try"], ctx.get("opened")))
+    return a + b
+
+
+async def fail(ctx: dict[str, Any]) -> None:
+    seen.append(("fail", ctx["job_try"]))
+    raise ValueError("no")
+
+
+async def second_time(ctx: dict[str, Any]) -> int:
+    if ctx["job_try"] < 2:
+        raise Retry(defer=0.05)
+    return int(ctx["job_try"])
+
+
+async def tick(ctx: dict[str, Any]) -> str:
+    seen.append("tick")
+    return "ticked"
+
+
+async def opaque(ctx: dict[str, Any]) -> Any:
+    return asyncio
+
+
+async def startup(ctx: dict[str, Any]) -> None:
+    ctx["opened"] = ctx["given"]
+
+
+async def shutdown(ctx: dict[str, Any]) -> None:
+    seen.append(("shutdown", ctx["opened"]))
+
+
+async def job_start(ctx: dict[str, Any]) -> None:
+    seen.append(("start", ctx["job_id"]))
+
+
+class Base:
+    functions = (add, fail, second_time, opaque, arq_func(add, name="own", timeout=5, keep_result=60))
+    job_serializer = dumps
+    job_deserializer = loads
+    max_tries = 3
+    poll_delay = 0.05
+
+
+Load = Callable[..., Family]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load a settings class the way ``arqd run module:Class`` does."""
+    seen.clear()
+
+    def adopt(accept_pickle: bool = False, **attributes: Any) -> Family:
+        module = types.ModuleType("adopted_settings")
+        found = {name: value for name, value in vars(Base).items() if not name.startswith("_")}
+        module.Adopted = type("Adopted", (), found | attributes)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "adopted_settings", module)
+        (family,) = load_families({}, ["adopted_settings:Adopted"], accept_pickle=accept_pickle)
+        return family
+
+    return adopt
+
+
+@pytest.fixture
+async def stock(redis_url: str) -> AsyncIterator[ArqRedis]:
+    pool = await create_pool(RedisSettings.from_dsn(redis_url), job_serializer=dumps, job_deserializer=loads)
+    yield pool
+    await pool.aclose()
+
+
+async def enqueued(pool: ArqRedis, *args: Any, **kwargs: Any) -> Job:
+    job = await pool.enqueue_job(*args, **kwargs)
+    assert job is not None
+    return job
+
+
+async def test_its_serialisers_and_its_queue_are_kept(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    family = load()
+    assert (family.keys.queue, family.values.max_tries) == ("arq:queue", 3)
+    job = await enqueued(stock, "add", 1, b=2)
+    own = await enqueued(stock, "own", 5)
+    async with working(redis_url, family):
+        assert await job.result(10, poll_delay=0.02) == 3
+        assert await own.result(10, poll_delay=0.02) == 5
+        assert (await stock.get("arq:result:" + job.job_id)).startswith(b"mine:")
+        assert 50_000 < await stock.pttl("arq:result:" + own.job_id) <= 60_000
+        info = await job.result_info()
+        assert info is not None
+        assert (info.function, list(info.args), info.kwargs, info.job_try, info.queue_name) == (
+            "add", [1], {"b": 2}, 1, "arq:queue",
+        )  # fmt: skip
+        another = await enqueued(stock, "add", 2, b=2)
+        assert await another.result(10, poll_delay=0.02) == 4
+        assert await another.status() is JobStatus.complete
+
+
+async def test_a_queue_name_of_its_own_is_kept(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    job = await enqueued(stock, "add", 1, b=2, _queue_name="my-queue")
+    other = await enqueued(stock, "add", 1, b=2)
+    await run_burst(redis_url, load(queue_name="my-queue"))
+    assert await job.status() is JobStatus.complete
+    assert await other.status() is JobStatus.queued
+    stats = await Inspector(stock, ["my-queue"]).queue("my-queue")
+    assert (stats.completed, stats.totals) == (1, {"completed": 1})
+
+
+async def test_its_retry_rule_is_kept(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    failing, retried = await enqueued(stock, "fail"), await enqueued(stock, "second_time")
+    await run_burst(redis_url, load())
+    assert [entry for entry in seen if entry[0] == "fail"] == [("fail", 1)]
+    info = await failing.result_info()
+    assert info is not None
+    assert (info.success, info.job_try) == (False, 1)
+    assert "no" in str(info.result)
+    assert await retried.result(1) == 2
+
+
+async def test_a_try_given_at_enqueue_counts(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    job = await enqueued(stock, "second_time", _job_try=2)
+    await run_burst(redis_url, load())
+    assert await job.result(1) == 2
+
+
+async def test_hooks_and_context_are_kept(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    job = await enqueued(stock, "add", 1)
+    hooks = {"on_startup": startup, "on_shutdown": shutdown, "on_job_start": job_start, "ctx": {"given": "db"}}
+    await run_burst(redis_url, load(**hooks))
+    assert seen == [("start", job.job_id), ("add", 1, "db"), ("shutdown", "db")]
+
+
+async def test_a_hook_may_be_a_static_method_as_in_arq(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    await enqueued(stock, "add", 1)
+    await run_burst(redis_url, load(on_startup=staticmethod(startup), ctx={"given": "db"}))
+    assert seen == [("add", 1, "db")]
+
+
+async def test_cron_jobs_run(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    family = load(cron_jobs=[cron(tick, run_at_startup=True, minute=59, hour=3)])
+    async with working(redis_url, family):
+
+        async def ticked() -> bool:
+            return "tick" in seen
+
+        await eventually(ticked)
+    assert seen.count("tick") == 1
+
+
+async def test_cron_jobs_alone_are_enough(load: Load) -> None:
+    family = load(functions=[], cron_jobs=[cron(tick, minute=59)])
+    assert set(family.functions) == {"cron:tick"}
+
+
+async def test_pickle_needs_to_be_accepted(redis_url: str, load: Load) -> None:
+    without = {"job_serializer": None, "job_deserializer": None}
+    with pytest.raises(ConfigurationError, match=r"Adopted reads its queue with pickle.*--accept-pickle"):
+        load(**without)
+    family = load(accept_pickle=True, **without)
+    pool = await create_pool(RedisSettings.from_dsn(redis_url))
+    job, failing, strange = [await enqueued(pool, *call) for call in (("add", 1, 2), ("fail",), ("opaque",))]
+    await run_burst(redis_url, family)
+    assert await job.result(1) == 3
+    with pytest.raises(ValueError, match="no"):
+        await failing.result(1)
+    info = await strange.result_info()
+    assert info is not None
+    assert not info.success
+    await pool.aclose()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"garbage",
+        b"mine:{",
+        b"mine:[]",
+        dumps({"f": "add", "a": [1], "k": {}, "t": None, "et": 10**25}),
+        dumps({"f": "add", "a": [1], "k": {}, "t": "many", "et": 1}),
+        dumps({"f": "add", "a": 1, "k": {}, "t": None, "et": 1}),
+        dumps({"f": ["add"], "a": [1], "k": {}, "t": None, "et": 1}),
+        dumps({"f": "add", "a": [1], "k": {}, "t": None, "et": "soon"}),
+    ],
+    ids=["garbage", "half", "no mapping", "time", "try", "arguments", "function", "no time"],
+)
+async def test_an_entry_of_wrong_types_stops_nobody(redis_url: str, stock: ArqRedis, load: Load, raw: bytes) -> None:
+    async with working(redis_url, load()):
+        await stock.set("arq:job:odd", raw)
+        await stock.zadd("arq:queue", {"odd": 1000})
+        good = await enqueued(stock, "add", 1)
+        assert await good.result(10, poll_delay=0.02) == 1
+        inspector = Inspector(stock, ["arq:queue"])
+
+        async def settled() -> bool:
+            stats = await inspector.queue("arq:queue")
+            return stats.waiting + stats.active + stats.delayed == 0
+
+        await eventually(settled)
+        for state in (JobState.COMPLETED, JobState.FAILED):
+            await inspector.jobs("arq:queue", state)
+        again = await enqueued(stock, "add", 2)
+        assert await again.result(10, poll_delay=0.02) == 2
+
+
+async def test_an_unknown_function_is_kept(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    job = await enqueued(stock, "unknown")
+    async with working(redis_url, load()):
+
+        async def put_off() -> bool:
+            return await job.status() is JobStatus.deferred
+
+        await eventually(put_off)
+
+
+async def test_an_aborted_job_tells_a_stock_client(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    started = asyncio.Event()
+
+    async def endless(ctx: dict[str, Any]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    # With codecs that carry exceptions, as pickle does.
+    without = {"job_serializer": None, "job_deserializer": None}
+    pool = await create_pool(RedisSettings.from_dsn(redis_url))
+    async with working(redis_url, load(accept_pickle=True, functions=[arq_func(endless, name="endless")], **without)):
+        job = await enqueued(pool, "endless")
+        await asyncio.wait_for(started.wait(), 10)
+        assert await job.abort(timeout=15, poll_delay=0.02) is True
+    await pool.aclose()
+
+
+async def test_an_adopted_class_beside_a_family(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    async def ours(ctx: Any) -> str:
+        return "ours"
+
+    job = await enqueued(stock, "add", 1)
+    await run_burst(redis_url, load(), make_family("t", ours))
+    assert await job.result(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"functions": []}, "registers no function"),
+        ({"max_jobs": 0}, "max_jobs"),
+        ({"job_timeout": "soon"}, "job_timeout"),
+    ],
+)
+def test_a_mistake_is_told(load: Load, attributes: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load(**attributes)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "no family 'nothing'"),
+        ("no_such_module_here:X", "cannot be imported"),
+        ("json:Nothing", "has no 'Nothing'"),
+        ("json:dumps", "is not a class"),
+        ("json:", "is not module:name"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_told(name: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load_families({"email": "x:Y"}, [name])

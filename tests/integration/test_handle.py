@@ -1,0 +1,285 @@
+"""What a producer gets back: status, progress, the result without polling, abort."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+
+from daemon.context import JobContext
+from daemon.errors import (
+    InvalidJob,
+    JobFailed,
+    JobNotFound,
+    ResultTimeout,
+)
+from daemon.inspector import Inspector
+from daemon.job import JobState
+from daemon.payload import Payload, PayloadModel
+from daemon.producer import JobHandle, Producer
+from tests.engine import eventually, make_family, run_burst, until, working
+
+
+class Answer(PayloadModel):
+    text: str
+    at: datetime
+
+
+class Ask(Payload, family="t", returns=Answer):
+    question: str
+    fail: str | None = None
+
+
+class Plain(Payload, family="t"):
+    n: int = 0
+
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+async def ask(ctx: JobContext, job: Ask) -> Answer:
+    if job.fail:
+        raise ValueError(job.fail)
+    return Answer(text=job.question.upper(), at=NOW)
+
+
+async def plain(ctx: JobContext, job: Plain) -> int:
+    return job.n
+
+
+async def wait_for_end(ctx: JobContext, percent: int = 0) -> None:
+    await ctx.progress(percent, "waiting")
+    await asyncio.Event().wait()
+
+
+FUNCTIONS = (ask, plain, wait_for_end)
+
+
+@asynccontextmanager
+async def producing(url: str, **options: Any) -> AsyncIterator[Producer]:
+    async with Producer.connect(url, **options) as producer:
+        yield producer
+
+
+# ---------------------------------------------------------------- the handle
+
+
+async def test_a_result_comes_in_its_declared_type(redis_url: str) -> None:
+    async with working(redis_url, make_family("t", *FUNCTIONS)), producing(redis_url) as producer:
+        job = await producer.enqueue(Ask(question="why"))
+        assert await job.result(5) == Answer(text="WHY", at=NOW)
+        untyped = producer.job(job.id)
+        assert await untyped.result(5) == {"text": "WHY", "at": "2026-03-01T00:00:00Z"}
+        assert await producer.job(job.id, returns=Answer).result(5) == Answer(text="WHY", at=NOW)
+
+
+async def test_a_failure_carries_type_message_and_traceback(redis_url: str) -> None:
+    async with working(redis_url, make_family("t", *FUNCTIONS, max_tries=1)), producing(redis_url) as producer:
+        job = await producer.enqueue(Ask(question="", fail="no such address"))
+        with pytest.raises(JobFailed, match="ValueError: no such address") as caught:
+            await job.result(5)
+        assert "in ask" in caught.value.traceback
+        assert await job.status() is JobState.FAILED
+        error = (await job.info()).error
+        assert error is not None
+        assert (error["type"], error["reason"]) == ("ValueError", "tries")
+
+
+async def test_status_and_progress_over_a_jobs_life(redis_url: str) -> None:
+    async with producing(redis_url) as producer:
+        unknown = producer.job("t:nothing")
+        assert await unknown.status() is JobState.NOT_FOUND
+        with pytest.raises(JobNotFound):
+            await unknown.progress()
+        delayed = await producer.enqueue(Plain(), delay=60)
+        assert await delayed.status() is JobState.DELAYED
+        job = await producer.enqueue("wait_for_end", [40], family="t")
+        assert (await job.status(), await job.progress()) == (JobState.WAITING, None)
+        done = await producer.enqueue(Plain())
+        async with working(redis_url, make_family("t", *FUNCTIONS)):
+
+            async def reported() -> bool:
+                return await job.progress() == 40
+
+            await eventually(reported)
+            assert await job.status() is JobState.ACTIVE
+            assert (await job.info()).note == "waiting"
+            await done.result(5)
+            assert (await done.status(), await done.progress()) == (JobState.COMPLETED, 100)
+
+
+async def test_an_id_without_a_family_is_refused(redis_url: str) -> None:
+    async with producing(redis_url) as producer:
+        with pytest.raises(InvalidJob, match="family:id"):
+            producer.job("0123abcd")
+        assert producer.job("0123abcd", family="t").id == "t:0123abcd"
+
+
+async def test_a_result_that_does_not_come_in_time(redis_url: str) -> None:
+    async with producing(redis_url) as producer:
+        job = await producer.enqueue(Plain())
+        with pytest.raises(ResultTimeout, match=r"has not ended within 0\.05 s; it goes on"):
+            await job.result(0.05)
+        with pytest.raises(TimeoutError):
+            await job.result(0)
+        assert await job.status() is JobState.WAITING
+
+
+async def test_no_result_where_there_is_no_job_or_none_was_kept(redis_url: str) -> None:
+    async with producing(redis_url) as producer:
+        with pytest.raises(JobNotFound, match="there is no job t:nothing"):
+            await producer.job("t:nothing").result(5)
+        async with working(redis_url, make_family("t", *FUNCTIONS, keep_result=0)):
+            job = await producer.enqueue(Plain(n=5), delay=0.2)
+            assert await job.result(5) == 5
+            with pytest.raises(JobNotFound, match="its result was not kept"):
+                await job.result(5)
+
+
+async def test_a_waiting_result_is_told_when_its_job_is_removed(redis_url: str) -> None:
+    async with producing(redis_url) as producer:
+        job = await producer.enqueue(Plain())
+        waiting = asyncio.create_task(job.result(10))
+        await registered(producer, job)
+        assert await Inspector(producer.redis, ["t"]).remove([job.id]) == {job.id: "removed"}
+        with pytest.raises(JobNotFound, match="was removed"):
+            await waiting
+
+
+async def registered(producer: Producer, job: JobHandle) -> None:
+    async def known() -> bool:
+        return bool(await producer.redis.hexists("{t}:waiters", job.job_id))
+
+    await eventually(known)
+
+
+def sent_commands(url: str, after: int) -> dict[int, tuple[int, str]]:
+    """Commands so far and the last one, of each client that came after one."""
+    with redis.Redis.from_url(url) as client:
+        own = client.client_id()
+        return {
+            int(c["id"]): (int(c["tot-cmds"]), c["cmd"])
+            for c in client.client_list()
+            if int(c["id"]) > after and int(c["id"]) != own
+        }
+
+
+async def test_waiting_for_results_costs_no_polling(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        before = client.client_id()
+    async with producing(redis_url) as producer:
+        jobs = await producer.enqueue_many([Plain(n=n) for n in range(5)])
+        waiting = [asyncio.create_task(job.result(20)) for job in jobs for _ in range(2)]
+        for job in jobs:
+            await registered(producer, job)
+
+        def blocked() -> bool:
+            return any(last == "blpop" for _, last in sent_commands(redis_url, before).values())
+
+        await until(blocked)
+        quiet = sent_commands(redis_url, before)
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            assert sent_commands(redis_url, before) == quiet
+        await run_burst(redis_url, make_family("t", *FUNCTIONS))
+        assert await asyncio.gather(*waiting) == [n for n in range(5) for _ in range(2)]
+        assert sum(last == "blpop" for _, last in sent_commands(redis_url, before).values()) <= 1
+
+
+async def test_results_of_several_families_are_awaited_at_once(redis_url: str) -> None:
+    class Other(Payload, family="other"):
+        pass
+
+    async def other(ctx: JobContext, job: dict[str, Any]) -> str:
+        return "other"
+
+    async with producing(redis_url) as producer:
+        first = await producer.enqueue(Plain(n=1))
+        first_result = asyncio.create_task(first.result(10))
+        await registered(producer, first)
+        second = await producer.enqueue(Other())
+        second_result = asyncio.create_task(second.result(10))
+        async with working(redis_url, make_family("t", *FUNCTIONS), make_family("other", other)):
+            assert await asyncio.gather(first_result, second_result) == [1, "other"]
+
+
+async def test_a_result_that_is_not_awaited_any_more_leaves_the_others_alone(redis_url: str) -> None:
+    async with producing(redis_url) as producer:
+        job = await producer.enqueue(Plain(n=1))
+        given_up, kept = asyncio.create_task(job.result(10)), asyncio.create_task(job.result(10))
+        await registered(producer, job)
+        given_up.cancel()
+        async with working(redis_url, make_family("t", *FUNCTIONS)):
+            assert await kept == 1
+        assert given_up.cancelled()
+
+
+# ---------------------------------------------------------------- abort
+
+
+async def test_a_waiting_and_a_delayed_job_are_aborted_at_once(redis_url: str) -> None:
+    async with producing(redis_url) as producer:
+        for options in ({}, {"delay": 60}):
+            job = await producer.enqueue(Plain(), **options)  # type: ignore[arg-type]
+            assert await job.abort() is True
+            assert await job.status() is JobState.ABORTED
+            with pytest.raises(asyncio.CancelledError):
+                await job.result(5)
+            assert await job.abort() is True
+        assert (await Inspector(producer.redis, ["t"]).queue("t")).aborted == 2
+
+
+@pytest.mark.parametrize("keep_result", [3600, 0])
+async def test_a_running_job_is_cancelled(redis_url: str, keep_result: float) -> None:
+    cancelled = asyncio.Event()
+
+    async def endless(ctx: JobContext) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    family = make_family("t", endless, keep_result=keep_result)
+    async with working(redis_url, family) as supervisor, producing(redis_url) as producer:
+        job = await producer.enqueue("endless", [], family="t")
+        await until(lambda: any(run.begun for run in supervisor.workers[0].running.values()))
+        assert await job.abort(timeout=5) is True
+        assert cancelled.is_set()
+        assert await job.status() is (JobState.ABORTED if keep_result else JobState.NOT_FOUND)
+        assert (await Inspector(producer.redis, ["t"]).queue("t")).totals["aborted"] == 1
+
+
+async def test_an_abort_that_came_too_late_says_so(redis_url: str) -> None:
+    async with working(redis_url, make_family("t", *FUNCTIONS)), producing(redis_url) as producer:
+        job = await producer.enqueue(Plain(n=2))
+        await job.result(5)
+        assert await job.abort() is False
+        assert await job.result(5) == 2
+        with pytest.raises(JobNotFound, match="nothing was aborted"):
+            await producer.job("t:nothing").abort()
+
+
+async def test_a_handler_that_will_not_end_is_told_about(redis_url: str) -> None:
+    release = asyncio.Event()
+
+    async def stubborn(ctx: JobContext) -> str:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+        return "done"
+
+    async with working(redis_url, make_family("t", stubborn)) as supervisor, producing(redis_url) as producer:
+        job = await producer.enqueue("stubborn", [], family="t")
+        await until(lambda: any(run.begun for run in supervisor.workers[0].running.values()))
+        with pytest.raises(ResultTimeout, match=r"was told to stop but still runs after 0\.1 s"):
+            await job.abort(timeout=0.1)
+        release.set()
+        assert await job.result(5) == "done"
+        assert await job.abort() is False

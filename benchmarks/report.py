@@ -93,7 +93,7 @@ def ratios(results: Results) -> dict[str, list[float]]:
         f"jobs/s with {waiting:,} waiting, arqd tuned / arq tuned": divided(rates(BEST, waiting), rates(BASE, waiting))
         for waiting in sizes
     }
-    for name in (BEST, BASE):
+    for name in (BEST, BASE) if len(sizes) > 1 else ():
         between = f"jobs/s of {' '.join(name)}, {sizes[-1]:,} / {sizes[0]:,} waiting"
         found[between] = divided(rates(name, sizes[-1]), rates(name, sizes[0]))
     return found

@@ -260,9 +260,10 @@ class Inspector:
             }
             raw = []
             for low, high in bands.get(state, []):
-                if len(raw) < limit:
-                    skip = max(0, offset - len(raw)) if not raw else 0
-                    raw += await self.redis.zrangebyscore(keys.queue, low, high, start=skip, num=limit - len(raw))
+                raw += await self.redis.zrangebyscore(keys.queue, low, high, start=offset, num=limit - len(raw))
+                if len(raw) == limit:
+                    break
+                offset = max(0, offset - await self.redis.zcount(keys.queue, low, high))
         return [job_id.decode("utf-8", "surrogateescape") for job_id in raw]
 
     def _find(self, written: str) -> tuple[FamilyKeys, list[str]]:
@@ -321,9 +322,9 @@ class Inspector:
         return words
 
     async def _act_on(self, broker: Broker, action: str, texts: list[str], words: dict[str, str]) -> None:
-        """Try each id as written in turn: tagged, then bare."""
+        """Try what each written id may mean in turn."""
         candidates = {text: self._find(text)[1] for text in texts}
-        for attempt in range(2):
+        for attempt in range(max(map(len, candidates.values()))):
             asked = [text for text in texts if words.get(text, "not_found") == "not_found"]
             ids = [candidates[text][attempt] for text in asked if attempt < len(candidates[text])]
             asked = [text for text in asked if attempt < len(candidates[text])]

@@ -86,11 +86,11 @@ def spoken_id(job_id: str) -> str:
 def parse_id(text: str) -> tuple[str | None, list[str]]:
     """Give the family a written id names (None when it names none) and the ids in Redis it may mean, in order.
 
-    ``email:abc`` and ``{email}:abc`` mean ``{email}:abc``, or else the bare id as written.
+    ``email:abc`` and ``{email}:abc`` mean ``{email}:abc``; the former else a stock producer's id, ``email:abc`` or ``abc``.
     """
     if text.startswith("{") and "}:" in text:
         return text[1 : text.index("}:")], [text]
     family, colon, rest = text.partition(":")
     if colon and rest:
-        return family, [f"{{{family}}}:{rest}", text]
+        return family, [f"{{{family}}}:{rest}", text, rest]
     return None, [text]

@@ -57,7 +57,7 @@ class Payload(PayloadModel):
     """Base class of every job's payload.
 
     Class arguments:
-        family: the queue family, ``[a-z0-9_-]+``. Inherited when not given.
+        family: the queue family, ``[a-z0-9_-]+``. Inherited when not given, as are priority and result type.
         function: the registered function's name; default the class name in snake_case.
         priority: default priority, 1 (first) to 10 (last) or a name; default 5.
         returns: type of the result (a pydantic model or any type pydantic knows); default plain JSON data.
@@ -93,4 +93,6 @@ class Payload(PayloadModel):
             level = inherited.priority if inherited else PRIORITY_DEFAULT
         else:
             level = priority_level(priority)
+        if returns is None and inherited:
+            returns = inherited.returns
         cls.__job__ = PayloadSpec(family, function or to_snake(cls.__name__), level, returns)

@@ -11,7 +11,7 @@ import redis
 from benchmarks import main
 from benchmarks.server import measured_server
 
-SMALL = ["--quick", "--waiting", "50", "100", "--jobs", "60", "--singles", "2"]
+SMALL = ["--quick", "--waiting", "50", "--jobs", "60", "--singles", "2"]
 SETUPS = [("arq", "tuned"), ("arqd", "tuned"), ("arq", "default"), ("arqd", "default")]
 
 
@@ -27,13 +27,13 @@ def test_every_row_is_there_and_foreign_keys_stay(
     assert told == "", "workers warn of nothing"
     found = json.loads(path.read_text())
     assert [(row["system"], row["setup"], row["runs"][0]["waiting"]) for row in found["drain"]] == [
-        (*setup, waiting) for waiting in (100, 200) for setup in SETUPS
+        (*setup, 50) for setup in SETUPS
     ]
     for row in found["drain"]:
         (run,) = row["runs"]
         assert run["jobs"] > 0
         assert 0 < run["calls"] <= run["commands"]
-        assert shown.count(f"\n{row['system']} {row['setup']} ") >= 4
+        assert shown.count(f"\n{row['system']} {row['setup']} ") >= 2
     assert [(row["system"], row["setup"]) for row in found["latency"]] == [
         ("arq", "default"),
         ("arq", "tuned"),
@@ -42,8 +42,8 @@ def test_every_row_is_there_and_foreign_keys_stay(
     for row in found["latency"]:
         assert len(row["pick_up"]["times"]) == len(row["round_trip"]["times"]) == 2
         assert 0 < row["pick_up"]["p50"] <= row["pick_up"]["p99"]
-    assert len(found["ratios"]) == 4
-    assert all(name in shown for name in found["ratios"])
+    (ratio,) = found["ratios"]
+    assert ratio in shown
 
 
 def test_a_server_with_data_is_refused(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:

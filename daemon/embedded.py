@@ -168,7 +168,7 @@ def _answers(url: str) -> bool:
 def _end_orphan(port: int, password: str, data_dir: Path) -> None:
     """End a server that a killed arqd left behind on this folder: two writers would ruin the append-only file."""
     with redis.Redis(port=port, password=password, socket_timeout=STOP_SECONDS) as client, suppress(redis.RedisError):
-        if client.config_get("dir") == {b"dir": str(data_dir).encode()}:
+        if client.config_get("dir") == {"dir": str(data_dir)}:
             # The reply is the end of the connection, once the process is about to exit.
             client.shutdown(nosave=True)
 

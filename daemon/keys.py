@@ -86,7 +86,7 @@ def spoken_id(job_id: str) -> str:
 def parse_id(text: str) -> tuple[str | None, list[str]]:
     """Give the family a written id names (None when it names none) and the ids in Redis it may mean, in order.
 
-    ``email:abc`` and ``{email}:abc`` mean ``{email}:abc``; the former else a stock producer's id, ``email:abc`` or ``abc``.
+    ``email:abc`` and ``{email}:abc`` mean ``{email}:abc``; the former else a stock id, ``email:abc`` or ``abc``.
     """
     if text.startswith("{") and "}:" in text:
         return text[1 : text.index("}:")], [text]

@@ -80,10 +80,13 @@ def test_a_server_left_behind_by_a_killed_arqd_is_replaced(tmp_path: Path) -> No
             redis_.set("kept", "yes")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    with redis.Redis.from_url((tmp_path / "valkey" / "url").read_text()) as orphan:
+    url = (tmp_path / "valkey" / "url").read_text()
+    with redis.Redis.from_url(url) as orphan:
         left_behind = orphan.info("server")["process_id"]
     with EmbeddedServer(tmp_path / "valkey") as server, client(server) as redis_:
-        assert server.pid != left_behind
+        # On the same port, so the other one has left it.
+        assert server.url == url
+        assert redis_.info("server")["process_id"] == server.pid != left_behind
         assert redis_.get("kept") == b"yes"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -28,22 +29,40 @@ LOST = (
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
 
-class _HiredisPacking:
-    """Writes commands with hiredis: redis-py's asynchronous connections do it in Python, 28 µs for each job settled."""
+class _Mended:
+    """What redis-py's asynchronous connections do slowly or wrongly.
+
+    - Commands are packed by hiredis; redis-py does it in Python, 28 µs for each job settled.
+    - A write is limited by ``asyncio.timeout``; redis-py uses ``wait_for``, which loses a cancellation on Python 3.11
+      when the write ends in the same moment, and costs a task for each command.
+    """
+
+    socket_timeout: float | None
 
     def pack_command(self, *args: Any) -> list[bytes]:
         if " " in args[0]:
             args = (*args[0].split(), *args[1:])
         return [hiredis.pack_command(args)]
 
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        limit, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(limit):
+                await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except TimeoutError:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise exceptions.TimeoutError("Timeout writing to socket") from None
+        finally:
+            self.socket_timeout = limit
 
-class _Plain(_HiredisPacking, Connection): ...
+
+class _Plain(_Mended, Connection): ...
 
 
-class _Tls(_HiredisPacking, SSLConnection): ...
+class _Tls(_Mended, SSLConnection): ...
 
 
-class _Unix(_HiredisPacking, UnixDomainSocketConnection): ...
+class _Unix(_Mended, UnixDomainSocketConnection): ...
 
 
 _PACKED: dict[type[Any], type[Any]] = {Connection: _Plain, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}

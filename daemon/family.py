@@ -53,7 +53,10 @@ def _rate_limit(value: Any) -> Any:
         return RateLimit(value)
     if isinstance(value, str):
         count, slash, per = value.partition("/")
-        return RateLimit(int(count), (per if per[:1].isdigit() else "1" + per) if slash else 1)
+        try:
+            return RateLimit(int(count), seconds(per if per[:1].isdigit() else "1" + per) if slash else 1)
+        except (ValueError, InvalidJob):
+            raise ValueError("write starts per period: '100/1s', '30/m'") from None
     return value
 
 
@@ -63,12 +66,17 @@ def _backoff(value: Any) -> Any:
         return value
     words = value.split()
     named = dict(zip(words[2::2], words[3::2], strict=False))
-    if len(words) < 2 or words[0] not in ("exponential", "exp", "fixed") or set(named) - {"max", "jitter"}:
-        raise ValueError("write 'exponential 3s max 1h jitter 0.1' or 'fixed 5s'")
-    jitter = float(named.get("jitter", 0))
-    if words[0] == "fixed":
-        return Fixed(seconds(words[1]), jitter)
-    return Exponential(seconds(words[1]), seconds(named.get("max", "1h")), jitter)
+    try:
+        if len(words) < 2 or len(words) % 2 or words[0] not in ("exponential", "exp", "fixed"):
+            raise ValueError
+        if set(named) - {"max", "jitter"}:
+            raise ValueError
+        base, jitter = seconds(words[1]), float(named.get("jitter", 0))
+        return (
+            Fixed(base, jitter) if words[0] == "fixed" else Exponential(base, seconds(named.get("max", "1h")), jitter)
+        )
+    except (ValueError, InvalidJob, ConfigurationError):
+        raise ValueError("write 'exponential 3s max 1h jitter 0.1' (jitter 0 to 1) or 'fixed 5s'") from None
 
 
 class FamilyValues(BaseModel):

@@ -219,6 +219,20 @@ async def test_a_result_that_is_not_awaited_any_more_leaves_the_others_alone(red
         assert given_up.cancelled()
 
 
+async def test_a_producer_closes_at_any_moment_of_waiting(redis_url: str) -> None:
+    for turns in range(40):
+        async with producing(redis_url) as producer:
+            job = await producer.enqueue(Plain())
+            waiting = asyncio.create_task(job.result(20))
+            await registered(producer, job)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            # A cancellation is lost when it meets redis-py taking a connection from its pool.
+            async with asyncio.timeout(2):
+                await producer.close()
+            waiting.cancel()
+
+
 # ---------------------------------------------------------------- abort
 
 
@@ -283,3 +297,19 @@ async def test_a_handler_that_will_not_end_is_told_about(redis_url: str) -> None
         release.set()
         assert await job.result(5) == "done"
         assert await job.abort() is False
+
+
+async def test_a_handler_busy_with_redis_is_cancelled_too(redis_url: str) -> None:
+    begun = 0
+
+    async def asks(ctx: JobContext) -> None:
+        nonlocal begun
+        begun += 1
+        while True:
+            await ctx.redis.ping()
+
+    async with working(redis_url, make_family("t", asks)), producing(redis_url) as producer:
+        for n in range(1, 11):
+            job = await producer.enqueue("asks", [], family="t")
+            await until(lambda n=n: begun == n)
+            assert await job.abort(timeout=5) is True

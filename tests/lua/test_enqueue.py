@@ -218,7 +218,16 @@ async def test_an_entry_without_a_payload_takes_the_payload_that_comes(engine: E
     assert mine.stamp == str(NOW)
 
 
-async def test_binary_and_odd_ids_are_kept_as_they_are(engine: Engine) -> None:
+async def test_a_running_job_whose_payload_is_gone_is_not_started_beside_itself(engine: Engine) -> None:
+    mine = await engine.take("a")
+    await engine.redis.delete(JOB + engine.id("a"))
+    await engine.enqueue("a")
+    assert list((await engine.look("a")).holders) == [A]
+    assert await engine.claim() == []
+    await engine.settle(mine.complete())
+
+
+async def test_odd_ids_are_kept_as_they_are(engine: Engine) -> None:
     names = ["with space", "ünïcödé", "percent%s%d", "quote'\"", "a\\b"]
     assert await engine.enqueue(*names) == [True] * 5
     claims = await engine.claim(wanted=5)

@@ -91,6 +91,13 @@ async def test_an_unreadable_dead_letter_can_be_redriven(engine: Engine, record:
     assert (seen.band, seen.level, seen.record) == ("ready", 6, record)
 
 
+async def test_a_level_that_does_not_exist_is_the_last(engine: Engine) -> None:
+    await _bury(engine)
+    await engine.redis.set(JOB + engine.id("a"), b"arqd1 99 1 0 0 send\t\n{}")
+    await engine.redrive("a")
+    assert (await engine.look("a")).level == 10
+
+
 async def test_a_dead_letter_of_a_wrong_type_does_not_stop_the_others(engine: Engine) -> None:
     await _bury(engine, "bad")
     await _bury(engine, "good")

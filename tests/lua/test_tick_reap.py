@@ -284,6 +284,15 @@ async def test_a_released_suspect_stays_one(engine: Engine) -> None:
     assert (seen.score, seen.crashes) == (score, 2)
 
 
+async def test_a_suspect_whose_claim_was_lost_wakes_again(engine: Engine) -> None:
+    await _suspect(engine)
+    await engine.claim(alone=True)
+    await engine.sync(A)
+    seen = await engine.look("killer")
+    assert (seen.band, seen.crashes) == ("suspect", 2)
+    assert await engine.redis.exists(engine.keys.key("suspects"))
+
+
 async def test_a_suspect_that_completes_leaves_no_trace_of_its_crashes(engine: Engine) -> None:
     await _suspect(engine)
     (mine,) = await engine.claim(alone=True)

@@ -229,8 +229,11 @@ PICKLE = pickle.dumps({"t": None, "f": "f", "a": (), "k": {}, "et": 1})
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"\x00\xff", PICKLE, b'{"f":"f"}', b"arqd1 ", b"arqd1 1 2 3\n{}", b"arqd1 a b c d f\t\n{}",
-     b"arqd1 1 2 3 4 \xff\t\n{}", b"arqd1 1 2 3 4 f\t", b"arqd2 1 2 3 4 f\t\n{}", b"arqd1 1 " + b"9" * 5000 + b" 3 4 f\t\n{}"],
+    [
+        b"", b"\x00\xff", PICKLE, b'{"f":"f"}', b"arqd1 ", b"arqd1 1 2 3\n{}", b"arqd1 a b c d f\t\n{}",
+        b"arqd1 1 2 3 4 \xff\t\n{}", b"arqd1 1 2 3 4 f\t", b"arqd2 1 2 3 4 f\t\n{}",
+        b"arqd1 1 " + b"9" * 5000 + b" 3 4 f\t\n{}",
+    ],
 )  # fmt: skip
 def test_what_another_wrote_is_unreadable(raw: bytes) -> None:
     with pytest.raises(Unreadable):

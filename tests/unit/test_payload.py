@@ -28,14 +28,14 @@ def test_a_payload_class_says_where_its_jobs_go() -> None:
     assert SendEmail.__job__ == PayloadSpec("email", "send_email", 3, Sent)
 
 
-def test_a_subclass_inherits_the_family_but_not_the_function() -> None:
+def test_a_subclass_inherits_all_but_the_function() -> None:
     class SendBulkEmail(SendEmail, priority=9):
         pass
 
     class Other(Payload, family="email", function="named"):
         pass
 
-    assert SendBulkEmail.__job__ == PayloadSpec("email", "send_bulk_email", 9, None)
+    assert SendBulkEmail.__job__ == PayloadSpec("email", "send_bulk_email", 9, Sent)
     assert Other.__job__.function == "named"
 
 

@@ -42,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     # Ended from outside it must not leave a server and a worker behind.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        if options.json:
+            options.json.touch()  # better told now than at the end
         with measured_server(options.url, force=options.force) as (url, server):
             results = _compare(url, server, options)
     except (ArqdError, redis.RedisError, OSError) as error:
@@ -83,7 +85,7 @@ def _compare(url: str, server: str, options: argparse.Namespace) -> Results:
     quick = options.quick
     repeats = options.repeats or (1 if quick else 3)
     jobs = options.jobs or (2000 if quick else 20_000)
-    sizes = sorted(options.waiting or ([1000, 5000] if quick else [10_000, 500_000]))
+    sizes = sorted({*(options.waiting or ([1000, 5000] if quick else [10_000, 500_000]))})
     singles = -(-(options.singles or (20 if quick else 200)) // repeats)
     results = Results(server, jobs, repeats)
     # Latency first: the server is still empty. Later the backlogs of all systems stand in it side by side.
@@ -99,9 +101,10 @@ def _compare(url: str, server: str, options: argparse.Namespace) -> Results:
                 count = max(round(jobs * share), 20)
                 run = drain(url, side, setup, waiting, count)
                 results.drains.setdefault((side.name, setup, waiting), []).append(run)
+    _tell("")
     return results
 
 
 def _tell(what: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r{what:<70}", end="", file=sys.stderr, flush=True)
+        print(f"{what:<70}", end="\r", file=sys.stderr, flush=True)

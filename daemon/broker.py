@@ -6,12 +6,14 @@ the worker decides by their type.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from daemon.connections import Channel
 from daemon.keys import FamilyKeys
 from daemon.lua import SCRIPTS
 
@@ -139,9 +141,22 @@ class Broker:
         return added
 
     async def tick(
-        self, session: str, n: int, wanted: int, alone: bool, settings: TickSettings, outcomes: Sequence[Outcome]
+        self,
+        session: str,
+        n: int,
+        wanted: int,
+        alone: bool,
+        settings: TickSettings,
+        outcomes: Sequence[Outcome],
+        channel: Channel | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> Tick:
-        """Settle outcomes (at most 128) and claim up to ``wanted`` jobs in one round trip; see ``lua/tick.lua``."""
+        """Settle outcomes (at most 128) and claim up to ``wanted`` jobs in one round trip; see ``lua/tick.lua``.
+
+        Args:
+            channel: a connection of the caller's own; None uses the client.
+            meanwhile: called while the server works, which needs a channel.
+        """
         args: list[Any] = [
             session,
             n,
@@ -156,12 +171,24 @@ class Broker:
         ]
         for outcome in outcomes:
             args += outcome[:7]
-        reply = await self.run("tick", *args)
+        reply = await (self.run("tick", *args) if channel is None else self._overlap(channel, meanwhile, args))
         if reply[0] != b"ok":
             return Tick(reply[0].decode())
         _, now, wait, drain, refused, flat = reply
         claims = [Claim(*flat[i : i + 6]) for i in range(0, len(flat), 6)]
         return Tick("ok", now, wait, drain == b"1", refused, claims)
+
+    async def _overlap(self, channel: Channel, meanwhile: Callable[[], None], args: list[Any]) -> Any:
+        command = self.call("tick", *args)
+        await channel.send(*command)
+        # uvloop writes at the end of a turn.
+        await asyncio.sleep(0)
+        meanwhile()
+        try:
+            return await channel.read()
+        except NoScriptError:
+            await channel.send("EVAL", SCRIPTS["tick"].text, *command[2:])
+            return await channel.read()
 
     async def sync(
         self,

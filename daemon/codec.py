@@ -18,7 +18,6 @@ import time
 import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, NotRequired
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -124,7 +123,7 @@ class Binder:
     @staticmethod
     def _envelope(args: Any, kwargs: Any) -> SchemaValidator:
         # A TypedDict, since its result is a plain dict: a model costs an object and copies its defaults for each job.
-        fields = {"a": args, "k": kwargs, "o": NotRequired[_Options], "t": NotRequired[Any]}
+        fields = {"a": args, "k": kwargs, "o": NotRequired[_Options], "t": NotRequired[int | None]}
         schema = TypeAdapter(TypedDict("Envelope", fields)).core_schema  # type: ignore[operator]
         # Hiding the input is a matter of the outermost validator, which a TypedDict's own config does not reach.
         return SchemaValidator(schema, CoreConfig(hide_input_in_errors=True, val_json_bytes="base64"))
@@ -139,6 +138,8 @@ class Binder:
         if self._exact is not None:
             try:
                 envelope = self._exact.validate_json(body)
+                if "t" in envelope:
+                    return envelope["a"], envelope["k"], {"t": envelope["t"]}
                 return envelope["a"], envelope["k"], envelope.get("o", _NO_OPTIONS)
             except ValidationError as error:
                 first = error
@@ -238,8 +239,7 @@ def rebuild_error(error: Any, tries: int = 0) -> BaseException:
     return cls(error.get("type", ""), error.get("message", ""), error.get("traceback", ""), reason=reason, tries=tries)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """What a result record needs beside the result itself; times in ms."""
 
     job_id: str

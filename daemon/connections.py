@@ -12,6 +12,7 @@ import hiredis
 import redis
 from redis import exceptions
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import DefaultParser
 from redis.asyncio.sentinel import Sentinel
 
 from daemon.errors import ConfigurationError, RedisError, RedisFull, RedisRefused, RedisUnavailable
@@ -56,6 +57,14 @@ class _Mended:
             self.socket_timeout = limit
 
 
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    async def can_read_destructive(self) -> bool:
+        """Whether an idle connection is unusable; redis-py's own takes a cancellation of just then for its time-out."""
+        if not self._connected or self._stream.at_eof():
+            raise exceptions.ConnectionError("Connection closed by server.")
+        return bool(self._stream._buffer)
+
+
 class _Plain(_Mended, Connection): ...
 
 
@@ -66,6 +75,49 @@ class _Unix(_Mended, UnixDomainSocketConnection): ...
 
 
 _PACKED: dict[type[Any], type[Any]] = {Connection: _Plain, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
+
+
+class Channel:
+    """A connection of one's own, for calls that are sent at once and read later.
+
+    A client sends a command some turns of the event loop after it was asked to: it takes a connection from its pool
+    and checks it first. What is to be done while the server works would then be done before it starts.
+
+    Args:
+        client: whose pool's settings it uses.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._pool = client.connection_pool
+        self._connection: Any = None
+
+    async def send(self, *command: Any) -> None:
+        """Send a command, connecting first where necessary."""
+        try:
+            if self._connection is None:
+                self._connection = self._pool.make_connection()
+                await self._connection.connect()
+            await self._connection.send_command(*command)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def read(self) -> Any:
+        """Give the reply of the command sent before; an error reply is raised."""
+        try:
+            return await self._connection.read_response()
+        except exceptions.ResponseError:
+            raise
+        except BaseException:
+            # A reply that may still come would be taken for the next command's.
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.disconnect(nowait=True)
 
 
 def safe_url(url: str) -> str:
@@ -96,7 +148,8 @@ def connect(url: str, *, redis_class: type[Any] = Redis, timeout: float = 5.0, *
     Raises:
         ConfigurationError: for a URL it does not understand; the message never holds the password.
     """
-    options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "socket_keepalive": True, **options}
+    limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    options = {**limits, "socket_keepalive": True, "parser_class": _Parser, **options}
     scheme = _checked_scheme(url)
     if scheme == "unix":
         options.pop("socket_keepalive")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +34,7 @@ class JobContext(dict[Any, Any]):
         tags: the tags given at enqueue.
     """
 
-    __slots__ = ("function", "job_id", "job_try", "tags", "worker")
+    __slots__ = ("_enqueued_ms", "function", "job_id", "job_try", "tags", "worker")
 
     def __init__(
         self,
@@ -55,7 +56,17 @@ class JobContext(dict[Any, Any]):
         self["job_id"] = job_id
         self["job_try"] = job_try
         self["score"] = score
-        self["enqueue_time"] = from_ms(enqueued_ms)
+        self._enqueued_ms = enqueued_ms
+
+    def __missing__(self, key: Any) -> Any:
+        # Few handlers ask for it, and a datetime is a tenth of what a context costs.
+        if key == "enqueue_time":
+            return self.enqueue_time
+        raise KeyError(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """See ``dict.get``."""
+        return self[key] if key in self or key == "enqueue_time" else default
 
     @property
     def family(self) -> str:
@@ -65,8 +76,7 @@ class JobContext(dict[Any, Any]):
     @property
     def enqueue_time(self) -> datetime:
         """When the job was enqueued, by Redis's clock."""
-        enqueued: datetime = self["enqueue_time"]
-        return enqueued
+        return from_ms(self._enqueued_ms)
 
     @property
     def redis(self) -> Any:
@@ -105,4 +115,9 @@ class JobContext(dict[Any, Any]):
         Returns:
             What the function returned; its exception is raised here.
         """
-        return await asyncio.get_running_loop().run_in_executor(self.worker.process_pool, function, *args)
+        pool = self.worker.process_pool
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+        except BrokenProcessPool:
+            self.worker.renew_pool(pool)
+            raise

@@ -92,8 +92,8 @@ class Executor:
         self._hooks = worker.family.hooks
         self._threads: ThreadPoolExecutor | None = None
         self._async = {name: iscoroutinefunction(f.call) for name, f in worker.family.functions.items()}
-        values = self.family.values
-        self._keep_ms = -1 if self.family.keep_result_forever else round(values.keep_result * 1000)
+        self._keep_ms = self._keep_of(None)
+        self._keeps = {name: self._keep_of(function) for name, function in worker.family.functions.items()}
 
     # ------------------------------------------------------------------ 1. prepare
 
@@ -172,6 +172,7 @@ class Executor:
             UNKNOWN_FUNCTION_MS // 1000,
             extra=self.fields(run),
         )
+        self.worker.unknown.add(run.claim.id)
         note = f"waits for a worker that knows the function {name!r}"
         return self._outcome(run, "l", UNKNOWN_FUNCTION_MS, 0, note.encode())
 
@@ -222,14 +223,17 @@ class Executor:
         # A task cancelled before its first step never runs, and would settle nothing: execute looks at `stop` itself.
         if run.task is not None and run.begun:
             run.task.cancel()
+            # Once may not be enough: a handler may ignore it, and libraries lose a cancellation that comes as they end.
+            self._loop.call_later(INSIST, self._insist, run)
 
     def _time_out(self, run: Run) -> None:
-        if run.task is None or run.task.done():
-            return
-        if run.stop is not None:
+        if run.task is not None and not run.task.done() and run.stop is None:
+            self.cancel(run, "timeout")
+
+    def _insist(self, run: Run) -> None:
+        if run.task is not None and not run.task.done():
             logger.error("does not end when it is cancelled", extra=self.fields(run))
-        self.cancel(run, "timeout")
-        self._loop.call_later(INSIST, self._time_out, run)
+            self.cancel(run, "")
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
         """Run a plain function in a thread; it cannot be interrupted, so past its limit the slot stays taken."""
@@ -319,17 +323,16 @@ class Executor:
         return Outcome(kind, run.claim.id, run.number, run.stamp, a, b, c, run.claim.score)
 
     def _keep(self, run: Run) -> int:
-        """How long the result is kept, ms: a family's own age is trimmed through the index, with PX behind it."""
-        function = run.function
-        if function is not None and function.keep_result_forever is not None:
-            return -1 if function.keep_result_forever else self._own_keep(function)
-        if function is None or function.keep_result is None:
-            return self._keep_ms if self._keep_ms <= 0 else self._keep_ms + 60_000
-        return round(function.keep_result * 1000)
+        return self._keeps[run.function.name] if run.function else self._keep_ms
 
-    def _own_keep(self, function: JobFunction) -> int:
-        seconds = self.family.values.keep_result if function.keep_result is None else function.keep_result
-        return round(seconds * 1000)
+    def _keep_of(self, function: JobFunction | None) -> int:
+        """How long results are kept, ms: what is kept as long as the family's is trimmed through the index first."""
+        own = function.keep_result if function else None
+        forever = function.keep_result_forever if function else None
+        if self.family.keep_result_forever if forever is None else forever:
+            return -1
+        ms = round((self.family.values.keep_result if own is None else own) * 1000)
+        return ms + 60_000 if ms and own is None else ms
 
     def _describe(self, run: Run) -> codec.Ended:
         entry = run.entry

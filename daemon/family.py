@@ -54,9 +54,10 @@ def _rate_limit(value: Any) -> Any:
     if isinstance(value, str):
         count, slash, per = value.partition("/")
         try:
-            return RateLimit(int(count), seconds(per if per[:1].isdigit() else "1" + per) if slash else 1)
+            limit = int(count), seconds(per if per[:1].isdigit() else "1" + per) if slash else 1
         except (ValueError, InvalidJob):
             raise ValueError("write starts per period: '100/1s', '30/m'") from None
+        return RateLimit(*limit)
     return value
 
 
@@ -72,9 +73,9 @@ def _backoff(value: Any) -> Any:
         if set(named) - {"max", "jitter"}:
             raise ValueError
         base, jitter = seconds(words[1]), float(named.get("jitter", 0))
-        return (
-            Fixed(base, jitter) if words[0] == "fixed" else Exponential(base, seconds(named.get("max", "1h")), jitter)
-        )
+        if words[0] == "fixed":
+            return Fixed(base, jitter)
+        return Exponential(base, seconds(named.get("max", "1h")), jitter)
     except (ValueError, InvalidJob, ConfigurationError):
         raise ValueError("write 'exponential 3s max 1h jitter 0.1' (jitter 0 to 1) or 'fixed 5s'") from None
 

@@ -22,7 +22,6 @@ PRIORITIES = {
     "background": 10,
     "deferred": 10,
 }
-PRIORITY_DEFAULT = 5
 
 
 class JobState(StrEnum):

@@ -16,14 +16,14 @@ from typing import Any, ClassVar
 from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel, to_snake
 
-from daemon.job import PRIORITY_DEFAULT, priority_level
+from daemon.job import priority_level
 
 FAMILY_NAME = re.compile(r"[a-z0-9_-]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadSpec:
-    """Where a payload goes: its family, function, default priority (1-10) and result type (None: plain JSON)."""
+    """Where a payload goes: family, function, priority (1-10, 0: the family's) and result type (None: plain JSON)."""
 
     family: str
     function: str
@@ -59,7 +59,7 @@ class Payload(PayloadModel):
     Class arguments:
         family: the queue family, ``[a-z0-9_-]+``. Inherited when not given, as are priority and result type.
         function: the registered function's name; default the class name in snake_case.
-        priority: default priority, 1 (first) to 10 (last) or a name; default 5.
+        priority: default priority, 1 (first) to 10 (last) or a name; default the family's.
         returns: type of the result (a pydantic model or any type pydantic knows); default plain JSON data.
 
     Raises:
@@ -89,10 +89,8 @@ class Payload(PayloadModel):
             raise TypeError(f"{cls.__name__} names no family: class {cls.__name__}(Payload, family='...')")
         if not FAMILY_NAME.match(family):
             raise TypeError(f"{cls.__name__}: family {family!r} must match [a-z0-9_-]+")
-        if priority is None:
-            level = inherited.priority if inherited else PRIORITY_DEFAULT
-        else:
-            level = priority_level(priority)
-        if returns is None and inherited:
-            returns = inherited.returns
+        if inherited:
+            priority = inherited.priority if priority is None else priority
+            returns = inherited.returns if returns is None else returns
+        level = priority_level(priority) if priority else 0
         cls.__job__ = PayloadSpec(family, function or to_snake(cls.__name__), level, returns)

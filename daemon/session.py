@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from redis.exceptions import RedisError
 
 from daemon.broker import Held, Outcome, Tick
-from daemon.connections import LOST, translate
+from daemon.connections import LOST, Channel, translate
 from daemon.errors import RedisRefused
 from daemon.keys import spoken_id
 
@@ -47,6 +47,7 @@ class Session:
         self._resent: set[tuple[bytes, int]] = set()
         self._settled: deque[tuple[float, Outcome]] = deque(maxlen=RESEND_COUNT)
         self._number = 0
+        self._channel = Channel(worker.client)
 
     @property
     def number(self) -> int:
@@ -65,19 +66,17 @@ class Session:
         worker = self.worker
         self._sending = self._take()
         self._number += 1
-        call = asyncio.create_task(
-            worker.broker.tick(
-                worker.supervisor.session, self._number, wanted, alone, worker.tick_settings, self._sending
-            )
-        )
-        # One turn of the loop, in which the call is sent.
-        await asyncio.sleep(0)
-        meanwhile()
         try:
-            reply = await call
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
+            reply = await worker.broker.tick(
+                worker.supervisor.session,
+                self._number,
+                wanted,
+                alone,
+                worker.tick_settings,
+                self._sending,
+                self._channel,
+                meanwhile,
+            )
         except (*LOST, RedisError) as error:
             await self._recover(error)
             return None
@@ -115,6 +114,8 @@ class Session:
     async def _recover(self, error: Exception | None) -> None:
         """After a call without a good reply: what ended is sent again, what was claimed unheard is found by sync."""
         worker, name = self.worker, self.worker.family.name
+        # After a failover the next call must find the new server.
+        await self._channel.close()
         self.outcomes.extendleft(reversed(self._sending))
         self._sending = []
         if isinstance(error, LOST):
@@ -182,6 +183,7 @@ class Session:
 
     async def leave(self) -> None:
         """Deregister; nothing is held any more."""
+        await self._channel.close()
         try:
             await self.register(leave=True)
         except (*LOST, RedisError) as error:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +17,8 @@ import socket
 import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
 
 from daemon.arq_worker import ArqWorker
 from daemon.broker import Broker, Claim, Outcome, Tick, TickSettings
@@ -94,6 +97,8 @@ class Worker(ArqWorker):
         self.started = False
         #: Whether code of handed-back jobs still runs here and cannot be stopped.
         self.left_behind = False
+        #: Jobs put back since no function here is theirs: a burst does not wait for them.
+        self.unknown: set[bytes] = set()
 
     # ------------------------------------------------------------------ what others ask of it
 
@@ -113,6 +118,12 @@ class Worker(ArqWorker):
         if self._pool_of_processes is None:
             self._pool_of_processes = process_pool()
         return self._pool_of_processes
+
+    def renew_pool(self, broken: ProcessPoolExecutor) -> None:
+        """A process of the pool has died, and the others cannot be used any more: the next job gets a new pool."""
+        if self._pool_of_processes is broken:
+            self._pool_of_processes = None
+            broken.shutdown(wait=False)
 
     def notify(self) -> None:
         """There is work to claim: the wake-up mark was taken for it."""
@@ -334,9 +345,11 @@ class Worker(ArqWorker):
         if 0 <= self.max_burst_jobs <= self._jobs_started():
             return True
         pending, suspects = await self.session.until_reached(self._pending)
-        if not pending and suspects:
-            self.supervisor.isolate(self)
-        return not pending and not suspects
+        if suspects:
+            if not pending:
+                self.supervisor.isolate(self)
+            return False
+        return pending <= len(self.unknown)
 
     async def _pending(self) -> tuple[int, int]:
         async with self.client.pipeline(transaction=False) as pipe:
@@ -355,3 +368,5 @@ class Worker(ArqWorker):
             self.executor.close()
         if self._pool_of_processes is not None:
             end_pool(self._pool_of_processes)
+        with contextlib.suppress(*LOST, RedisError):
+            await self.client.delete(self.health_check_key)

@@ -281,6 +281,19 @@ async def test_cpu_work_runs_in_another_process_and_its_errors_come_back(redis_u
     assert "invalid literal" in error
 
 
+async def test_a_process_that_dies_costs_its_job_a_try_and_not_the_pool(redis_url: str, producer: Producer) -> None:
+    async def dies(ctx: JobContext) -> None:
+        await ctx.run_in_process(os._exit, 3)
+
+    async def lives(ctx: JobContext) -> int:
+        return await ctx.run_in_process(os.getpid)
+
+    async with working(redis_url, make_family("t", dies, lives, max_tries=1)):
+        with pytest.raises(JobFailed, match="BrokenProcessPool"):
+            await (await producer.enqueue("dies", [], family="t")).result(30)
+        assert await (await producer.enqueue("lives", [], family="t")).result(30) != os.getpid()
+
+
 # ---------------------------------------------------------------- progress and results
 
 

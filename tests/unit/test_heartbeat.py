@@ -78,7 +78,7 @@ async def test_a_blocked_event_loop_shows_as_lag(tmp_path: Path) -> None:
     path = tmp_path / "heartbeat.json"
     async with running(Heartbeat(path, dict, 0.01)):
         await until(path.exists)
-        time.sleep(0.2)
+        time.sleep(0.2)  # noqa: ASYNC251 - a loop that is late is what is tested
         await until(lambda: (read_heartbeat(path) or {})["loop_lag_seconds"] > 0.1)
 
 

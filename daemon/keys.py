@@ -28,6 +28,7 @@ SCRIPT_KEYS = (
     "history",
     "waiters",
     "totals",
+    "tags",
 )
 
 

@@ -29,6 +29,7 @@ class JobOptions(TypedDict, total=False):
         timeout: limit of one try in seconds.
         backoff: waits between tries.
         tags: words to find it by.
+        group: a tenant or workspace; groups of the same priority take turns.
     """
 
     priority: int | str
@@ -40,6 +41,7 @@ class JobOptions(TypedDict, total=False):
     timeout: float | str
     backoff: Backoff
     tags: Sequence[str]
+    group: str
 
 
 def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: JobOptions) -> NewJob:
@@ -81,8 +83,11 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
             raise InvalidJob(f"tags {tags!r} is not a list of words")
         carried["g"] = [str(tag) for tag in tags]
     body = codec.encode_body(args, b"{}", carried)
+    group: Any = options.get("group") or ""
+    if not isinstance(group, str) or len(group) > 128 or (group and not group.isprintable()):
+        raise InvalidJob(f"group {str(group)[:40]!r} must be plain text of at most 128 characters")
     timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
-    return NewJob(keys.job_id(job_id), level, when, ms, timeout, expires, codec.record_tail(function, "", body))
+    return NewJob(keys.job_id(job_id), level, when, ms, timeout, expires, codec.record_tail(function, group, body))
 
 
 def _positive_ms(options: JobOptions, name: str) -> int:

@@ -2,7 +2,7 @@
 -- ARGV[3] "1" when this call repeats one whose reply was lost; then seven per job:
 --   id, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, tail
 -- Returns one number per job: 1 added, 0 a job with this id exists.
-local added, records, scores, levels = {}, {}, {}, {}
+local added, records, scores, ready = {}, {}, {}, {}
 local fallback
 local seen = {}
 for i = 4, #ARGV, 7 do
@@ -28,8 +28,7 @@ for i = 4, #ARGV, 7 do
       scores[#scores + 1] = num(math.min(due, HELD - 1) + level / 16)
       scores[#scores + 1] = id
     else
-      levels[level] = levels[level] or {}
-      table.insert(levels[level], id)
+      ready[#ready + 1] = { id, level, string.match(tail, '^[^\t\n]*\t([^\n]*)\n') or '' }
     end
   end
   seen[id] = true
@@ -42,14 +41,7 @@ for i = 1, #records, 2000 do
   redis.call('MSET', unpack(records, i, math.min(i + 1999, #records)))
 end
 local soonest = #scores > 0 and redis.call('ZRANGEBYSCORE', queue, num(now + 1), '(' .. num(HELD), 'WITHSCORES', 'LIMIT', 0, 1)
-for level, ids in pairs(levels) do
-  local place = issue(level, #ids)
-  for _, id in ipairs(ids) do
-    scores[#scores + 1] = num(place)
-    scores[#scores + 1] = id
-    place = place + STEP
-  end
-end
+give_places(ready, scores)
 for i = 1, #scores, 2000 do
   redis.call('ZADD', queue, 'NX', unpack(scores, i, math.min(i + 1999, #scores)))
 end

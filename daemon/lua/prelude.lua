@@ -10,8 +10,8 @@
 -- Bands above 2^46 + 2^45 are reserved for jobs waiting for children, groups and functions.
 local queue, mark, suspects, workers, clock, conf = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local completed, dead, aborted, expired = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local crashes, progress, history, waiters, totals, abort_set =
-  KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local crashes, progress, history, waiters, totals = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
+local tags, abort_set = KEYS[16], KEYS[17]
 local prefix = ARGV[1]
 
 local READY, LEVEL, STEP = -4503599627370496, 281474976710656, 64
@@ -60,10 +60,56 @@ local function level_of(score, record)
   return math.min(level, 10)
 end
 
--- The first of `count` consecutive places at a level.
-local function issue(level, count)
-  local last = redis.call('HINCRBY', clock, 'tag' .. level, STEP * count)
-  return READY + level * LEVEL + last - STEP * (count - 1)
+local function group_of(record)
+  return record and string.match(record, '^arqd1 [^\t\n]*\t([^\n]*)\n') or ''
+end
+
+-- Whether any job of this family ever had a group: until then places are a plain counter.
+local function has_groups()
+  return redis.call('EXISTS', tags) == 1
+end
+
+-- Virtual time of a level: one step before the job that runs next; with none waiting, the last tag issued.
+local function virtual_time(level, issued)
+  local low = READY + level * LEVEL
+  local head = redis.call('ZRANGEBYSCORE', queue, num(low), '(' .. num(low + LEVEL), 'WITHSCORES', 'LIMIT', 0, 1)
+  return head[2] and head[2] - low - STEP or issued
+end
+
+-- The first of `count` places at a level, and the distance from each to the next. Start-time fair queuing: groups take
+-- turns, since a group's next place is one step after its last one, or after virtual time if it had nothing waiting.
+-- Jobs without a group are the group "".
+local function issue(level, count, group)
+  if group == '' and not has_groups() then
+    local last = redis.call('HINCRBY', clock, 'tag' .. level, STEP * count)
+    return READY + level * LEVEL + last - STEP * (count - 1), STEP
+  end
+  local issued = tonumber(redis.call('HGET', clock, 'tag' .. level) or 0)
+  -- What waits without a group when the first group comes keeps its order.
+  redis.call('HSETNX', tags, level .. ':', num(issued))
+  local field = level .. ':' .. group
+  local last = math.max(virtual_time(level, issued), tonumber(redis.call('HGET', tags, field) or 0))
+  local step = STEP / tonumber(redis.call('HGET', conf, 'weight:' .. group) or 1)
+  redis.call('HSET', tags, field, num(last + step * count))
+  redis.call('HSET', clock, 'tag' .. level, num(math.max(issued, last + step * count)))
+  return READY + level * LEVEL + last + step, step
+end
+
+-- Gives jobs their places in the order they are listed: {id, level, group} each. Adds to `scores` for a ZADD.
+local function give_places(jobs, scores)
+  local places, steps, lists = {}, {}, {}
+  for _, job in ipairs(jobs) do
+    local key = job[2] .. ':' .. job[3]
+    local list = lists[key]
+    if list then list[#list + 1] = job else lists[key] = { job } end
+  end
+  for key, list in pairs(lists) do places[key], steps[key] = issue(list[1][2], #list, list[1][3]) end
+  for _, job in ipairs(jobs) do
+    local key = job[2] .. ':' .. job[3]
+    scores[#scores + 1] = num(places[key])
+    scores[#scores + 1] = job[1]
+    places[key] = places[key] + steps[key]
+  end
 end
 
 -- ---------------------------------------------------------------- limits
@@ -170,8 +216,8 @@ local function later(id, due, level)
   redis.call('ZADD', queue, num(math.min(due, HELD - 1) + level / 16), id)
 end
 
-local function place(id, level)
-  redis.call('ZADD', queue, num(issue(level, 1)), id)
+local function place(id, level, record)
+  redis.call('ZADD', queue, num((issue(level, 1, group_of(record)))), id)
 end
 
 local function add_history(id, line)
@@ -282,7 +328,8 @@ local function release_orphan(session, id, entry, crashed, max_crashes)
   if count > 1 and count < max_crashes then
     redis.call('ZADD', queue, num(SUSPECT + now), id)
   elseif crashed and score >= 0 then
-    place(id, level_of(score, get('arq:job:' .. id)))
+    local record = get('arq:job:' .. id)
+    place(id, level_of(score, record), record)
   else
     redis.call('ZADD', queue, num(score), id)
   end

@@ -16,7 +16,7 @@ for i = 3, #ARGV do
       redis.call('SET', key, table.concat({ 'arqd1', level, stamp, num(timeout), '0', tail }, ' '))
     end
     if not level or level < 1 then level = default_level() end
-    place(id, math.min(level, 10))
+    place(id, math.min(level, 10), record)
     words[#words + 1] = 'retried'
   elseif redis.call('EXISTS', key, 'arq:result:' .. id) > 0 then
     words[#words + 1] = 'not_failed'

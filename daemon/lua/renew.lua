@@ -20,6 +20,22 @@ for _, band in ipairs({ { HELD + margin, '(' .. num(SUSPECT) }, { SUSPECT + marg
     redis.call('ZADD', queue, num(HELD - 1), id)
   end
 end
+
+-- A group whose last place virtual time has passed is like one that was never there.
+local function prune_tags()
+  local cursor = redis.call('HGET', clock, 'prune') or '0'
+  local found = redis.call('HSCAN', tags, cursor, 'COUNT', 500)
+  local passed, gone = {}, {}
+  for i = 1, #found[2], 2 do
+    local level, group = string.match(found[2][i], '^(%d+):(.*)$')
+    level = tonumber(level)
+    passed[level] = passed[level] or virtual_time(level, tonumber(redis.call('HGET', clock, 'tag' .. level) or 0))
+    if group ~= '' and tonumber(found[2][i + 1]) <= passed[level] then gone[#gone + 1] = found[2][i] end
+  end
+  if #gone > 0 then redis.call('HDEL', tags, unpack(gone, 1, math.min(#gone, 5000))) end
+  redis.call('HSET', clock, 'prune', found[1])
+end
+if has_groups() then prune_tags() end
 set_mark()
 set_suspects()
 return 1

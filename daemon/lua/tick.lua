@@ -156,7 +156,8 @@ end
 
 local function promote()
   local due = redis.call('ZRANGEBYSCORE', queue, 0, '(' .. num(now + 1), 'WITHSCORES', 'LIMIT', 0, math.max(2 * wanted, 16))
-  local levels, stock = {}, false
+  if #due == 0 then return end
+  local ready, stock, groups = {}, false, has_groups()
   for i = 1, #due, 2 do
     local id, score = due[i], tonumber(due[i + 1])
     local level = math.floor((score % 1) * 16 + 0.5)
@@ -167,20 +168,17 @@ local function promote()
       if score == 1 then taken = stock_abort(id) end
       if not taken then adopt(id, score) end
     end
-    if not taken then
-      levels[level] = levels[level] or {}
-      table.insert(levels[level], id)
-    end
+    if not taken then ready[#ready + 1] = { id, level, '' } end
   end
-  for level, ids in pairs(levels) do
-    local place, entries = issue(level, #ids), {}
-    for _, id in ipairs(ids) do
-      entries[#entries + 1] = num(place)
-      entries[#entries + 1] = id
-      place = place + STEP
-    end
-    redis.call('ZADD', queue, unpack(entries))
+  if groups and #ready > 0 then
+    local keys = {}
+    for i, job in ipairs(ready) do keys[i] = 'arq:job:' .. job[1] end
+    local records = redis.call('MGET', unpack(keys))
+    for i, job in ipairs(ready) do job[3] = group_of(records[i]) end
   end
+  local scores = {}
+  give_places(ready, scores)
+  if #scores > 0 then redis.call('ZADD', queue, unpack(scores)) end
   if stock then redis.call('HSET', clock, 'stock', num(now)) end
 end
 promote()

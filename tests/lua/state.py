@@ -152,10 +152,10 @@ class Engine:
 
     def job(
         self, name: str, level: int = 5, *, delay: int = 0, at: int = 0, timeout: int = 0, expires: int = 0,
-        body: bytes = BODY,
+        body: bytes = BODY, group: str = "",
     ) -> NewJob:  # fmt: skip
         when, ms = ("in", delay) if delay else ("at", at) if at else ("now", 0)
-        return NewJob(self.id(name), level, when, ms, timeout, expires, codec.record_tail("send", "", body))
+        return NewJob(self.id(name), level, when, ms, timeout, expires, codec.record_tail("send", group, body))
 
     async def enqueue(self, *jobs: str | NewJob, resend: bool = False) -> list[bool]:
         made = [self.job(job) if isinstance(job, str) else job for job in jobs]

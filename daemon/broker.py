@@ -7,7 +7,7 @@ the worker decides by their type.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
     claim: int
     stamp: str
     a: bytes | int = b""
-    b: int = 0
+    b: int | str = 0
     c: bytes = b""
     score: bytes = b"0"
 
@@ -64,6 +64,15 @@ class Held(NamedTuple):
     claim: int
     score: bytes
     stamp: str
+
+
+class PageEntry(NamedTuple):
+    """A job in a page, with the two ends of its record (of an ended job: its result) where they were asked for."""
+
+    id: bytes
+    score: bytes
+    head: bytes = b""
+    tail: bytes = b""
 
 
 @dataclass(slots=True)
@@ -201,12 +210,14 @@ class Broker:
         global_limit: int | None,
         held: Iterable[Held],
         *,
+        lanes: Mapping[str, str] | None = None,
         leave: bool = False,
     ) -> list[bytes] | None:
         """Register the session, or leave for good; make what Redis holds for it equal to ``held``.
 
         Args:
             rate: starts and period in microseconds.
+            lanes: limits of groups and functions (`daemon.limits.lanes_of_settings`).
 
         Returns:
             The ids of ``held`` that are not this session's any more; None when a newer call was seen.
@@ -214,6 +225,7 @@ class Broker:
         count, per_us = rate or ("", "")
         limit = "" if global_limit is None else global_limit
         args: list[Any] = [session, n, lease_ms, int(leave), info, priority, count, per_us, limit]
+        args += [len(lanes or {}), *(part for item in (lanes or {}).items() for part in item)]
         for job in held:
             args += job
         reply = await self.run("sync", *args)
@@ -236,6 +248,40 @@ class Broker:
     async def remove(self, ids: Sequence[str]) -> list[str]:
         """Remove jobs: ``removed``, ``active`` or ``not_found`` for each id (at most 500)."""
         return [word.decode() for word in await self.run("remove", *ids)]
+
+    async def set_limits(self, changes: Sequence[tuple[str, str, str]]) -> None:
+        """Change limits while the family runs: ``("conf" | "limits", field, value)`` each; see ``lua/limits.lua``."""
+        await self.run("limits", *(part for change in changes for part in change))
+
+    async def pause(self, paused: bool) -> bool:
+        """Pause or resume the queue; False when it was so already."""
+        return bool(await self.run("pause", int(paused)))
+
+    async def drain(self, count: int) -> int:
+        """Remove waiting and delayed jobs, at most ``count`` (500); fewer are removed when no more are left."""
+        return int(await self.run("drain", count))
+
+    async def clean(self, index: str, count: int, before: int) -> int:
+        """Remove jobs of an index (`FamilyKeys.key`) that ended at ``before`` (ms) or earlier, oldest first, as `drain`."""
+        return int(await self.run("clean", index, count, before))
+
+    async def promote(self, ids: Sequence[str]) -> list[str]:
+        """Let delayed jobs run now: ``promoted``, ``not_delayed`` or ``not_found`` for each id (at most 500)."""
+        return [word.decode() for word in await self.run("promote", *ids)]
+
+    async def reprioritize(self, ids: Sequence[str], level: int) -> list[str]:
+        """Change jobs' level: ``changed``, ``active``, ``ended`` or ``not_found`` for each id (at most 500)."""
+        return [word.decode() for word in await self.run("reprioritize", level, *ids)]
+
+    async def page(
+        self, index: str, low: str, high: str, *, down: bool, after: tuple[bytes, bytes] | None, count: int,
+        head: int = 0, tail: int = 1,
+    ) -> list[PageEntry]:  # fmt: skip
+        """Read a page of the queue or an index, after a score and id; see ``lua/page.lua``."""
+        score, job_id = after or (b"", b"")
+        flat = await self.run("page", index, low, high, int(down), score, job_id, count, head, tail)
+        width = 4 if head else 2
+        return [PageEntry(*flat[i : i + width]) for i in range(0, len(flat), width)]
 
     async def progress(self, session: str, job_id: str, percent: int, note: str) -> bool:
         """Note a job's progress; False when the session does not hold it any more."""

@@ -16,9 +16,12 @@ ArqdError
     └── JobExpired              its deadline passed, or its payload was gone, before it could run
 
 PermanentError                  raised by handlers: do not try again
+RetryAfter                      raised by handlers: somebody said to wait, and the queue or group waits with the job
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class ArqdError(Exception):
@@ -106,3 +109,20 @@ def _rebuild(cls: type[JobFailed], type_: str, message: str, traceback: str, rea
 
 class PermanentError(Exception):
     """Raised by a handler when another try cannot help: the job goes to the dead letters at once."""
+
+
+class RetryAfter(Exception):
+    """Raised by a handler that was told to wait (a 429, a Retry-After): the job runs again then, and no try is counted.
+
+    Args:
+        seconds: how long to wait.
+        scope: who else waits: the whole ``queue``, the job's ``group`` (the queue, if it has none), its ``function``,
+            or only the ``job``.
+    """
+
+    def __init__(self, seconds: float, scope: Literal["queue", "group", "function", "job"] = "queue") -> None:
+        if not 0 <= seconds < 2**42 / 1000 or scope not in ("queue", "group", "function", "job"):
+            raise ValueError(f"RetryAfter({seconds!r}, {scope!r}): seconds are 0 or more; scope is queue, group, ...")
+        self.seconds = seconds
+        self.scope = scope
+        super().__init__(f"told to wait {seconds:g} s")

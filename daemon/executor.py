@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from daemon import codec
 from daemon.broker import Claim, Outcome
 from daemon.context import JobContext, current_job
 from daemon.dialect import Entry
-from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge
+from daemon.errors import InvalidJob, JobExpired, JobFailed, RetryAfter, TooLarge
 from daemon.family import JobFunction
 from daemon.keys import spoken_id
 from daemon.retry import Backoff
@@ -278,6 +279,8 @@ class Executor:
         function = run.function
         if isinstance(error, TimeoutError | asyncio.CancelledError) and run.stop == "timeout":
             error = TimeoutError(f"timed out after {run.timeout:g} s").with_traceback(error.__traceback__)
+        if isinstance(error, RetryAfter):
+            return self._told_to_wait(run, error)
         asked = isinstance(error, Retry | RetryJob)
         policy = self.worker.policy
         if not asked and (policy.is_permanent(error) or isinstance(error, function.permanent if function else ())):
@@ -292,6 +295,13 @@ class Executor:
             backoff = Backoff.from_json(carried) if carried else own or policy.backoff
             delay = round(backoff.wait(run.job_try) * 1000)
         return self._outcome(run, "r", delay, run.job_try, self._history(run, error))
+
+    def _told_to_wait(self, run: Run, error: RetryAfter) -> Outcome:
+        till = datetime.fromtimestamp(time.time() + error.seconds, UTC)
+        delay, note = round(error.seconds * 1000), f"told to wait until {till:%Y-%m-%d %H:%M:%S} UTC".encode()
+        if error.scope == "job":
+            return self._outcome(run, "l", delay, 0, note)
+        return self._outcome(run, "w", delay, error.scope, note)
 
     def _stopped(self, run: Run) -> Outcome | None:
         """After we cancelled it ourselves: aborted, handed back uncounted, or no longer ours to settle."""
@@ -319,7 +329,7 @@ class Executor:
             run, kind, self.dialect.failure(self._describe(run), run.entry, error, reason), self._keep(run)
         )
 
-    def _outcome(self, run: Run, kind: str, a: bytes | int, b: int = 0, c: bytes = b"") -> Outcome:
+    def _outcome(self, run: Run, kind: str, a: bytes | int, b: int | str = 0, c: bytes = b"") -> Outcome:
         return Outcome(kind, run.claim.id, run.number, run.stamp, a, b, c, run.claim.score)
 
     def _keep(self, run: Run) -> int:
@@ -370,7 +380,12 @@ class Executor:
                 extra={"duration": round(duration, 6)},
             )
         elif kind != "b":
-            words = {"a": "aborted", "l": "handed back", "lost": "cancelled: another worker has it"}
+            words = {
+                "a": "aborted",
+                "l": "handed back",
+                "w": "told to wait",
+                "lost": "cancelled: another worker has it",
+            }
             logger.warning(words[kind], extra={"duration": round(duration, 6)})
 
     def close(self) -> None:

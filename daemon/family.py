@@ -96,6 +96,10 @@ class FamilyValues(BaseModel):
         None, description="starts per period over all processes, e.g. `100/1s`"
     )
     global_limit: int | None = Field(None, ge=1, description="jobs that run at the same time over all processes")
+    group_limit: int | None = Field(None, ge=1, description="jobs of one group that run at the same time, everywhere")
+    group_rate: Annotated[RateLimit | None, BeforeValidator(_rate_limit)] = Field(
+        None, description="starts per period of one group over all processes, e.g. `10/1s`"
+    )
     keep_result: Seconds = Field(3600, description="how long a completed job and its result are kept, seconds")
     keep_completed: int | None = Field(1000, ge=0, description="how many completed jobs are kept; none: no bound")
     keep_failed: Seconds = Field(30 * 86400, description="how long a dead letter is kept, seconds")
@@ -110,7 +114,8 @@ class FamilyValues(BaseModel):
 class JobFunction:
     """A registered function and what it overrides of its family (None: the family's value; seconds).
 
-    ``at_most_once`` functions are not run again after a crash.
+    ``at_most_once`` functions are not run again after a crash. ``rate_limit`` and ``global_limit`` are the function's
+    own, beside the family's.
     """
 
     name: str
@@ -122,6 +127,8 @@ class JobFunction:
     keep_result_forever: bool | None = None
     permanent: tuple[type[BaseException], ...] = ()
     at_most_once: bool = False
+    rate_limit: RateLimit | None = None
+    global_limit: int | None = None
 
 
 def func(
@@ -135,6 +142,8 @@ def func(
     keep_result_forever: bool | None = None,
     permanent: tuple[type[BaseException], ...] = (),
     at_most_once: bool = False,
+    rate_limit: RateLimit | None = None,
+    global_limit: int | None = None,
 ) -> JobFunction:
     """Register a function with values of its own.
 
@@ -144,6 +153,8 @@ def func(
         timeout, keep_result: seconds or text such as ``"10m"``.
         permanent: exception types after which it is not tried again.
         at_most_once: never run it again after its worker died.
+        rate_limit: starts per period of this function over all processes.
+        global_limit: jobs of this function that run at the same time over all processes.
 
     Raises:
         ConfigurationError: when ``call`` cannot be called.
@@ -172,6 +183,8 @@ def func(
         keep_result_forever,
         permanent,
         at_most_once,
+        rate_limit,
+        global_limit,
     )
 
 

@@ -29,6 +29,10 @@ SCRIPT_KEYS = (
     "waiters",
     "totals",
     "tags",
+    "limits",
+    "active",
+    "windows",
+    "lanes",
 )
 
 

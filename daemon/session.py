@@ -16,6 +16,7 @@ from daemon.broker import Held, Outcome, Tick
 from daemon.connections import LOST, Channel, translate
 from daemon.errors import RedisRefused
 from daemon.keys import spoken_id
+from daemon.limits import lanes_of_settings
 
 if TYPE_CHECKING:
     from daemon.worker import Worker
@@ -173,6 +174,7 @@ class Session:
                 (rate.count, round(rate.per * 1_000_000)) if rate else None,
                 values.global_limit,
                 held.values(),
+                lanes=lanes_of_settings(worker.family),
                 leave=leave,
             )
         worker.lost_jobs([job_id for job_id in lost if job_id in running])

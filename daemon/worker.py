@@ -40,7 +40,15 @@ logger = logging.getLogger("arqd.worker")
 
 SUSPECT_SCORE = 2**46
 
-_OUTCOME_NAMES = {"c": "completed", "r": "retried", "b": "failed", "a": "aborted", "e": "expired", "l": "released"}
+_OUTCOME_NAMES = {
+    "c": "completed",
+    "r": "retried",
+    "b": "failed",
+    "a": "aborted",
+    "e": "expired",
+    "l": "released",
+    "w": "released",
+}
 
 
 class Worker(ArqWorker):
@@ -329,7 +337,7 @@ class Worker(ArqWorker):
             self.jobs_complete += 1
         elif kind == "r":
             self.jobs_retried += 1
-        elif kind != "l":
+        elif kind not in "lw":
             self.jobs_failed += 1
 
     async def _idle(self) -> None:
@@ -354,9 +362,10 @@ class Worker(ArqWorker):
     async def _pending(self) -> tuple[int, int]:
         async with self.client.pipeline(transaction=False) as pipe:
             pipe.zcount(self.keys.queue, "-inf", f"({2**45}")
+            pipe.zcount(self.keys.queue, 2**47, f"({2**47 + 2**46}")
             pipe.zcount(self.keys.queue, SUSPECT_SCORE, f"({2**46 + 2**45}")
-            pending, suspects = await pipe.execute()
-            return int(pending), int(suspects)
+            pending, in_lanes, suspects = await pipe.execute()
+            return int(pending) + int(in_lanes), int(suspects)
 
     async def close(self) -> None:
         """Run ``on_shutdown`` and close what it opened."""

@@ -1,4 +1,4 @@
-"""The scripts, one file each, loaded once; ``prelude.lua`` is put before every one of them."""
+"""The scripts, one file each, loaded once; the shared files are put before every one of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,25 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = ("enqueue", "tick", "sync", "renew", "await", "abort", "redrive", "remove", "progress")
+SHARED = ("prelude", "lanes")
+NAMES = (
+    "enqueue",
+    "tick",
+    "sync",
+    "renew",
+    "await",
+    "abort",
+    "redrive",
+    "remove",
+    "progress",
+    "limits",
+    "pause",
+    "drain",
+    "clean",
+    "promote",
+    "reprioritize",
+    "page",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +38,7 @@ class Script:
 
 def _load(name: str) -> Script:
     folder = Path(__file__).parent
-    text = (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    text = "".join((folder / f"{part}.lua").read_text() for part in (*SHARED, name))
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

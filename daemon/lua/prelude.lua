@@ -7,11 +7,12 @@
 --   LATER    due ms + level/16            delayed or waiting for a retry; no fraction: a stock producer's
 --   HELD     2^45 + claim ms              active
 --   SUSPECT  2^46 + ms                    crashed twice, runs alone
--- Bands above 2^46 + 2^45 are reserved for jobs waiting for children, groups and functions.
+--   LANE     2^47 + ms                    its group or its function is at a limit (lua/lanes.lua)
+-- The bands from 2^46 + 2^45 and from 2^47 + 2^46 are reserved for jobs waiting for children or for a worker.
 local queue, mark, suspects, workers, clock, conf = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local completed, dead, aborted, expired = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local crashes, progress, history, waiters, totals = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
-local tags, abort_set = KEYS[16], KEYS[17]
+local tags, limits, active, windows, lanes, abort_set = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21]
 local prefix = ARGV[1]
 
 local READY, LEVEL, STEP = -4503599627370496, 281474976710656, 64
@@ -114,10 +115,10 @@ end
 
 -- ---------------------------------------------------------------- limits
 
--- The rate window: "microsecond:starts" pairs of the last period, oldest first, in clock.starts.
-local function window(per_us)
+-- A rate window: "microsecond:starts" pairs of the last period, oldest first; the queue's own is clock.starts.
+local function window(per_us, key, field)
   local entries, total = {}, 0
-  for us, count in string.gmatch(redis.call('HGET', clock, 'starts') or '', '(%d+):(%d+)') do
+  for us, count in string.gmatch(redis.call('HGET', key, field) or '', '(%d+):(%d+)') do
     if tonumber(us) > now_us - per_us and tonumber(us) <= now_us then
       entries[#entries + 1] = { tonumber(us), tonumber(count) }
       total = total + count
@@ -126,14 +127,18 @@ local function window(per_us)
   return entries, total
 end
 
--- How many jobs may start now, and when the next may (ms from now, nil if that needs another event).
+-- How many jobs may start now, and when the next may (ms from now, nil if that needs another event). The third value
+-- is {paused or false, starts or false, period us}. An operator's limit ("own:") wins over the settings'; "" is none.
 local function room()
-  local c = redis.call('HMGET', conf, 'paused', 'rate', 'per', 'global')
+  local c = redis.call('HMGET', conf, 'paused', 'rate', 'per', 'global', 'own:rate', 'own:per', 'own:global', 'until')
+  if c[5] then c[2], c[3] = c[5] ~= '' and c[5], c[6] end
+  if c[7] then c[4] = c[7] ~= '' and c[7] end
   if c[1] then return 0, nil, c end
+  if c[8] and tonumber(c[8]) > now then return 0, c[8] - now, c end
   local free, wait = 1e15, nil
   if c[4] then free = math.max(0, c[4] - redis.call('ZCOUNT', queue, num(HELD), '(' .. num(SUSPECT))) end
   if c[2] and free > 0 then
-    local entries, total = window(tonumber(c[3]))
+    local entries, total = window(tonumber(c[3]), clock, 'starts')
     if c[2] - total < free then
       free = math.max(0, c[2] - total)
       if entries[1] then wait = math.max(1, math.ceil((entries[1][1] + c[3] - now_us) / 1000)) end
@@ -144,10 +149,8 @@ end
 
 -- Notes `count` starts. Starts in the same 1/200 of the period share an entry at the later time: at most 201 entries,
 -- and never a start too many.
-local function note_starts(c, count)
-  if not c[2] or count == 0 then return end
-  local per_us = tonumber(c[3])
-  local entries = window(per_us)
+local function note_starts(per_us, count, key, field)
+  local entries = window(per_us, key, field)
   local last = entries[#entries]
   local grain = per_us / 200
   if last and math.floor(last[1] / grain) == math.floor(now_us / grain) then
@@ -157,7 +160,7 @@ local function note_starts(c, count)
   end
   local parts = {}
   for i, entry in ipairs(entries) do parts[i] = num(entry[1]) .. ':' .. entry[2] end
-  redis.call('HSET', clock, 'starts', table.concat(parts, ' '))
+  redis.call('HSET', key, field, table.concat(parts, ' '))
 end
 
 -- ---------------------------------------------------------------- wake-up
@@ -231,7 +234,7 @@ local function add_history(id, line)
 end
 
 local INDEX = { c = completed, b = dead, a = aborted, e = expired }
-local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retried', l = 'released' }
+local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retried', l = 'released', w = 'released' }
 
 -- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
 -- {kind, id, result, keep, keep as text}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its payload and history.
@@ -318,23 +321,6 @@ local function trim(index, count, age)
   if age >= 0 then
     forget(index, redis.call('ZRANGEBYSCORE', index, '-inf', num(now - age), 'LIMIT', 0, 256))
   end
-end
-
--- Frees what a session holds and its process no longer runs: `crashed` counts a crash (twice crashed runs alone,
--- `max_crashes` is handed out once more for its burial), otherwise the job just returns to its place.
-local function release_orphan(session, id, entry, crashed, max_crashes)
-  local score = tonumber(string.match(entry, ' (%S+)$'))
-  local count = crashed and redis.call('HINCRBY', crashes, id, 1) or 0
-  if count > 1 and count < max_crashes then
-    redis.call('ZADD', queue, num(SUSPECT + now), id)
-  elseif crashed and score >= 0 then
-    local record = get('arq:job:' .. id)
-    place(id, level_of(score, record), record)
-  else
-    redis.call('ZADD', queue, num(score), id)
-  end
-  redis.call('HDEL', held_key(session), id)
-  redis.call('DEL', 'arq:in-progress:' .. id)
 end
 
 -- Who holds a job: session and claim number. Its in-progress token says where to look; without one, every session is

@@ -15,7 +15,13 @@ redis.call('ZREMRANGEBYSCORE', abort_set, '-inf', num(now - 30 * DAY))
 
 -- A stock producer's due time may lie in a band that means something else: bring it back to the last one allowed.
 local margin = now + 3600000
-for _, band in ipairs({ { HELD + margin, '(' .. num(SUSPECT) }, { SUSPECT + margin, '+inf' } }) do
+local bands = {
+  { HELD + margin, '(' .. num(SUSPECT) },
+  { SUSPECT + margin, '(' .. num(LANE) },
+  { LANE, '(' .. num(LANE + 1099511627776) },
+  { LANE + margin, '+inf' },
+}
+for _, band in ipairs(bands) do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, num(band[1]), band[2], 'LIMIT', 0, 100)) do
     redis.call('ZADD', queue, num(HELD - 1), id)
   end
@@ -36,6 +42,29 @@ local function prune_tags()
   redis.call('HSET', clock, 'prune', found[1])
 end
 if has_groups() then prune_tags() end
+
+-- A lane whose admitted job was removed before it ran would wait for ever for its end: look at all of them again.
+for _, lane in ipairs(redis.call('ZRANGEBYSCORE', lanes, num(NEVER), '+inf', 'LIMIT', 0, 500)) do
+  redis.call('ZADD', lanes, num(now), lane)
+end
+
+-- Windows and waits that are over.
+local function prune_limits()
+  local found = redis.call('HSCAN', windows, redis.call('HGET', clock, 'prune:windows') or '0', 'COUNT', 500)
+  for i = 1, #found[2], 2 do
+    local l = lane_of(found[2][i])
+    local last = tonumber(string.match(found[2][i + 1], '(%d+):%d+$') or 0)
+    if not l or not l.per or last < now_us - l.per then redis.call('HDEL', windows, found[2][i]) end
+  end
+  redis.call('HSET', clock, 'prune:windows', found[1])
+  found = redis.call('HSCAN', limits, redis.call('HGET', clock, 'prune:limits') or '0', 'COUNT', 500)
+  for i = 1, #found[2], 2 do
+    local lane = string.match(found[2][i], '^until:(.*)$')
+    if lane and tonumber(found[2][i + 1]) <= now then redis.call('HDEL', limits, found[2][i]) end
+  end
+  redis.call('HSET', clock, 'prune:limits', found[1])
+end
+if limited then prune_limits() end
 set_mark()
 set_suspects()
 return 1

@@ -1,7 +1,8 @@
 -- A process registers, comes back after a lost connection, or leaves: what Redis holds for it and what it runs are
 -- made the same.
 -- ARGV: 3 session, 4 call number, 5 lease ms, 6 "1" to leave for good, 7 what to publish of the worker (JSON),
---   8 default priority, 9 rate limit count ("" none), 10 its period in microseconds, 11 global limit ("" none);
+--   8 default priority, 9 rate limit count ("" none), 10 its period in microseconds, 11 global limit ("" none),
+--   12 how many limits of groups and functions the settings have, then field and value of each (lua/lanes.lua);
 --   then four per job it runs or has finished and not yet settled: id, claim number, score before the claim, stamp
 -- Returns {"ok", now, {ids to cancel: another worker has them or they are gone}} or {"stale"}.
 local session, n, lease = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -12,11 +13,12 @@ redis.call('DEL', mark)
 observe(lease, last ~= false)
 
 local mine, lost = {}, {}
-for i = 12, #ARGV, 4 do
+local first_held = 13 + 2 * ARGV[12]
+for i = first_held, #ARGV, 4 do
   local id, claim, score, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   mine[id] = true
   local entry = redis.call('HGET', held, id)
-  if entry ~= claim .. ' ' .. score then
+  if not entry or string.match(entry, '^%d+ %S+') ~= claim .. ' ' .. score then
     -- Reaped or rolled back while we were away. It is still ours if nobody took it since and it is the same job.
     local at = tonumber(redis.call('ZSCORE', queue, id) or nil)
     local _, enqueued = header(get('arq:job:' .. id))
@@ -56,6 +58,10 @@ else
   else
     redis.call('HDEL', conf, 'global')
   end
+  for _, field in ipairs(limited and redis.call('HKEYS', limits) or {}) do
+    if string.sub(field, 1, 2) == 's:' then redis.call('HDEL', limits, field) end
+  end
+  for i = 13, first_held - 1, 2 do redis.call('HSET', limits, ARGV[i], ARGV[i + 1]) end
 end
 set_mark()
 set_suspects()

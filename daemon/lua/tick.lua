@@ -6,6 +6,7 @@
 --     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep ms, c history line
 --     "r" retry: a delay ms, b ended tries, c history line
 --     "l" release: a delay ms or -1 (back in its place), c note
+--     "w" told to wait: a delay ms, b who waits ("queue", "group", "function"), c note
 -- Returns {"sync"} (this session is unknown here), {"stale"} (an older call than one seen), or
 --   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
 --    {id, record or nil, score, ended tries, crashes, "1" if to be aborted, ...}}.
@@ -39,7 +40,7 @@ if #settles > 0 then
   local function accepted(i, entry)
     local kind, id, claim, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
     if entry then
-      return string.find(entry, claim .. ' ', 1, true) == 1 and tonumber(string.sub(entry, #claim + 2))
+      return string.find(entry, claim .. ' ', 1, true) == 1 and tonumber(string.match(entry, '^%S+ (%S+)'))
     end
     if kind ~= 'c' then return false end
     local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
@@ -49,6 +50,17 @@ if #settles > 0 then
     return record and (enqueued or '') == stamp and score
   end
 
+  -- Somebody was told to wait: its queue, group or function starts nothing before.
+  local function hold(who, record, till)
+    local name, group = string.match(record or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
+    local lane = who == 'group' and group and group ~= '' and 'g:' .. group or who == 'function' and name and 'f:' .. name
+    local key, field = limits, lane and 'until:' .. lane
+    if not lane then key, field = conf, 'until' end
+    if till > tonumber(redis.call('HGET', key, field) or 0) then redis.call('HSET', key, field, num(till)) end
+    limited = limited or lane ~= false
+    if lane then known_lanes[lane] = nil end
+  end
+
   for j, i in ipairs(settles) do
     local kind, id = ARGV[i], ARGV[i + 1]
     local score = accepted(i, entries[j])
@@ -56,6 +68,7 @@ if #settles > 0 then
       refused[#refused + 1] = id
     else
       counts[kind] = (counts[kind] or 0) + 1
+      if entries[j] then leave_lanes(entries[j]) end
       unheld[#unheld + 1] = id
       if INDEX[kind] then
         ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 5] }
@@ -71,6 +84,7 @@ if #settles > 0 then
         else
           later(id, now + delay, level_of(score, score >= 0 and get('arq:job:' .. id)))
         end
+        if kind == 'w' then hold(ARGV[i + 5], get('arq:job:' .. id), now + delay) end
         if kind == 'r' then
           redis.call('SET', 'arq:retry:' .. id, ARGV[i + 5])
           redis.call('HDEL', progress, id)
@@ -185,13 +199,14 @@ promote()
 if aborting then tell_stock_aborts() end
 
 -- ---------------------------------------------------------------- claim
-local free, rate_wait, limits = room()
+open_lanes(wait_for)
+local free, rate_wait, limit = room()
 local claims = {}
 
 -- A header without a time limit of its own; finding it makes no strings, which are what a claim mostly costs.
 local USUAL = '^arqd1 %d+ %d+ 0 '
 
-local function claim(found)
+local function claim(found, names)
   local ids, keys, tries = {}, {}, {}
   for i = 1, #found, 2 do
     local id = found[i]
@@ -226,6 +241,7 @@ local function claim(found)
     redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', life)
     scores[2 * i - 1], scores[2 * i] = held_at, id
     holding[2 * i - 1], holding[2 * i] = id, claim_number .. found[2 * i]
+    if names and #names[i] > 0 then holding[2 * i] = holding[2 * i] .. '\t' .. table.concat(names[i], '\t') end
     claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
     claims[at + 4], claims[at + 5], claims[at + 6] = counts_of[i] or '0', crashed[i] or '0', asked and '1' or '0'
     at = at + 6
@@ -235,7 +251,38 @@ local function claim(found)
   return #scores / 2
 end
 
-local drain = '0'
+local function claim_first(k)
+  return claim(redis.call('ZRANGEBYSCORE', queue, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, num(k)))
+end
+
+-- Claims what no lane stops; what one stops goes into it. At most a thousand jobs are looked at in one call.
+local function claim_limited(k)
+  local started, looked = 0, 0
+  while started < k and looked < 1000 do
+    local found = redis.call('ZRANGEBYSCORE', queue, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, num(k - started))
+    if #found == 0 then break end
+    local keys, free_to_go, names = {}, {}, {}
+    for i = 1, #found, 2 do keys[#keys + 1] = 'arq:job:' .. found[i] end
+    for i, record in ipairs(redis.call('MGET', unpack(keys))) do
+      local id, score = found[2 * i - 1], found[2 * i]
+      local of_job = lanes_of(record)
+      if not stopped_by_lane(id, score, of_job) then
+        free_to_go[#free_to_go + 1] = id
+        free_to_go[#free_to_go + 1] = score
+        names[#names + 1] = of_job
+      end
+    end
+    looked = looked + #keys
+    local taken = claim(free_to_go, names)
+    started = started + taken
+    for i = taken + 1, #names do give_back(names[i]) end
+    if taken < #names then break end
+  end
+  note_lanes()
+  return started
+end
+
+local drain, started = '0', 0
 local function suspect()
   if redis.call('EXISTS', crashes) == 0 then return end
   return redis.call('ZRANGEBYSCORE', queue, num(SUSPECT), '(' .. num(BLOCKED), 'WITHSCORES', 'LIMIT', 0, 1)
@@ -243,19 +290,18 @@ end
 local first_suspect = suspect()
 local isolated = first_suspect and first_suspect[1] and alone and wanted > 0 and free > 0
 if isolated then
-  note_starts(limits, claim(first_suspect))
+  started = claim(first_suspect)
 elseif wanted > 0 and free > 0 then
-  local k = num(math.min(wanted, free))
-  local started = claim(redis.call('ZRANGEBYSCORE', queue, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, k))
-  note_starts(limits, started)
+  started = (limited and claim_limited or claim_first)(math.min(wanted, free))
 end
+if limit[2] and started > 0 then note_starts(tonumber(limit[3]), started, clock, 'starts') end
 if first_suspect and first_suspect[1] and not isolated then
   local since = first_suspect[2] - SUSPECT
-  if now - since > lease and limits[1] == false then
+  if now - since > lease and limit[1] == false then
     local key = prefix .. 'drainer'
     redis.call('SET', key, session, 'NX', 'PX', num(2 * lease))
     if redis.call('GET', key) == session then drain = '1' end
-  elseif limits[1] == false then
+  elseif limit[1] == false then
     wait_for(lease - (now - since) + 1)
   end
 end
@@ -266,7 +312,7 @@ if set_mark(free) then wait_for(0) end
 if first_suspect and first_suspect[1] then set_suspects() else redis.call('DEL', suspects) end
 if rate_wait and first_due() then wait_for(rate_wait) end
 local next_due = redis.call('ZRANGEBYSCORE', queue, num(now + 1), '(' .. num(HELD), 'WITHSCORES', 'LIMIT', 0, 1)
-if next_due[2] and not limits[1] then wait_for(math.floor(next_due[2]) - now) end
+if next_due[2] and not limit[1] then wait_for(math.floor(next_due[2]) - now) end
 if poll > 0 then
   wait_for(poll)
 elseif now - (tonumber(redis.call('HGET', clock, 'stock') or nil) or 0) < 3600000 then

@@ -166,13 +166,13 @@ class Engine:
 
     async def sync(
         self, session: str = A, *held: Held, n: int | None = None, rate: tuple[int, int] | None = None,
-        limit: int | None = None, priority: int = 5, leave: bool = False,
+        limit: int | None = None, priority: int = 5, leave: bool = False, lanes: dict[str, str] | None = None,
     ) -> list[bytes] | None:  # fmt: skip
         """Register a session; ``rate`` is starts and ms."""
         number = self._number(session, n)
         per_us = rate and (rate[0], rate[1] * 1000)
         lost = await self.broker.sync(
-            session, number, self.lease, b"{}", priority, per_us, limit, held, leave=leave
+            session, number, self.lease, b"{}", priority, per_us, limit, held, leave=leave, lanes=lanes
         )  # fmt: skip
         await self.check()
         return lost
@@ -269,6 +269,8 @@ class Engine:
 
     def _claimable(self, conf: dict[bytes, bytes], starts: bytes, held: int, due: int) -> bool:
         """Whether a job could be claimed now, worked out without the scripts."""
+        if int(conf.get(b"until", 0)) > self.now:
+            return False
         if b"paused" in conf or (b"global" in conf and held >= int(conf[b"global"])):
             return False
         if b"rate" in conf:

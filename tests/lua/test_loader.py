@@ -8,13 +8,13 @@ import pytest
 
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
-from daemon.lua import NAMES, SCRIPTS
+from daemon.lua import NAMES, SCRIPTS, SHARED
 from tests.lua.state import B, Engine
 
 
 def test_every_script_file_is_loaded() -> None:
     files = {path.stem for path in Path(daemon.lua.__file__).parent.glob("*.lua")}
-    assert files == {*NAMES, "prelude"}
+    assert files == {*NAMES, *SHARED}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,157 @@
+-- Put after the prelude. Limits of groups and functions: a lane is "g:<group>" or "f:<function>".
+--
+--   limits   lane -> "jobs|starts|period us", each may be empty. An operator's own field (the lane, "g:*", "f:*") wins
+--            over the settings' ("s:" before it), a lane's over the one for all. "until:<lane>" -> ms: it was told to wait.
+--   active   lane -> jobs that run now
+--   windows  lane -> its starts of the last period
+--   lanes    lane -> when its next job may be let in, ms; NEVER when only the end of one of its jobs can tell
+--   lane:<lane>  what waits because the lane is full: id -> its ready score
+--
+-- A job goes into a lane when a claim finds it full, and back to its place when there is room: each at most once per
+-- lane. Queues without limits of that kind never come here.
+local LANE, LANES_END, NEVER = 140737488355328, 211106232532992, 9007199254740992
+
+local limited = redis.call('EXISTS', limits) == 1
+local known_lanes = {}
+
+local function lane_key(lane) return prefix .. 'lane:' .. lane end
+
+-- What a lane allows now: nil without a limit, else {jobs, starts, per_us, room, wait ms or nil}.
+local function lane_of(lane)
+  if known_lanes[lane] ~= nil then return known_lanes[lane] or nil end
+  local all = string.sub(lane, 1, 2) .. '*'
+  local found = redis.call('HMGET', limits, 'until:' .. lane, lane, all, 's:' .. lane, 's:' .. all)
+  local spec = found[2] or found[3] or found[4] or found[5]
+  local till = tonumber(found[1] or nil)
+  if till and till <= now then
+    redis.call('HDEL', limits, 'until:' .. lane)
+    till = nil
+  end
+  if not spec and not till then
+    known_lanes[lane] = false
+    return nil
+  end
+  local jobs, starts, per = string.match(spec or '||', '^(%d*)|(%d*)|(%d*)$')
+  local l = { jobs = tonumber(jobs), starts = tonumber(starts), per = tonumber(per), room = 1e15, taken = 0 }
+  if l.jobs then l.room = l.jobs - tonumber(redis.call('HGET', active, lane) or 0) end
+  if l.starts then
+    local entries, total = window(l.per, windows, lane)
+    l.room = math.min(l.room, l.starts - total)
+    -- When its oldest start, or the first it makes now, leaves the window.
+    l.wait = math.max(1, math.ceil(((entries[1] and entries[1][1] or now_us) + l.per - now_us) / 1000))
+  end
+  if till then l.room, l.wait = 0, till - now end
+  known_lanes[lane] = l
+  return l
+end
+
+-- The lanes with a limit that a job counts in.
+local function lanes_of(record)
+  local name, group = string.match(record or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
+  local lanes = {}
+  if group and group ~= '' and lane_of('g:' .. group) then lanes[1] = 'g:' .. group end
+  if name and lane_of('f:' .. name) then lanes[#lanes + 1] = 'f:' .. name end
+  return lanes
+end
+
+-- Lets up to `count` jobs of a lane back to their places; what has been removed since does not count.
+local function admit(lane, count)
+  local key = lane_key(lane)
+  while count > 0 do
+    local found = redis.call('ZRANGE', key, 0, math.min(count, 500) - 1, 'WITHSCORES')
+    if #found == 0 then break end
+    for i = 1, #found, 2 do
+      local at = tonumber(redis.call('ZSCORE', queue, found[i]) or nil)
+      if at and at >= LANE and at < LANES_END then
+        redis.call('ZADD', queue, found[i + 1], found[i])
+        count = count - 1
+      end
+      redis.call('ZREM', key, found[i])
+    end
+  end
+  if redis.call('EXISTS', key) == 0 then redis.call('ZREM', lanes, lane) end
+end
+
+-- A job has ended or gave up its claim: its lanes have room for the next.
+local function leave_lanes(entry)
+  if not string.find(entry, '\t', 1, true) then return end
+  for lane in string.gmatch(entry, '\t([^\t]+)') do
+    if redis.call('HINCRBY', active, lane, -1) <= 0 then redis.call('HDEL', active, lane) end
+    if redis.call('ZSCORE', lanes, lane) then redis.call('ZADD', lanes, num(now), lane) end
+  end
+end
+
+-- Looks at the lanes whose time has come; `wait_for` learns when the next one is due.
+local function open_lanes(wait_for)
+  for _, lane in ipairs(redis.call('ZRANGEBYSCORE', lanes, '-inf', num(now), 'LIMIT', 0, 64)) do
+    local l = lane_of(lane)
+    local room = l and l.room or 1e15
+    if room > 0 then admit(lane, math.min(room, 1000)) end
+    if redis.call('ZSCORE', lanes, lane) then
+      local due = NEVER
+      if not l then
+        due = now
+      elseif l.wait then
+        due = now + l.wait
+      end
+      redis.call('ZADD', lanes, num(due), lane)
+    end
+  end
+  local first = redis.call('ZRANGE', lanes, 0, 0, 'WITHSCORES')
+  if first[2] and tonumber(first[2]) < NEVER then wait_for(first[2] - now) end
+end
+
+-- Puts a job into the first of its lanes that is full; false when none is.
+local function stopped_by_lane(id, score, names)
+  for _, lane in ipairs(names) do
+    local l = lane_of(lane)
+    if l.room <= 0 then
+      redis.call('ZADD', lane_key(lane), score, id)
+      redis.call('ZADD', queue, num(LANE + now), id)
+      redis.call('ZADD', lanes, 'LT', num(l.wait and now + l.wait or NEVER), lane)
+      return true
+    end
+  end
+  for _, lane in ipairs(names) do
+    local l = lane_of(lane)
+    l.room, l.taken = l.room - 1, l.taken + 1
+  end
+  return false
+end
+
+-- A job that was let through and then not claimed.
+local function give_back(names)
+  for _, lane in ipairs(names) do
+    local l = lane_of(lane)
+    l.room, l.taken = l.room + 1, l.taken - 1
+  end
+end
+
+-- Counts what a claim took.
+local function note_lanes()
+  for lane, l in pairs(known_lanes) do
+    if l and l.taken > 0 then
+      redis.call('HINCRBY', active, lane, l.taken)
+      if l.starts then note_starts(l.per, l.taken, windows, lane) end
+      l.taken = 0
+    end
+  end
+end
+
+-- Frees what a session holds and its process no longer runs: `crashed` counts a crash (twice crashed runs alone,
+-- `max_crashes` is handed out once more for its burial), otherwise the job just returns to its place.
+local function release_orphan(session, id, entry, crashed, max_crashes)
+  local score = tonumber(string.match(entry, '^%d+ (%S+)'))
+  local count = crashed and redis.call('HINCRBY', crashes, id, 1) or 0
+  if count > 1 and count < max_crashes then
+    redis.call('ZADD', queue, num(SUSPECT + now), id)
+  elseif crashed and score >= 0 then
+    local record = get('arq:job:' .. id)
+    place(id, level_of(score, record), record)
+  else
+    redis.call('ZADD', queue, num(score), id)
+  end
+  leave_lanes(entry)
+  redis.call('HDEL', held_key(session), id)
+  redis.call('DEL', 'arq:in-progress:' .. id)
+end

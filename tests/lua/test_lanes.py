@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daemon import codec
 from daemon.broker import NewJob
-from tests.lua.state import A, B, BODY, LEASE, Engine, Mine
+from tests.lua.state import BODY, LEASE, A, B, Engine, Mine
 
 LANE, LANES_END = 2**47, 2**47 + 2**46
 
@@ -150,7 +150,8 @@ async def test_the_whole_queue_waits(engine: Engine) -> None:
     await _enqueue(engine, "", "a", "b")
     (mine,) = await _claim(engine, wanted=1)
     reply = await engine.settle(mine._outcome("w", 5000)._replace(b="queue"), wanted=5)
-    assert reply.claims == [] and 0 < reply.wait <= 5000
+    assert reply.claims == []
+    assert 0 < reply.wait <= 5000
     engine.advance(5001)
     assert len(await _claim(engine)) == 2
 

@@ -274,11 +274,11 @@ class Broker:
         return [word.decode() for word in await self.run("reprioritize", level, *ids)]
 
     async def page(
-        self, index: str, low: str, high: str, *, down: bool, after: tuple[bytes, bytes] | None, count: int,
+        self, index: str, low: str, high: str, *, down: bool, after: PageEntry | None, count: int,
         head: int = 0, tail: int = 1,
     ) -> list[PageEntry]:  # fmt: skip
-        """Read a page of the queue or an index, after a score and id; see ``lua/page.lua``."""
-        score, job_id = after or (b"", b"")
+        """Read a page of the queue or an index, after a job that may be gone; see ``lua/page.lua``."""
+        job_id, score = after[:2] if after else (b"", b"")
         flat = await self.run("page", index, low, high, int(down), score, job_id, count, head, tail)
         width = 4 if head else 2
         return [PageEntry(*flat[i : i + width]) for i in range(0, len(flat), width)]

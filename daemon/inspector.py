@@ -1,4 +1,4 @@
-"""Looking in from outside: counts, lists, one job, workers, backlog; and the actions on ended jobs.
+"""Looking in from outside: counts, lists, one job, workers, backlog. What changes jobs is in `control`.
 
 It never scans the key space: counts are ZCOUNTs of score bands, lists are pages of a band or of an index.
 """
@@ -6,28 +6,21 @@ It never scans the key space: counts are ZCOUNTs of score bands, lists are pages
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from daemon import codec
-from daemon.broker import Broker
 from daemon.connections import connect, translated
 from daemon.errors import InvalidJob, JobNotFound
 from daemon.job import JobInfo, JobState
-from daemon.job_info import BLOCKED, HELD, LEVEL, READY_BASE, SUSPECT, job_info
-from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys, parse_id
+from daemon.job_info import BLOCKED, HELD, LEVEL, READY_BASE, SUSPECT
+from daemon.keys import JOB, FamilyKeys, parse_id
+from daemon.pages import EVERY, INDEX, PAGE, JobFilter, JobPage, Listing, describe, server_ms
 
-_INDEX = {
-    JobState.COMPLETED: "completed",
-    JobState.FAILED: "dead",
-    JobState.ABORTED: "aborted",
-    JobState.EXPIRED: "expired",
-}
 #: Only the head of a record is read where its times are enough.
 _HEAD = 120
-PAGE = 500
 
 
 @dataclass(slots=True)
@@ -94,7 +87,12 @@ class Inspector:
     ) -> None:
         await self.redis.aclose()
 
-    def _of(self, family: str) -> FamilyKeys:
+    def of(self, family: str) -> FamilyKeys:
+        """Give the keys of a family.
+
+        Raises:
+            InvalidJob: naming those that are known.
+        """
         try:
             return self.families[family]
         except KeyError:
@@ -113,15 +111,15 @@ class Inspector:
         Raises:
             InvalidJob: for an unknown family. RedisUnavailable, RedisRefused: never zeros instead.
         """
-        keys = self._of(family)
+        keys = self.of(family)
         with translated():
-            now = await self._now()
+            now = await server_ms(self.redis)
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.zcount(keys.queue, "-inf", f"({now + 1}")
                 pipe.zcount(keys.queue, SUSPECT, f"({BLOCKED}")
                 pipe.zcount(keys.queue, HELD, f"({SUSPECT}")
                 pipe.zcount(keys.queue, now + 1, f"({HELD}")
-                for index in _INDEX.values():
+                for index in INDEX.values():
                     pipe.zcard(keys.key(index))
                 pipe.hget(keys.key("conf"), "paused")
                 pipe.hgetall(keys.key("totals"))
@@ -162,10 +160,6 @@ class Inspector:
             "slots": stats.slots,
         }
 
-    async def _now(self) -> int:
-        seconds, micros = await self.redis.time()
-        return int(seconds) * 1000 + int(micros) // 1000
-
     async def _oldest_age(self, keys: FamilyKeys, now: int) -> float | None:
         """The head of each level is its oldest; one that came due waits since its due time."""
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -191,9 +185,9 @@ class Inspector:
         """Give the processes that work a family, or all of them."""
         if family is None:
             return [worker for name in sorted(self.families) for worker in await self.workers(name)]
-        keys = self._of(family)
+        keys = self.of(family)
         with translated():
-            now = await self._now()
+            now = await server_ms(self.redis)
             leases = await self.redis.zrange(keys.key("workers"), 0, -1, withscores=True)
             sessions = [(session.decode(), end) for session, end in leases]
             async with self.redis.pipeline(transaction=False) as pipe:
@@ -215,58 +209,54 @@ class Inspector:
             JobNotFound: when it never existed or its record has been removed.
             InvalidJob: when the id names no family and there are several.
         """
-        keys, ids = self._find(written)
+        keys, ids = self.find(written)
         with translated():
             for job_id in ids:
-                (info,) = await self._describe(keys, [job_id])
+                (info,) = await describe(self.redis, keys, [job_id])
                 if info is not None:
                     return info
         raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
 
     async def jobs(
-        self, family: str, state: JobState | str, *, limit: int = 50, offset: int = 0, function: str | None = None
-    ) -> list[JobInfo]:
+        self, family: str, state: JobState | str, *, limit: int = 50, cursor: str | None = None, where: JobFilter = EVERY
+    ) -> JobPage:
         """Give a page of the jobs in a state: waiting ones in the order they will run, ended ones newest first.
+
+        A call looks at 2,000 jobs at most, so a filtered page may be short and still have a ``cursor`` to go on from.
 
         Args:
             limit: at most 500.
-            function: only those of this function (the page may then be shorter than ``limit``).
+            cursor: of the page before; it holds while jobs come and go, and None begins.
+            where: only these.
 
         Raises:
-            InvalidJob: for an unknown family, state or page.
+            InvalidJob: for an unknown family, state, limit or cursor.
         """
-        keys = self._of(family)
-        if not 1 <= limit <= PAGE or offset < 0:
-            raise InvalidJob(f"limit is 1 to {PAGE} and offset 0 or more")
-        try:
-            state = JobState(state)
-        except ValueError:
-            known = ", ".join(known for known in JobState if known is not JobState.NOT_FOUND)
-            raise InvalidJob(f"{state!r} is not a state: use one of {known}") from None
+        keys = self.of(family)
+        if not 1 <= limit <= PAGE:
+            raise InvalidJob(f"limit is 1 to {PAGE}")
+        listed = self.state(state)
         with translated():
-            ids = await self._page(keys, state, limit, offset)
-            found = await self._describe(keys, ids)
-        return [info for info in found if info is not None and function in (None, info.function)]
+            return await Listing(self.redis, keys, listed, where, await server_ms(self.redis)).page(cursor, limit)
 
-    async def _page(self, keys: FamilyKeys, state: JobState, limit: int, offset: int) -> list[str]:
-        if state in _INDEX:
-            raw = await self.redis.zrange(keys.key(_INDEX[state]), offset, offset + limit - 1, desc=True)
-        else:
-            now = await self._now()
-            bands: dict[JobState, list[tuple[Any, Any]]] = {
-                JobState.WAITING: [("-inf", f"({now + 1}"), (SUSPECT, f"({BLOCKED}")],
-                JobState.DELAYED: [(now + 1, f"({HELD}")],
-                JobState.ACTIVE: [(HELD, f"({SUSPECT}")],
-            }
-            raw = []
-            for low, high in bands.get(state, []):
-                raw += await self.redis.zrangebyscore(keys.queue, low, high, start=offset, num=limit - len(raw))
-                if len(raw) == limit:
-                    break
-                offset = max(0, offset - await self.redis.zcount(keys.queue, low, high))
-        return [job_id.decode("utf-8", "surrogateescape") for job_id in raw]
+    @staticmethod
+    def state(state: JobState | str) -> JobState:
+        """Give a state jobs are listed by.
 
-    def _find(self, written: str) -> tuple[FamilyKeys, list[str]]:
+        Raises:
+            InvalidJob: for anything else, naming those there are.
+        """
+        known = [str(known) for known in JobState if known is not JobState.NOT_FOUND]
+        if state not in known:
+            raise InvalidJob(f"{str(state)!r} is not a state: use one of {', '.join(known)}")
+        return JobState(state)
+
+    def find(self, written: str) -> tuple[FamilyKeys, list[str]]:
+        """Give the family of an id as people write it, and the ids in Redis it may mean, in order.
+
+        Raises:
+            InvalidJob: when it names no family and there are several.
+        """
         family, ids = parse_id(written)
         if family in self.families:
             return self.families[family], ids
@@ -275,62 +265,6 @@ class Inspector:
             return keys, [keys.prefix + written, written]
         known = ", ".join(sorted(self.families))
         raise InvalidJob(f"job id {written!r} names no known family: write it as family:id (families: {known})")
-
-    async def _describe(self, keys: FamilyKeys, ids: Sequence[str]) -> list[JobInfo | None]:
-        if not ids:
-            return []
-        encoded = [job_id.encode("utf-8", "surrogateescape") for job_id in ids]
-        now = await self._now()
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for prefix in (JOB, RESULT, RETRY, IN_PROGRESS):
-                pipe.mget([prefix.encode() + job_id for job_id in encoded])
-            for name in ("progress", "history", "crashes"):
-                pipe.hmget(keys.key(name), encoded)
-            for job_id in encoded:
-                pipe.zscore(keys.queue, job_id)
-            found = await pipe.execute()
-        columns = [*found[:7], found[7:]]
-        return [job_info(keys, job_id, now, *(column[i] for column in columns)) for i, job_id in enumerate(ids)]
-
-    # ------------------------------------------------------------------ actions
-
-    async def retry(self, written: Sequence[str]) -> dict[str, str]:
-        """Send dead letters back to their queues: same id, tries start anew, history kept.
-
-        Returns:
-            For each id ``retried``, ``not_failed`` or ``not_found``.
-        """
-        return await self._act("redrive", written)
-
-    async def remove(self, written: Sequence[str]) -> dict[str, str]:
-        """Remove jobs with all they left; a dead letter is discarded this way.
-
-        Returns:
-            For each id ``removed``, ``active`` (abort it first) or ``not_found``.
-        """
-        return await self._act("remove", written)
-
-    async def _act(self, action: str, written: Sequence[str]) -> dict[str, str]:
-        words: dict[str, str] = {}
-        by_family: dict[str, list[str]] = {}
-        for text in written:
-            by_family.setdefault(self._find(text)[0].family, []).append(text)
-        for family, texts in by_family.items():
-            broker = Broker(self.redis, self.families[family])
-            for start in range(0, len(texts), PAGE):
-                await self._act_on(broker, action, texts[start : start + PAGE], words)
-        return words
-
-    async def _act_on(self, broker: Broker, action: str, texts: list[str], words: dict[str, str]) -> None:
-        """Try what each written id may mean in turn."""
-        candidates = {text: self._find(text)[1] for text in texts}
-        for attempt in range(max(map(len, candidates.values()))):
-            asked = [text for text in texts if words.get(text, "not_found") == "not_found"]
-            ids = [candidates[text][attempt] for text in asked if attempt < len(candidates[text])]
-            asked = [text for text in asked if attempt < len(candidates[text])]
-            if ids:
-                with translated():
-                    words.update(zip(asked, await getattr(broker, action)(ids), strict=True))
 
 
 def _keys(name: str) -> FamilyKeys:

@@ -36,4 +36,4 @@ bench: .venv/installed ## compare with stock arq; its options: make bench BENCH_
 
 clean: ## remove .venv and caches; data under var/ stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
-	find daemon handlers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks daemon handlers tests -name __pycache__ -type d -prune -exec rm -rf {} +

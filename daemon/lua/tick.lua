@@ -34,13 +34,16 @@ if #settles > 0 then
   local ids = {}
   for j, i in ipairs(settles) do ids[j] = ARGV[i + 1] end
   local entries = redis.call('HMGET', held, unpack(ids))
+  local counted = redis.call('EXISTS', active) == 1
 
   -- An outcome counts when this claim still holds the job. When nobody holds it (a failover rolled the claim back) a
   -- completion of the same enqueueing is accepted, since the work is done.
   local function accepted(i, entry)
     local kind, id, claim, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
     if entry then
-      return string.find(entry, claim .. ' ', 1, true) == 1 and tonumber(string.match(entry, '^%S+ (%S+)'))
+      if string.find(entry, claim .. ' ', 1, true) ~= 1 then return false end
+      -- Only a job that goes back to the queue needs its score: a string made for each would cost more than the rest.
+      return INDEX[kind] and 0 or tonumber(string.match(entry, '^%S+ (%S+)'))
     end
     if kind ~= 'c' then return false end
     local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
@@ -68,7 +71,7 @@ if #settles > 0 then
       refused[#refused + 1] = id
     else
       counts[kind] = (counts[kind] or 0) + 1
-      if entries[j] then leave_lanes(entries[j]) end
+      if counted and entries[j] then leave_lanes(entries[j]) end
       unheld[#unheld + 1] = id
       if INDEX[kind] then
         ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 5] }

@@ -41,6 +41,17 @@ for i = 1, #entries, 2 do
   if not mine[entries[i]] then release_orphan(session, entries[i], entries[i + 1], false, 0) end
 end
 
+-- What runs in each lane is counted anew: after a failover a count that is too high would hold its lane up for good.
+local function count_lanes()
+  redis.call('DEL', active)
+  for _, other in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
+    for _, entry in ipairs(redis.call('HVALS', held_key(other))) do
+      for lane in string.gmatch(entry, '\t([^\t]+)') do redis.call('HINCRBY', active, lane, 1) end
+    end
+  end
+end
+if redis.call('EXISTS', active) == 1 then count_lanes() end
+
 if ARGV[6] == '1' then
   redis.call('ZREM', workers, session)
   redis.call('DEL', session_key(session), control_key(session))

@@ -173,3 +173,13 @@ async def test_a_lane_whose_admitted_job_is_removed_goes_on_after_a_renewal(engi
     assert await engine.remove("a2") == ["removed"]
     assert await engine.renew()
     assert [mine.name for mine in await _claim(engine)] == ["a3"]
+
+
+async def test_a_count_that_a_failover_left_too_high_is_mended_when_a_worker_comes_back(engine: Engine) -> None:
+    await engine.sync(lanes={"s:g:*": "2||"})
+    await _enqueue(engine, "acme", "a1", "a2")
+    (mine,) = await _claim(engine, wanted=1)
+    await engine.redis.hset(engine.keys.key("active"), "g:acme", 7)
+    assert await engine.sync(A, mine.held(), lanes={"s:g:*": "2||"}) == []
+    assert await engine.redis.hgetall(engine.keys.key("active")) == {b"g:acme": b"1"}
+    assert [mine.name for mine in await _claim(engine)] == ["a2"]

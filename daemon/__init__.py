@@ -12,7 +12,8 @@ Reading order, which is the way a job goes:
 
 Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting),
 ``heartbeat`` (the file the probe reads). Nouns: ``job``, ``codec``, ``context``, ``keys``, ``errors``,
-``settings``, ``family``, ``registry``, ``logs``. Looking in: ``inspector``, ``metrics``, ``cli``, ``probe/``.
+``settings``, ``family``, ``registry``, ``logs``. Looking in: ``inspector``, ``pages``,
+``situation`` and ``explain`` (why a job does not run), ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

@@ -22,7 +22,10 @@ ENQUEUE_JOBS, ENQUEUE_BYTES = 1000, 1_000_000
 
 
 class NewJob(NamedTuple):
-    """A job to add: ``when`` is ``now``, ``in`` (``ms`` from now) or ``at`` (``ms`` since the epoch)."""
+    """A job to add: ``when`` is ``now``, ``in`` (``ms`` from now) or ``at`` (``ms`` since the epoch).
+
+    ``dedup`` is ``""`` or mode, window in ms (0: while the job lives) and key, with blanks between them.
+    """
 
     id: str
     level: int
@@ -31,6 +34,14 @@ class NewJob(NamedTuple):
     timeout_ms: int
     expires_ms: int
     tail: bytes
+    dedup: str = ""
+
+
+class Repeat(NamedTuple):
+    """A job that was not added: the job ``id`` has its dedup key, and got its payload if ``replaced``."""
+
+    id: str
+    replaced: bool
 
 
 class Outcome(NamedTuple):
@@ -127,7 +138,7 @@ class Broker:
         except NoScriptError:
             return await self.redis.execute_command("EVAL", SCRIPTS[name].text, *command[2:])
 
-    async def enqueue(self, jobs: Sequence[NewJob], *, resend: bool = False) -> list[bool]:
+    async def enqueue(self, jobs: Sequence[NewJob], *, resend: bool = False) -> list[bool | Repeat]:
         """Add jobs, in as many calls as their number and size need, all sent at once; each call is all or nothing.
 
         Args:
@@ -135,18 +146,19 @@ class Broker:
             resend: the reply of the same call was lost: a job found just as it is here counts as added.
 
         Returns:
-            For each job whether it was added; False when a job, a result or a dead letter has its id.
+            For each job whether it was added: False when a job, a result or a dead letter has its id, a `Repeat` when
+            a job has its dedup key.
         """
         batches = [[int(resend), *(value for job in batch for value in job)] for batch in _batches(jobs)]
         if len(batches) == 1:
-            return [bool(new) for new in await self.run("enqueue", *batches[0])]
-        added: list[bool] = []
+            return _added(await self.run("enqueue", *batches[0]))
+        added: list[bool | Repeat] = []
         async with self.redis.pipeline(transaction=False) as pipe:
             pipe.script_load(SCRIPTS["enqueue"].text)
             for batch in batches:
                 pipe.execute_command(*self.call("enqueue", *batch))
             for reply in (await pipe.execute())[1:]:
-                added += [bool(new) for new in reply]
+                added += _added(reply)
         return added
 
     async def tick(
@@ -262,7 +274,7 @@ class Broker:
         return int(await self.run("drain", count))
 
     async def clean(self, index: str, count: int, before: int) -> int:
-        """Remove jobs of an index (`FamilyKeys.key`) that ended at ``before`` (ms) or earlier, oldest first, as `drain`."""
+        """Remove jobs of an index that ended at ``before`` (ms) or earlier, oldest first; counts as `drain` does."""
         return int(await self.run("clean", index, count, before))
 
     async def promote(self, ids: Sequence[str]) -> list[str]:
@@ -286,6 +298,10 @@ class Broker:
     async def progress(self, session: str, job_id: str, percent: int, note: str) -> bool:
         """Note a job's progress; False when the session does not hold it any more."""
         return bool(await self.run("progress", session, job_id, f"{percent} {note}"))
+
+
+def _added(reply: Sequence[Any]) -> list[bool | Repeat]:
+    return [new == 1 if isinstance(new, int) else Repeat(new[0].decode(), new[1] == 1) for new in reply]
 
 
 def _batches(jobs: Sequence[NewJob]) -> list[list[NewJob]]:

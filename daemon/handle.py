@@ -21,19 +21,30 @@ class JobHandle:
 
     Attributes:
         id: how people write it, ``email:<id>``.
-        created: False when a job with this id existed, and this is its handle.
+        created: False when a job with this id or this dedup key existed, and this is its handle.
+        replaced: whether that job got the payload (``dedup_mode`` ``replace`` and ``debounce``, unless it runs).
         family: name of the family.
     """
 
-    __slots__ = ("_producer", "_returns", "created", "family", "id", "job_id")
+    __slots__ = ("_producer", "_returns", "created", "family", "id", "job_id", "replaced")
 
-    def __init__(self, producer: Producer, family: str, job_id: str, created: bool, returns: Any = None) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        family: str,
+        job_id: str,
+        created: bool,
+        returns: Any = None,
+        *,
+        replaced: bool = False,
+    ) -> None:
         self._producer = producer
         self._returns = returns
         self.family = family
         self.job_id = job_id
         self.id = spoken_id(job_id)
         self.created = created
+        self.replaced = replaced
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}>"
@@ -108,7 +119,7 @@ class SyncJobHandle:
     def __init__(self, producer: SyncProducer, handle: JobHandle) -> None:
         self._producer = producer
         self._handle = handle
-        self.id, self.family, self.created = handle.id, handle.family, handle.created
+        self.id, self.family, self.created, self.replaced = handle.id, handle.family, handle.created, handle.replaced
 
     def __repr__(self) -> str:
         return f"<SyncJobHandle {self.id}>"

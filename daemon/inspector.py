@@ -14,8 +14,9 @@ from typing import Any, Self
 from daemon import codec
 from daemon.connections import connect, translated
 from daemon.errors import InvalidJob, JobNotFound
+from daemon.explain import Explanation, explain
 from daemon.job import JobInfo, JobState
-from daemon.job_info import BLOCKED, HELD, LEVEL, READY_BASE, SUSPECT
+from daemon.job_info import BLOCKED, HELD, LANE, LANES_END, LEVEL, READY_BASE, SUSPECT
 from daemon.keys import JOB, FamilyKeys, parse_id
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, JobPage, Listing, describe, server_ms
 
@@ -25,8 +26,9 @@ _HEAD = 120
 
 @dataclass(slots=True)
 class QueueStats:
-    """A queue at a glance. ``waiting`` can run now; ``oldest_age_seconds`` is the age of the one waiting longest
-    (None when none waits); ``totals`` counts outcomes since the queue exists."""
+    """A queue at a glance. ``limited`` of those ``waiting`` are kept back by a limit of their group or function, the
+    others can run now; ``oldest_age_seconds`` is the age of the oldest of these (None without any); ``totals`` counts
+    outcomes since the queue exists."""
 
     family: str
     waiting: int = 0
@@ -41,6 +43,7 @@ class QueueStats:
     workers: int = 0
     slots: int = 0
     totals: dict[str, int] = field(default_factory=dict)
+    limited: int = 0
 
 
 @dataclass(slots=True)
@@ -117,6 +120,7 @@ class Inspector:
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.zcount(keys.queue, "-inf", f"({now + 1}")
                 pipe.zcount(keys.queue, SUSPECT, f"({BLOCKED}")
+                pipe.zcount(keys.queue, LANE, f"({LANES_END}")
                 pipe.zcount(keys.queue, HELD, f"({SUSPECT}")
                 pipe.zcount(keys.queue, now + 1, f"({HELD}")
                 for index in INDEX.values():
@@ -124,10 +128,12 @@ class Inspector:
                 pipe.hget(keys.key("conf"), "paused")
                 pipe.hgetall(keys.key("totals"))
                 found = await pipe.execute()
-            ready, suspects, active, delayed, completed, failed, aborted, expired, paused, totals = found
+            ready, suspects, limited, active, delayed, completed, failed, aborted, expired, paused, totals = found
+            waiting = ready + suspects + limited
             stats = QueueStats(
-                family, ready + suspects, active, delayed, completed, failed, aborted, expired, paused is not None
+                family, waiting, active, delayed, completed, failed, aborted, expired, paused is not None
             )
+            stats.limited = limited
             stats.totals = {name.decode(): int(count) for name, count in totals.items()}
             stats.oldest_age_seconds = await self._oldest_age(keys, now)
         workers = [worker for worker in await self.workers(family) if worker.lease_seconds > 0]
@@ -138,6 +144,8 @@ class Inspector:
     async def backlog(self, family: str) -> dict[str, Any]:
         """Give what autoscalers read: ``backlog`` can run now, ``load`` adds what runs, ages and times in seconds.
 
+        What a limit of its group or function keeps back is not in it: more workers would not help.
+
         ``drain_seconds`` is how long the workers there are need for the backlog, None without workers or experience.
 
         Raises: as `queue`.
@@ -146,14 +154,15 @@ class Inspector:
         workers = [worker for worker in await self.workers(family) if worker.lease_seconds > 0]
         means = [worker.mean_seconds for worker in workers if worker.mean_seconds is not None]
         drain: float | None = 0.0
-        if stats.waiting:
-            drain = stats.waiting * (sum(means) / len(means)) / stats.slots if means and stats.slots else None
+        backlog = stats.waiting - stats.limited
+        if backlog:
+            drain = backlog * (sum(means) / len(means)) / stats.slots if means and stats.slots else None
         return {
             "family": family,
-            "backlog": stats.waiting,
+            "backlog": backlog,
             "active": stats.active,
             "delayed": stats.delayed,
-            "load": stats.waiting + stats.active,
+            "load": backlog + stats.active,
             "oldest_age_seconds": stats.oldest_age_seconds,
             "drain_seconds": drain,
             "workers": stats.workers,
@@ -218,11 +227,17 @@ class Inspector:
         raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
 
     async def jobs(
-        self, family: str, state: JobState | str, *, limit: int = 50, cursor: str | None = None, where: JobFilter = EVERY
+        self,
+        family: str,
+        state: JobState | str,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        where: JobFilter = EVERY,
     ) -> JobPage:
         """Give a page of the jobs in a state: waiting ones in the order they will run, ended ones newest first.
 
-        A call looks at 2,000 jobs at most, so a filtered page may be short and still have a ``cursor`` to go on from.
+        A call looks at 1,000 jobs at most, so a filtered page may be short and still have a ``cursor`` to go on from.
 
         Args:
             limit: at most 500.
@@ -265,6 +280,14 @@ class Inspector:
             return keys, [keys.prefix + written, written]
         known = ", ".join(sorted(self.families))
         raise InvalidJob(f"job id {written!r} names no known family: write it as family:id (families: {known})")
+
+    async def explain(self, written: str) -> Explanation:
+        """Tell why a job does not run, and when it will; one that is not there is told so, too.
+
+        Raises:
+            InvalidJob: when the id names no family and there are several.
+        """
+        return await explain(self, written)
 
 
 def _keys(name: str) -> FamilyKeys:

@@ -33,6 +33,7 @@ SCRIPT_KEYS = (
     "active",
     "windows",
     "lanes",
+    "dedup",
 )
 
 

@@ -1,15 +1,29 @@
-"""Limits of groups and functions ("lanes"), as settings give them and as scripts read them."""
+"""Limits of a queue, and of its groups and functions ("lanes"): from settings, and an operator's own.
+
+An operator's win over the settings' until they are reset; scripts read both (``lua/prelude.lua``, ``lua/lanes.lua``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from daemon.errors import InvalidJob
+from daemon.family import Family, FamilyValues, RateLimit
+from daemon.job import from_ms
+from daemon.job_info import HELD, SUSPECT
+from daemon.keys import FamilyKeys
 
-if TYPE_CHECKING:
-    from daemon.family import Family, RateLimit
+NONE = "none"
+LARGEST_WEIGHT = 64
+
+#: What `daemon.broker.Broker.set_limits` takes: ``conf`` or ``limits``, field, value; ``-`` removes it.
+Change = tuple[str, str, str]
+Scope = Literal["queue", "group", "function"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,49 @@ class LaneLimit:
         rate = f"{self.rate.count}|{round(self.rate.per * 1_000_000)}" if self.rate else "|"
         return f"{jobs}|{rate}"
 
+    @classmethod
+    def from_text(cls, text: str) -> LaneLimit:
+        """Read what `as_text` gives."""
+        jobs, count, per_us = text.split("|")
+        return cls(int(jobs) if jobs else None, RateLimit(int(count), int(per_us) / 1_000_000) if count else None)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitInfo:
+    """A limit as it is set.
+
+    Attributes:
+        scope: what it is for: the ``queue``, a ``group``, a ``function``.
+        name: the group or function, ``*`` for each without a limit of its own, None for the queue.
+        source: ``settings`` or ``operator``; the latter wins.
+        concurrency: jobs at the same time over all processes; ``none``: any number; None: it says nothing of it.
+        rate: starts per period over all processes, ``50/1s``, or the same words.
+    """
+
+    scope: Scope
+    name: str | None
+    source: Literal["settings", "operator"]
+    concurrency: int | str | None = None
+    rate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyLimits:
+    """The limits of a family.
+
+    Attributes:
+        limits: as they are set.
+        waits: until when a handler's `RetryAfter` makes a lane wait; ``""`` is the queue.
+        running: jobs that run now of each lane that has a limit; ``""`` is the queue.
+        weights: turns of each group that has more than one.
+    """
+
+    family: str
+    limits: list[LimitInfo]
+    waits: dict[str, datetime]
+    running: dict[str, int]
+    weights: dict[str, int]
+
 
 def lane_of_group(group: str) -> str:
     """The lane of a group; ``*`` is every group without a limit of its own."""
@@ -46,3 +103,125 @@ def lanes_of_settings(family: Family) -> Mapping[str, str]:
     found = {"g:*": LaneLimit(values.group_limit, values.group_rate)}
     found |= {lane_of_function(f.name): LaneLimit(f.global_limit, f.rate_limit) for f in family.functions.values()}
     return {f"s:{lane}": limit.as_text() for lane, limit in found.items() if limit != LaneLimit()}
+
+
+def rate_of(text: str) -> RateLimit | None:
+    """Read ``50/s``, ``30/m``, ``100/10s`` or ``none``.
+
+    Raises:
+        InvalidJob: for anything else.
+    """
+    try:
+        return None if text == NONE else FamilyValues.model_validate({"rate_limit": text}).rate_limit
+    except ValidationError:
+        raise InvalidJob(f"rate {text!r}: write starts per period, e.g. 50/s or 30/m, or none") from None
+
+
+def concurrency_of(text: str) -> int | None:
+    """Read a number of jobs, or ``none``.
+
+    Raises:
+        InvalidJob: for anything else.
+    """
+    if text != NONE and not (text.isdecimal() and len(text) < 10):
+        raise InvalidJob(f"{text!r}: write how many jobs may run at the same time, e.g. 3, or none")
+    return None if text == NONE else int(text)
+
+
+def queue_changes(rate: str | None = None, concurrency: str | None = None) -> list[Change]:
+    """Give the changes that set limits of the queue; None leaves one as it is.
+
+    Raises:
+        InvalidJob: for what is no limit.
+    """
+    changes: list[Change] = []
+    if rate is not None:
+        limit = rate_of(rate)
+        changes.append(("conf", "own:rate", str(limit.count) if limit else ""))
+        changes.append(("conf", "own:per", str(round(limit.per * 1_000_000)) if limit else ""))
+    if concurrency is not None:
+        jobs = concurrency_of(concurrency)
+        changes.append(("conf", "own:global", "" if jobs is None else str(jobs)))
+    return changes
+
+
+async def lane_changes(
+    redis: Any, keys: FamilyKeys, lane: str, rate: str | None = None, concurrency: str | None = None
+) -> list[Change]:
+    """Give the changes that set limits of a lane; None leaves one as it is in force now.
+
+    Raises:
+        InvalidJob: for what is no limit.
+    """
+    if rate is None and concurrency is None:
+        return []
+    every = lane[:2] + "*"
+    found = await redis.hmget(keys.key("limits"), lane, every, f"s:{lane}", f"s:{every}")
+    now = next((LaneLimit.from_text(text.decode()) for text in found if text is not None), LaneLimit())
+    limit = LaneLimit(
+        now.concurrency if concurrency is None else concurrency_of(concurrency),
+        now.rate if rate is None else rate_of(rate),
+    )
+    return [("limits", lane, limit.as_text())]
+
+
+def weight_changes(group: str, weight: int) -> list[Change]:
+    """Give the change that lets a group have so many turns where others have one.
+
+    Raises:
+        InvalidJob: for a weight that is not 1 to 64.
+    """
+    if not 1 <= weight <= LARGEST_WEIGHT:
+        raise InvalidJob(f"a weight is 1 to {LARGEST_WEIGHT} turns, not {weight}")
+    return [("conf", f"weight:{group}", str(weight) if weight > 1 else "-")]
+
+
+def reset_changes(lane: str | None = None) -> list[Change]:
+    """Give the changes that make the settings' limits of the queue or of a lane count again, and end a wait."""
+    if lane is None:
+        return [("conf", field, "-") for field in ("own:rate", "own:per", "own:global", "until")]
+    weight: list[Change] = [("conf", f"weight:{lane[2:]}", "-")] if lane.startswith("g:") else []
+    return [("limits", lane, "-"), ("limits", f"until:{lane}", "-"), *weight]
+
+
+async def read_limits(redis: Any, keys: FamilyKeys) -> FamilyLimits:
+    """Read all limits of a family, the settings' as its workers have published them."""
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.hgetall(keys.key("conf")).hgetall(keys.key("limits")).hgetall(keys.key("active")).time()
+        pipe.zcount(keys.queue, HELD, f"({SUSPECT}")
+        raw = await pipe.execute()
+    conf, lanes, active = ({k.decode(): v.decode() for k, v in found.items()} for found in raw[:3])
+    now = raw[3][0] * 1000
+    told = {field.removeprefix("until:"): ms for field, ms in lanes.items() if field.startswith("until:")}
+    waits = {lane: from_ms(int(ms)) for lane, ms in {"": conf.get("until", "0"), **told}.items() if int(ms) > now}
+    limits = [*_queue_limits(conf)]
+    for field, text in sorted(lanes.items()):
+        if not field.startswith("until:"):
+            limits.append(_lane_limit(field, LaneLimit.from_text(text)))
+    weights = {field[7:]: int(weight) for field, weight in conf.items() if field.startswith("weight:")}
+    running = {"": int(raw[4]), **{lane: int(jobs) for lane, jobs in active.items()}}
+    return FamilyLimits(keys.family, limits, waits, running, weights)
+
+
+def _queue_limits(conf: Mapping[str, str]) -> list[LimitInfo]:
+    found = []
+    sources: tuple[tuple[Literal["settings", "operator"], str], ...] = (("settings", ""), ("operator", "own:"))
+    for source, own in sources:
+        count, per, jobs = (conf.get(own + field) for field in ("rate", "per", "global"))
+        rate = RateLimit(int(count), int(per) / 1_000_000) if count and per else None
+        if count is not None or jobs is not None:
+            concurrency = None if jobs is None else int(jobs) if jobs else NONE
+            found.append(LimitInfo("queue", None, source, concurrency, None if count is None else _rate_text(rate)))
+    return found
+
+
+def _lane_limit(field: str, limit: LaneLimit) -> LimitInfo:
+    lane = field.removeprefix("s:")
+    scope: Scope = "group" if lane.startswith("g:") else "function"
+    concurrency = NONE if limit.concurrency is None else limit.concurrency
+    source: Literal["settings", "operator"] = "operator" if lane == field else "settings"
+    return LimitInfo(scope, lane[2:], source, concurrency, _rate_text(limit.rate))
+
+
+def _rate_text(rate: RateLimit | None) -> str:
+    return NONE if rate is None else f"{rate.count}/{rate.per:g}s"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from daemon import codec
 from daemon.broker import NewJob
@@ -14,6 +14,7 @@ from daemon.keys import FamilyKeys
 from daemon.retry import Backoff
 
 LATEST_DUE_MS = 2**45
+DEDUP_MODES = ("drop", "replace", "debounce")
 
 
 class JobOptions(TypedDict, total=False):
@@ -30,6 +31,11 @@ class JobOptions(TypedDict, total=False):
         backoff: waits between tries.
         tags: words to find it by.
         group: a tenant or workspace; groups of the same priority take turns.
+        dedup_key: while a job has this key, a repeat adds none; default what the payload's ``dedup_key()`` gives.
+        dedup_window: how long it has the key, seconds; default as long as it lives.
+        dedup_mode: what a repeat does: ``drop`` (default) nothing, ``replace`` gives its payload to the job that waits,
+            ``debounce`` also makes it wait its ``delay`` anew.
+        template: name of a preset of options (`Producer.template`); options beside it win.
     """
 
     priority: int | str
@@ -42,6 +48,10 @@ class JobOptions(TypedDict, total=False):
     backoff: Backoff
     tags: Sequence[str]
     group: str
+    dedup_key: str
+    dedup_window: float | str
+    dedup_mode: Literal["drop", "replace", "debounce"]
+    template: str
 
 
 def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: JobOptions) -> NewJob:
@@ -57,9 +67,7 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
     if not options:
         body = codec.encode_body(args)
         return NewJob(keys.prefix + uuid7(), level, "now", 0, 0, 0, codec.record_tail(function, "", body))
-    unknown = options.keys() - JobOptions.__annotations__.keys()
-    if unknown:
-        raise InvalidJob(f"unknown options {sorted(unknown)}; known are {', '.join(JobOptions.__annotations__)}")
+    _refuse_unknown(options, JobOptions.__annotations__)
     when, ms = _due(options)
     if options.get("priority") is not None:
         level = priority_level(options["priority"])
@@ -87,7 +95,48 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
     if not isinstance(group, str) or len(group) > 128 or (group and not group.isprintable()):
         raise InvalidJob(f"group {str(group)[:40]!r} must be plain text of at most 128 characters")
     timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
-    return NewJob(keys.job_id(job_id), level, when, ms, timeout, expires, codec.record_tail(function, group, body))
+    tail = codec.record_tail(function, group, body)
+    return NewJob(keys.job_id(job_id), level, when, ms, timeout, expires, tail, _dedup(options))
+
+
+def checked_template(name: str, options: Mapping[str, Any]) -> JobOptions:
+    """Give the options of a template, checked as far as they can be without a job.
+
+    Raises:
+        InvalidJob: naming the template, for an unknown or wrong option.
+    """
+    # What belongs to one job cannot be preset.
+    known = [option for option in JobOptions.__annotations__ if option not in ("job_id", "run_at", "template")]
+    try:
+        _refuse_unknown(options, known)
+        example = {"dedup_key": "key", "delay": 0, **options}
+        new_job(FamilyKeys.of("family"), "function", b"[]", 0, cast(JobOptions, example))
+    except InvalidJob as error:
+        raise InvalidJob(f"template {name!r}: {error}") from None
+    return cast(JobOptions, dict(options))
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: Iterable[str]) -> None:
+    unknown = options.keys() - set(known)
+    if unknown:
+        raise InvalidJob(f"unknown options {sorted(unknown)}; known are {', '.join(known)}")
+
+
+def _dedup(options: JobOptions) -> str:
+    """Give what the enqueue script takes: mode, window in ms and key."""
+    key: Any = options.get("dedup_key")
+    mode, window = options.get("dedup_mode"), _positive_ms(options, "dedup_window")
+    if mode is not None and mode not in DEDUP_MODES:
+        raise InvalidJob(f"dedup_mode {mode!r} is not one of {', '.join(DEDUP_MODES)}")
+    if not key:
+        if mode is not None or window:
+            raise InvalidJob("dedup_mode and dedup_window say what a dedup_key does: give that too")
+        return ""
+    if not isinstance(key, str) or not key.isprintable() or len(key) > 256:
+        raise InvalidJob(f"dedup_key {str(key)[:40]!r} must be plain text of at most 256 characters")
+    if mode == "debounce" and options.get("delay") is None:
+        raise InvalidJob("dedup_mode 'debounce' makes a job wait its delay anew: give delay too")
+    return f"{mode or 'drop'} {window} {key}"
 
 
 def _positive_ms(options: JobOptions, name: str) -> int:

@@ -68,6 +68,10 @@ class Payload(PayloadModel):
 
     __job__: ClassVar[PayloadSpec]
 
+    def dedup_key(self) -> str | None:
+        """Give the dedup key of its job where the caller gives none; a class that has one overrides this."""
+        return None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # pydantic hands class arguments to both hooks; they are for the one below, which sees the finished class.
         super().__init_subclass__()

@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from daemon import codec
-from daemon.broker import Broker, NewJob
+from daemon.broker import Broker, NewJob, Repeat
 from daemon.connections import LOST, connect, translate, translated
 from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
 from daemon.handle import JobHandle, SyncJobHandle
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
-from daemon.options import JobOptions, new_job
+from daemon.options import JobOptions, checked_template, new_job
 from daemon.payload import FAMILY_NAME, Payload
 from daemon.replies import ReplyReader
 
@@ -36,28 +36,47 @@ class Producer:
         redis: an asynchronous redis-py client without response decoding.
         max_payload: largest payload accepted, in bytes of JSON.
         open_blocking: opens a client of its own for results, given its time limit in seconds; None shares ``redis``.
+        templates: options by template name, as `template` adds them.
+
+    Raises:
+        InvalidJob: for a wrong template.
     """
 
     def __init__(
-        self, redis: Any, *, max_payload: int = MAX_PAYLOAD, open_blocking: Callable[[float], Any] | None = None
+        self,
+        redis: Any,
+        *,
+        max_payload: int = MAX_PAYLOAD,
+        open_blocking: Callable[[float], Any] | None = None,
+        templates: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.redis = redis
         self.max_payload = max_payload
         self.replies = ReplyReader(redis, open_blocking)
         self._brokers: dict[str, Broker] = {}
+        self._templates = {name: checked_template(name, options) for name, options in (templates or {}).items()}
 
     @classmethod
-    def connect(cls, url: str = "redis://localhost:6379", *, max_payload: int = MAX_PAYLOAD, **options: Any) -> Self:
+    def connect(
+        cls,
+        url: str = "redis://localhost:6379",
+        *,
+        max_payload: int = MAX_PAYLOAD,
+        templates: Mapping[str, Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Self:
         """Give a producer for a Redis URL (see `daemon.connections.connect`); connects with the first command.
 
         Raises:
             ConfigurationError: for a URL it does not understand.
+            InvalidJob: for a wrong template.
         """
 
         def open_blocking(timeout: float) -> Any:
             return connect(url, **{**options, "timeout": timeout})
 
-        return cls(connect(url, **options), max_payload=max_payload, open_blocking=open_blocking)
+        client = connect(url, **options)
+        return cls(client, max_payload=max_payload, open_blocking=open_blocking, templates=templates)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,6 +117,21 @@ class Producer:
                 raise InvalidJob(f"family {family!r} must match [a-z0-9_-]+")
             found = self._brokers[family] = Broker(self.redis, FamilyKeys.of(family))
         return found
+
+    def template(self, name: str, **options: Unpack[JobOptions]) -> JobOptions:
+        """Name a preset of options, which ``template=name`` then stands for; without options give one that is there.
+
+            producer.template("report", priority="low", max_tries=2)
+            await producer.enqueue(MakeReport(...), template="report", delay="5m")
+
+        Raises:
+            InvalidJob: for an unknown or wrong option, or for a template that is not known.
+        """
+        if options:
+            self._templates[name] = checked_template(name, options)
+        elif name not in self._templates:
+            raise InvalidJob(f"there is no template {name!r}; known are {', '.join(sorted(self._templates)) or 'none'}")
+        return self._templates[name].copy()
 
     async def enqueue(
         self,
@@ -186,6 +220,12 @@ class Producer:
                 f"{type(job).__name__} is no payload: enqueue a Payload, or a function's name with family="
             )
         codec.check_size(len(body), self.max_payload, "payload")
+        if options and options.get("template"):
+            preset = self.template(str(options["template"]))
+            options = {**preset, **options}
+            del options["template"]
+        if isinstance(job, Payload) and type(job).dedup_key is not Payload.dedup_key:
+            options = _with_own_key(job, options)
         args = body if body[:1] == b"[" else b"[" + body + b"]"
         return family, new_job(self.broker(family).keys, function, args, level, options), returns
 
@@ -199,7 +239,9 @@ class Producer:
                 # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
                 added = await broker.enqueue(jobs, resend=True)
         return [
-            JobHandle(self, family, job.id, new, returns)
+            JobHandle(self, family, new.id, False, returns, replaced=new.replaced)
+            if isinstance(new, Repeat)
+            else JobHandle(self, family, job.id, new, returns)
             for (_, job, returns), new in zip(prepared, added, strict=True)
         ]
 
@@ -234,6 +276,18 @@ class Producer:
         with translated():
             ended = await self.redis.get(RESULT + job.job_id)
         return ended is not None and codec.was_aborted(ended)
+
+
+def _with_own_key(job: Payload, options: JobOptions) -> JobOptions:
+    """Add the dedup key of a payload that has one; without a key nothing is said of it."""
+    if options.get("dedup_key") is None:
+        key = job.dedup_key()
+        if key is not None:
+            return {**options, "dedup_key": key}
+        options = options.copy()
+        options.pop("dedup_mode", None)
+        options.pop("dedup_window", None)
+    return options
 
 
 class SyncProducer:
@@ -280,6 +334,10 @@ class SyncProducer:
     def health(self) -> bool:
         """See `Producer.health`."""
         return self._run(self._producer.health())
+
+    def template(self, name: str, **options: Unpack[JobOptions]) -> JobOptions:
+        """See `Producer.template`."""
+        return self._producer.template(name, **options)
 
     def enqueue(self, job: Payload | str, payload: Any = None, **options: Any) -> SyncJobHandle:
         """See `Producer.enqueue`."""

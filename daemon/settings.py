@@ -22,8 +22,9 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.environment import FALLBACKS, PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
-from daemon.errors import ConfigurationError
+from daemon.errors import ConfigurationError, InvalidJob
 from daemon.family import FamilyValues, Seconds
+from daemon.options import checked_template
 from daemon.probe.health import Limits
 from daemon.registry import resolve, shipped_families
 from daemon.retry import Backoff
@@ -76,6 +77,9 @@ class Settings(BaseSettings):
         default_factory=dict, description='families of your own: `{"name": "package.module:Class"}`'
     )
     family: dict[str, FamilyValues] = Field(default_factory=dict, description="values of a family")
+    templates: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description='presets of job options: `{"report": {"priority": "low", "max_tries": 2}}`'
+    )
     heartbeat_file: Path | None = Field(
         None, description="file the worker writes each second and the probe reads; default in the runtime directory"
     )
@@ -112,6 +116,11 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name!r} must name a class as 'package.module:Class', not {target!r}")
         return families
 
+    @field_validator("templates")
+    @classmethod
+    def _known_options(cls, templates: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {name: _template(name, options) for name, options in templates.items()}
+
     def section(self, name: str) -> Any:
         """Give the section a family's package brought, e.g. ``smtp``; handlers know its type."""
         return getattr(self, name)
@@ -122,6 +131,18 @@ class Settings(BaseSettings):
             name: {value: getattr(values, value) for value in values.model_fields_set}
             for name, values in self.family.items()
         }
+
+
+def _template(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Check a template, whose backoff may be text here as a family's may."""
+    try:
+        if isinstance(backoff := options.get("backoff"), str):
+            options = {**options, "backoff": FamilyValues.model_validate({"backoff": backoff}).backoff}
+        return {**checked_template(name, options)}
+    except ValidationError as error:
+        raise ValueError(f"template {name!r}: backoff: {error.errors()[0]['msg']}") from None
+    except InvalidJob as error:
+        raise ValueError(str(error)) from None
 
 
 class _Source(EnvSettingsSource):

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,6 +46,7 @@ class Supervisor:
         burst: end when nothing waits any more.
         heartbeat: file the probe reads, None for none.
         handle_signals: drain on SIGTERM and SIGINT, at once on a second one.
+        templates: presets of options for jobs that handlers enqueue (`Producer.template`).
 
     Raises:
         ConfigurationError: for no family or a repeated one.
@@ -60,6 +61,7 @@ class Supervisor:
         heartbeat: Path | None = None,
         handle_signals: bool = True,
         max_burst_jobs: int = -1,
+        templates: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         names = [family.name for family in families]
         if not names or len(set(names)) != len(names):
@@ -71,6 +73,7 @@ class Supervisor:
         self.state = "starting"
         self.redis_up = False
         self.redis = connect(url)
+        self.templates = templates
         self.workers: list[Worker] = []
         self.patient = True
         self._burst = burst

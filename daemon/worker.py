@@ -71,6 +71,7 @@ class Worker(ArqWorker):
             self.client,
             max_payload=values.max_payload,
             open_blocking=lambda timeout: connect(supervisor.url, timeout=timeout),
+            templates=supervisor.templates,
         )
         self.policy = RetryPolicy(values.max_tries, values.backoff, family.permanent, family.stock is None)
         self.dialect = ArqdDialect(family) if family.stock is None else StockDialect(self.serializer, self.deserializer)

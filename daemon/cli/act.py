@@ -1,25 +1,51 @@
-"""Commands that change jobs: ``retry``, ``remove`` and the dead letters' ``dead list|retry|discard``."""
+"""Commands that change jobs: ``retry``, ``remove``, ``promote``, ``priority``, ``abort``, and ``dead``."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.common import Json, Limit, Offset, inspector, print_json
-from daemon.cli.look import list_jobs, print_jobs, refuse_unknown_family
+from daemon.cli.bulk import DryRun, tell_counts, told
+from daemon.cli.common import (
+    Cursor,
+    Error,
+    Function,
+    Json,
+    Limit,
+    Since,
+    Tag,
+    Until,
+    control,
+    job_filter,
+    print_json,
+    refuse_unknown_family,
+)
+from daemon.cli.look import list_jobs, print_page
+
+if TYPE_CHECKING:
+    from daemon.pages import JobFilter
 
 Ids = Annotated[list[str], typer.Argument(help="Ids of jobs, family:id.", metavar="ID...")]
-PAGE = 500
 
 #: What the outcomes of an action mean to people; whoever asked for something else than "done" is told with status 1.
-DONE = ("retried", "removed", "discarded")
+DONE = {
+    "retried": "retried",
+    "removed": "removed",
+    "discarded": "discarded",
+    "promoted": "promoted",
+    "changed": "changed",
+    "aborted": "aborted",
+    "asked": "runs, its worker was told to stop it",
+}
 REASONS = {
     "not_found": "there is no such job",
     "active": "it is running",
+    "ended": "it has ended",
     "not_failed": "it is not a dead letter",
+    "not_delayed": "it is not delayed",
 }
 
 
@@ -27,19 +53,43 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(retry)
     app.command()(remove)
+    app.command()(promote)
+    app.command()(priority)
+    app.command()(abort)
     dead = typer.Typer(name="dead", help="List, retry or discard dead letters.", rich_markup_mode=None)
     dead.command("list")(list_dead)
-    dead.command("retry")(retry_dead)
+    dead.command("retry")(retry)
     dead.command("discard")(discard)
     app.add_typer(dead)
 
 
-def retry(ids: Ids, json: Json = False) -> None:
+def retry(
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of jobs, family:id.", metavar="[ID]...")] = None,
+    family: Annotated[str | None, typer.Option(help="With --all: of this family.")] = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="Every dead letter of --family, or those the filters name.")
+    ] = False,
+    function: Function = None,
+    error: Error = None,
+    tag: Tag = None,
+    since: Since = None,
+    until: Until = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
     """Run dead letters again.
 
-    The id stays, tries are counted from the beginning, the history is kept.
+    Some by their ids, or with --family FAMILY --all every one of a family that the filters let through. The id stays,
+    tries are counted from the beginning, the history is kept.
     """
-    _tell(asyncio.run(_act("retry", ids)), json)
+    filtered = dry_run or any(option is not None for option in (function, error, tag, since, until))
+    if bool(ids) == all or all != bool(family) or (ids and filtered):
+        raise typer.BadParameter("give ids, or --family FAMILY --all and filters", param_hint="ID")
+    if family:
+        where = job_filter(function, tag, error, since, until)
+        tell_counts(asyncio.run(_retry_all(family, where, dry_run, json)), dry_run, json)
+    else:
+        _tell(asyncio.run(_act("retry", ids or [])), json)
 
 
 def remove(ids: Ids, json: Json = False) -> None:
@@ -50,34 +100,48 @@ def remove(ids: Ids, json: Json = False) -> None:
     _tell(asyncio.run(_act("remove", ids)), json)
 
 
+def promote(ids: Ids, json: Json = False) -> None:
+    """Run delayed jobs now.
+
+    Those that wait for a retry, too.
+    """
+    _tell(asyncio.run(_act("promote", ids)), json)
+
+
+def priority(
+    id: Annotated[str, typer.Argument(help="The job's id, family:id.", metavar="ID")],
+    level: Annotated[str, typer.Argument(help="1 (first) to 10 (last), or a name such as high.", metavar="LEVEL")],
+    json: Json = False,
+) -> None:
+    """Change the priority of a waiting or delayed job.
+
+    It goes behind those that wait at that level; a delayed one keeps its time.
+    """
+    _tell(asyncio.run(_act("set_priority", [id], level)), json)
+
+
+def abort(ids: Ids, json: Json = False) -> None:
+    """End jobs now.
+
+    A waiting or delayed one is aborted at once; of a running one the handler is cancelled.
+    """
+    _tell(asyncio.run(_act("abort", ids)), json)
+
+
 def list_dead(
     family: Annotated[str, typer.Argument(help="The family.", metavar="FAMILY")],
+    function: Function = None,
+    error: Error = None,
+    tag: Tag = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
-    offset: Offset = 0,
     json: Json = False,
 ) -> None:
     """List a family's dead letters."""
-    found = asyncio.run(list_jobs(family, "failed", limit, offset))
-    if json:
-        print_json(found)
-    else:
-        print_jobs(found)
-
-
-def retry_dead(
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids of jobs, family:id.", metavar="[ID]...")] = None,
-    family: Annotated[str | None, typer.Option(help="With --all: of this family.")] = None,
-    all: Annotated[bool, typer.Option("--all", help="Every dead letter of --family.")] = False,
-    json: Json = False,
-) -> None:
-    """Run dead letters again.
-
-    Some by their ids, or with --family FAMILY --all every one of a family.
-    """
-    if bool(ids) == all or all != bool(family):
-        raise typer.BadParameter("give ids, or --family FAMILY --all", param_hint="ID")
-    outcomes = asyncio.run(_retry_all(family)) if family else asyncio.run(_act("retry", ids or []))
-    _tell(outcomes, json)
+    where = job_filter(function, tag, error, since, until)
+    print_page(asyncio.run(list_jobs(family, "failed", where, cursor, limit)), json)
 
 
 def discard(ids: Ids, json: Json = False) -> None:
@@ -85,27 +149,19 @@ def discard(ids: Ids, json: Json = False) -> None:
     _tell(asyncio.run(_discard(ids)), json)
 
 
-async def _act(action: str, ids: list[str]) -> dict[str, str]:
+async def _act(action: str, ids: list[str], *args: str) -> dict[str, str]:
     from daemon.keys import parse_id
 
-    async with inspector(*(parse_id(id)[0] for id in ids)) as found:
-        return await (found.retry(ids) if action == "retry" else found.remove(ids))
+    async with control(*(parse_id(id)[0] for id in ids)) as found:
+        outcomes: dict[str, str] = await getattr(found, action)(ids, *args)
+        return outcomes
 
 
-async def _retry_all(family: str) -> dict[str, str]:
-    from daemon.job import JobState
-
-    outcomes: dict[str, str] = {}
-    async with inspector(family) as found:
-        # What is retried leaves the list; what is not stays at its front and ends the loop.
-        while letters := await found.jobs(family, JobState.FAILED, limit=PAGE):
-            page = await found.retry([letter.id for letter in letters])
-            outcomes |= page
-            if any(outcome != "retried" for outcome in page.values()):
-                break
-        if not outcomes:
-            await refuse_unknown_family(found, family)
-    return outcomes
+async def _retry_all(family: str, where: JobFilter, dry_run: bool, json: bool) -> dict[str, dict[str, int]]:
+    async with control(family) as found:
+        await refuse_unknown_family(found.inspector, family)
+        retried = await found.retry_all(family, where, dry_run=dry_run, progress=told(family, json))
+        return {family: {"retried": retried}}
 
 
 async def _discard(ids: list[str]) -> dict[str, str]:
@@ -114,10 +170,10 @@ async def _discard(ids: list[str]) -> dict[str, str]:
     from daemon.keys import parse_id
 
     outcomes: dict[str, str] = {}
-    async with inspector(*(parse_id(id)[0] for id in ids)) as found:
+    async with control(*(parse_id(id)[0] for id in ids)) as found:
         for id in ids:
             try:
-                state = (await found.job(id)).state
+                state = (await found.inspector.job(id)).state
             except JobNotFound:
                 outcomes[id] = "not_found"
                 continue
@@ -138,9 +194,7 @@ def _tell(outcomes: dict[str, str], json: bool) -> None:
         done = outcome in DONE
         refused |= not done
         if not json:
-            print(
-                f"{id} {outcome if done else 'not done: ' + REASONS.get(outcome, outcome)}",
-                file=None if done else sys.stderr,
-            )
+            text = DONE[outcome] if done else f"not done: {REASONS.get(outcome, outcome)}"
+            print(f"{id} {text}", file=None if done else sys.stderr)
     if refused:
         raise typer.Exit(1)

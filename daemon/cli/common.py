@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from daemon.control import Control
     from daemon.inspector import Inspector
+    from daemon.pages import JobFilter
     from daemon.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Limit = Annotated[int, typer.Option(min=1, max=500, help="How many to list.")]
-Offset = Annotated[int, typer.Option(min=0, help="How many to leave out.")]
+Cursor = Annotated[str | None, typer.Option(help="Go on after a page: the cursor printed below it.")]
+Function = Annotated[str | None, typer.Option(help="Only jobs of this function.")]
+Tag = Annotated[str | None, typer.Option(help="Only jobs with this tag.")]
+Error = Annotated[str | None, typer.Option(help="Only jobs that ended of this type of error, e.g. TimeoutError.")]
+Since = Annotated[str | None, typer.Option(help="Not before this time: 2030-01-31T08:00:00Z, or 2h for two hours ago.")]
+Until = Annotated[str | None, typer.Option(help="Before this time, written the same way.")]
 
 
 def settings(adopted: Mapping[str, str] | None = None) -> Settings:
@@ -45,6 +52,67 @@ async def inspector(*families: str | None) -> AsyncIterator[Inspector]:
     names = dict.fromkeys([*config.families, *(name for name in families if name)])
     async with Inspector.connect(redis_url(config), list(names)) as found:
         yield found
+
+
+@asynccontextmanager
+async def control(*families: str | None) -> AsyncIterator[Control]:
+    """Give what acts on all families, and on those named beside them."""
+    from daemon.control import Control
+
+    config = settings()
+    names = dict.fromkeys([*config.families, *(name for name in families if name)])
+    async with Control.connect(redis_url(config), list(names)) as found:
+        yield found
+
+
+async def refuse_unknown_family(found: Inspector, family: str) -> None:
+    """Refuse a family that is not registered here and of which Redis knows nothing either: it is misspelt.
+
+    Raises:
+        InvalidJob: naming those that are registered.
+    """
+    from daemon.errors import InvalidJob
+    from daemon.inspector import QueueStats
+
+    registered = settings().families
+    if family not in registered and QueueStats(family) == await found.queue(family):
+        raise InvalidJob(f"there is no family {family!r}: known are {', '.join(sorted(registered))}")
+
+
+def job_filter(
+    function: str | None, tag: str | None, error: str | None, since: str | None, until: str | None
+) -> JobFilter:
+    """Give the filter of these options."""
+    from daemon.pages import JobFilter
+
+    return JobFilter(function, tag, error, _moment(since, "--since"), _moment(until, "--until"))
+
+
+def _moment(text: str | None, option: str) -> datetime | None:
+    from daemon.errors import InvalidJob
+    from daemon.job import seconds
+
+    if text is None:
+        return None
+    try:
+        return datetime.now(UTC) - timedelta(seconds=seconds(text))
+    except (InvalidJob, OverflowError):
+        return instant(text, option)
+
+
+def instant(text: str, option: str) -> datetime:
+    """Read a time with its zone.
+
+    Raises:
+        typer.BadParameter: when it is none.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("write an ISO 8601 time, e.g. 2030-01-31T08:00:00Z", param_hint=option) from None
+    if time.tzinfo is None:
+        raise typer.BadParameter("say the time zone too, e.g. 2030-01-31T08:00:00Z", param_hint=option)
+    return time
 
 
 def print_json(value: Any) -> None:

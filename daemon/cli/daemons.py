@@ -79,7 +79,9 @@ def run(
     _log(config, "json")
 
     async def work() -> None:
-        supervisor = Supervisor(families, redis_url(config), burst=burst, heartbeat=heartbeat)
+        supervisor = Supervisor(
+            families, redis_url(config), burst=burst, heartbeat=heartbeat, templates=config.templates
+        )
         await supervisor.run()
         if supervisor.left_behind:
             end_process(0)

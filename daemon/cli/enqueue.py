@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from daemon.cli.common import cell, print_json, redis_url, settings
+from daemon.cli.common import cell, instant, print_json, redis_url, settings
 
 if TYPE_CHECKING:
     from daemon.family import Family, JobFunction
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 #: How often the progress shown by ``--wait`` is asked for; the end itself is told at once.
 REFRESH = 0.2
+
+
+class DedupMode(StrEnum):
+    """What a repeat does to the job that has its dedup key."""
+
+    DROP = "drop"
+    REPLACE = "replace"
+    DEBOUNCE = "debounce"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,32 +44,30 @@ def enqueue(
     delay: Annotated[str | None, typer.Option(help="Run it so much later: 30, 30s, 15m, 2d.")] = None,
     at: Annotated[str | None, typer.Option(help="Run it at this time, e.g. 2030-01-31T08:00:00Z.")] = None,
     job_id: Annotated[str | None, typer.Option(help="An id of your own; a job that has it already is kept.")] = None,
+    group: Annotated[str | None, typer.Option(help="A tenant or workspace: groups take turns.")] = None,
+    dedup_key: Annotated[str | None, typer.Option(help="While a job has this key, none is added.")] = None,
+    dedup_window: Annotated[str | None, typer.Option(help="It has the key so long; default while it lives.")] = None,
+    dedup_mode: Annotated[DedupMode | None, typer.Option(help="What a repeat does to a waiting job.")] = None,
+    template: Annotated[str | None, typer.Option(help="A preset of options from ARQD_TEMPLATES.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress, then print its result.")] = False,
 ) -> None:
     """Hand a job over and print its id."""
-    options: JobOptions = {}
-    if priority is not None:
-        options["priority"] = priority
-    if delay is not None:
-        options["delay"] = delay
-    if at is not None:
-        options["run_at"] = _time(at)
-    if job_id is not None:
-        options["job_id"] = job_id
+    given = {
+        "priority": priority,
+        "delay": delay,
+        "run_at": None if at is None else instant(at, "--at"),
+        "job_id": job_id,
+        "group": group,
+        "dedup_key": dedup_key,
+        "dedup_window": dedup_window,
+        "dedup_mode": None if dedup_mode is None else dedup_mode.value,
+        "template": template,
+    }
+    options = cast("JobOptions", {name: value for name, value in given.items() if value is not None})
     config = settings()
     payload = _payload(json)
     name, known = _find(config, function, family)
-    asyncio.run(_enqueue(redis_url(config), name, function, _checked(known, payload), options, wait))
-
-
-def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter("write an ISO 8601 time, e.g. 2030-01-31T08:00:00Z", param_hint="--at") from None
-    if time.tzinfo is None:
-        raise typer.BadParameter("say the time zone too, e.g. 2030-01-31T08:00:00Z", param_hint="--at")
-    return time
+    asyncio.run(_enqueue(config, name, function, _checked(known, payload), options, wait))
 
 
 def _payload(text: str) -> Any:
@@ -132,18 +138,19 @@ def _checked(known: JobFunction | None, payload: Any) -> Payload | list[Any] | d
     return only if isinstance(only, Payload) else payload
 
 
-async def _enqueue(url: str, family: str, function: str, payload: Any, options: JobOptions, wait: bool) -> None:
+async def _enqueue(config: Settings, family: str, function: str, payload: Any, options: JobOptions, wait: bool) -> None:
     from daemon.payload import Payload
     from daemon.producer import Producer
 
-    async with Producer.connect(url) as producer:
+    async with Producer.connect(redis_url(config), templates=config.templates) as producer:
         if isinstance(payload, Payload):
             job = await producer.enqueue(payload, family=family, **options)
         else:
             job = await producer.enqueue(function, payload, family=family, **options)
         print(job.id, flush=True)
         if not job.created:
-            print(f"arqd: a job {job.id} exists already: nothing was enqueued", file=sys.stderr)
+            became = "it has the new payload now" if job.replaced else "nothing was enqueued"
+            print(f"arqd: a job {job.id} exists already: {became}", file=sys.stderr)
         if wait:
             await _follow(job)
 

@@ -9,11 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.common import Json, Limit, Offset, cell, inspector, plain, print_json, print_table, settings
+from daemon.cli.common import (
+    Cursor,
+    Error,
+    Function,
+    Json,
+    Limit,
+    Since,
+    Tag,
+    Until,
+    cell,
+    inspector,
+    job_filter,
+    plain,
+    print_json,
+    print_table,
+    refuse_unknown_family,
+)
 
 if TYPE_CHECKING:
-    from daemon.inspector import Inspector
     from daemon.job import JobInfo
+    from daemon.pages import JobFilter, JobPage
 
 
 class State(StrEnum):
@@ -80,41 +96,47 @@ def print_job(info: JobInfo) -> None:
 def jobs(
     family: Annotated[str, typer.Argument(help="The family.", metavar="FAMILY")],
     state: Annotated[State, typer.Option(help="Which jobs.")] = State.WAITING,
+    function: Function = None,
+    tag: Tag = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
-    offset: Offset = 0,
     json: Json = False,
 ) -> None:
-    """List the jobs of a family in one state."""
-    found = asyncio.run(list_jobs(family, state, limit, offset))
-    if json:
-        print_json(found)
-    else:
-        print_jobs(found)
+    """List the jobs of a family in one state.
+
+    Times are those of the end; of active jobs of their start, of delayed ones when they are due, of waiting ones when
+    they were enqueued.
+    """
+    where = job_filter(function, tag, error, since, until)
+    print_page(asyncio.run(list_jobs(family, state, where, cursor, limit)), json)
 
 
-async def list_jobs(family: str, state: str, limit: int, offset: int) -> list[JobInfo]:
-    """Give a page of the jobs of a family in one state."""
-    from daemon.job import JobState
+async def list_jobs(family: str, state: str, where: JobFilter, cursor: str | None, limit: int) -> JobPage:
+    """Give a page of the jobs of a family in one state, full unless the list ends."""
+    from daemon.pages import JobPage
 
     async with inspector(family) as found:
-        page = await found.jobs(family, JobState(state), limit=limit, offset=offset)
-        if not page:
+        page = await found.jobs(family, state, limit=limit, cursor=cursor, where=where)
+        listed = list(page)
+        while page.cursor and len(listed) < limit:
+            page = await found.jobs(family, state, limit=limit - len(listed), cursor=page.cursor, where=where)
+            listed += page
+        if not listed:
             await refuse_unknown_family(found, family)
-        return page
+        return JobPage(listed, page.cursor)
 
 
-async def refuse_unknown_family(found: Inspector, family: str) -> None:
-    """Refuse a family that is not registered here and of which Redis knows nothing either: it is misspelt.
-
-    Raises:
-        InvalidJob: naming those that are registered.
-    """
-    from daemon.errors import InvalidJob
-    from daemon.inspector import QueueStats
-
-    registered = settings().families
-    if family not in registered and QueueStats(family) == await found.queue(family):
-        raise InvalidJob(f"there is no family {family!r}: known are {', '.join(sorted(registered))}")
+def print_page(page: JobPage, json: bool) -> None:
+    """Print a page, and how to go on."""
+    if json:
+        print_json({"jobs": list(page), "cursor": page.cursor})
+        return
+    print_jobs(page)
+    if page.cursor:
+        print(f"more: --cursor {page.cursor}")
 
 
 def print_jobs(found: list[JobInfo]) -> None:

@@ -1,34 +1,87 @@
 -- Adds jobs, all or (on a full server) none.
--- ARGV[3] "1" when this call repeats one whose reply was lost; then seven per job:
---   id, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, tail
--- Returns one number per job: 1 added, 0 a job with this id exists.
+-- ARGV[3] "1" when this call repeats one whose reply was lost; then eight per job:
+--   id, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, tail,
+--   "" or "drop" | "replace" | "debounce", window ms (0: while its job lives) and dedup key, a space between them
+-- Returns per job: 1 added, 0 a job with this id exists, or {id of the job that has its dedup key, 1 if that job has got
+-- its payload}.
 local added, records, scores, ready = {}, {}, {}, {}
 local fallback
 local seen = {}
-for i = 4, #ARGV, 7 do
+local keepers, kept, moves = {}, {}, {}
+
+local function record_of(i, level)
+  local deadline = ARGV[i + 5] == '0' and '0' or num(now + ARGV[i + 5])
+  return table.concat({ 'arqd1', level, num(now), ARGV[i + 4], deadline, ARGV[i + 6] }, ' ')
+end
+
+-- The job that has a dedup key now; `level` only while it waits or is delayed. False: the key is free.
+local function keeper(key)
+  if keepers[key] ~= nil then return keepers[key] end
+  local till, id = dedup_entry(key)
+  local score = id and tonumber(redis.call('ZSCORE', queue, id) or nil)
+  local found = false
+  if id and (till == 0 and score or till > now) then
+    found = { id = id, score = score }
+    if score and not (score >= HELD and score < SUSPECT or score == 1 and holder(id)) then
+      found.level = level_of(score, score >= HELD and get('arq:job:' .. id))
+    end
+  end
+  keepers[key] = found
+  return found
+end
+
+-- A repeat: the job that has the key gets the new payload and, debounced, its due time anew. One that runs or has
+-- ended is left alone, and one that is to run alone after crashes keeps its turn. Gives 1 if it was changed.
+local function repeated(i, job, mode, key, span, level, due)
+  if mode == 'drop' or not job.level then return 0 end
+  local at = job.score
+  if mode == 'debounce' and not (at and at >= SUSPECT and at < LANE) then
+    job.level = level
+    moves[#moves + 1] = num(math.min(due, HELD - 1) + level / 16)
+    moves[#moves + 1] = job.id
+  end
+  if mode == 'debounce' and span > 0 then kept[#kept + 1] = { key, job.id, span } end
+  records[#records + 1] = 'arq:job:' .. job.id
+  records[#records + 1] = record_of(i, job.level)
+  return 1
+end
+
+for i = 4, #ARGV, 8 do
   local id, level, when, ms = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
   local tail = ARGV[i + 6]
   local new = 1
-  if seen[id] or redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
+  local due = when == 'in' and now + ms or when == 'at' and ms or now
+  if level == 0 then
+    fallback = fallback or default_level()
+    level = fallback
+  end
+  local mode, span, key, job
+  if ARGV[i + 7] ~= '' then
+    mode, span, key = string.match(ARGV[i + 7], '^(%a+) (%d+) (.*)$')
+    span, job = tonumber(span), keeper(key)
+  end
+  if job then
+    if ARGV[3] ~= '1' or job.id ~= id or seen[id] then
+      new = { job.id, repeated(i, job, mode, key, span, level, due) }
+    end
+  elseif seen[id] or redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
     new = 0
     if ARGV[3] == '1' and not seen[id] then
       local stored = get('arq:job:' .. id)
       if stored and string.sub(stored, -#tail) == tail then new = 1 end
     end
   else
-    if level == 0 then
-      fallback = fallback or default_level()
-      level = fallback
-    end
-    local due = when == 'in' and now + ms or when == 'at' and ms or now
-    local deadline = ARGV[i + 5] == '0' and '0' or num(now + ARGV[i + 5])
     records[#records + 1] = 'arq:job:' .. id
-    records[#records + 1] = table.concat({ 'arqd1', level, num(now), ARGV[i + 4], deadline, tail }, ' ')
+    records[#records + 1] = record_of(i, level)
     if due > now then
       scores[#scores + 1] = num(math.min(due, HELD - 1) + level / 16)
       scores[#scores + 1] = id
     else
       ready[#ready + 1] = { id, level, string.match(tail, '^[^\t\n]*\t([^\n]*)\n') or '' }
+    end
+    if key then
+      keepers[key] = { id = id, level = level }
+      kept[#kept + 1] = { key, id, span }
     end
   end
   seen[id] = true
@@ -40,17 +93,22 @@ if #records == 0 then return added end
 for i = 1, #records, 2000 do
   redis.call('MSET', unpack(records, i, math.min(i + 1999, #records)))
 end
-local soonest = #scores > 0 and redis.call('ZRANGEBYSCORE', queue, num(now + 1), '(' .. num(HELD), 'WITHSCORES', 'LIMIT', 0, 1)
+local function first_delayed()
+  local first = redis.call('ZRANGEBYSCORE', queue, num(now + 1), '(' .. num(HELD), 'WITHSCORES', 'LIMIT', 0, 1)
+  return tonumber(first[2]) or HELD
+end
+local soonest = (#scores > 0 or #moves > 0) and first_delayed()
 give_places(ready, scores)
 for i = 1, #scores, 2000 do
   redis.call('ZADD', queue, 'NX', unpack(scores, i, math.min(i + 1999, #scores)))
 end
+if #moves > 0 then
+  redis.call('ZADD', queue, unpack(moves))
+  redis.call('DEL', mark)
+end
+if #kept > 0 then keep_dedup(kept) end
 
 -- Workers sleep until the next job they knew of: wake one when an earlier one came.
-local earlier = false
-if soonest then
-  local first = redis.call('ZRANGEBYSCORE', queue, num(now + 1), '(' .. num(HELD), 'WITHSCORES', 'LIMIT', 0, 1)
-  earlier = first[1] ~= nil and first[1] ~= soonest[1]
-end
+local earlier = soonest and first_delayed() < soonest
 if not set_mark() and earlier then redis.call('ZADD', mark, 0, '1') end
 return added

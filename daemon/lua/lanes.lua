@@ -54,10 +54,12 @@ local function lanes_of(record)
   return lanes
 end
 
--- Lets up to `count` jobs of a lane back to their places; what has been removed since does not count.
+-- Lets up to `count` jobs of a lane back to their places; what has been removed since does not count. Two thousand are
+-- looked at in one call; the next renewal looks at a lane again whose turn was used up by removed ones.
 local function admit(lane, count)
   local key = lane_key(lane)
-  while count > 0 do
+  for _ = 1, 4 do
+    if count <= 0 then break end
     local found = redis.call('ZRANGE', key, 0, math.min(count, 500) - 1, 'WITHSCORES')
     if #found == 0 then break end
     for i = 1, #found, 2 do

@@ -12,7 +12,8 @@
 local queue, mark, suspects, workers, clock, conf = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local completed, dead, aborted, expired = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local crashes, progress, history, waiters, totals = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
-local tags, limits, active, windows, lanes, abort_set = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21]
+local tags, limits, active, windows, lanes, dedup = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21]
+local abort_set = KEYS[22]
 local prefix = ARGV[1]
 
 local READY, LEVEL, STEP = -4503599627370496, 281474976710656, 64
@@ -233,6 +234,48 @@ local function add_history(id, line)
   redis.call('HSET', history, id, text)
 end
 
+-- Dedup keys: a hash of "k:<key>" -> "<end of its window in ms, 0: while its job lives> <id>" and, as long as the job
+-- lives, "j:<id>" -> key; beside it a sorted set of the keys with a window by its end.
+local dedup_ends = prefix .. 'dedup:ends'
+
+local function dedup_entry(key)
+  local till, id = string.match(redis.call('HGET', dedup, 'k:' .. key) or '', '^(%d+) (.*)$')
+  return tonumber(till), id
+end
+
+-- Drops keys whose window has ended, at most `count`.
+local function trim_dedup(count)
+  local over = redis.call('ZRANGEBYSCORE', dedup_ends, '-inf', num(now), 'LIMIT', 0, count)
+  for _, key in ipairs(over) do
+    local till = dedup_entry(key)
+    if till and till > 0 and till <= now then redis.call('HDEL', dedup, 'k:' .. key) end
+  end
+  if #over > 0 then redis.call('ZREM', dedup_ends, unpack(over)) end
+end
+
+-- Gives keys to jobs: {key, id, window ms or 0} each. What has ended goes faster than what is new comes.
+local function keep_dedup(kept)
+  trim_dedup(math.min(2 * #kept + 16, 4000))
+  for _, entry in ipairs(kept) do
+    local key, id, span = entry[1], entry[2], entry[3]
+    local till = span > 0 and num(now + span) or '0'
+    redis.call('HSET', dedup, 'k:' .. key, till .. ' ' .. id, 'j:' .. id, key)
+    if span > 0 then redis.call('ZADD', dedup_ends, till, key) end
+  end
+end
+
+-- Frees the keys of jobs that end. A window goes on unless its job was aborted or removed.
+local function free_dedup(ended)
+  local fields = {}
+  for i, job in ipairs(ended) do fields[i] = 'j:' .. job[2] end
+  for i, key in ipairs(redis.call('HMGET', dedup, unpack(fields))) do
+    local till, id
+    if key then till, id = dedup_entry(key) end
+    if id == ended[i][2] and (till == 0 or ended[i][1] == 'a') then redis.call('HDEL', dedup, 'k:' .. key) end
+  end
+  redis.call('HDEL', dedup, unpack(fields))
+end
+
 local INDEX = { c = completed, b = dead, a = aborted, e = expired }
 local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retried', l = 'released', w = 'released' }
 
@@ -294,6 +337,7 @@ local function finish(ended)
   redis.call('HDEL', crashes, unpack(ids))
   if #forget > 0 then redis.call('HDEL', history, unpack(forget)) end
   if redis.call('EXISTS', abort_set) == 1 then redis.call('ZREM', abort_set, unpack(ids)) end
+  if redis.call('EXISTS', dedup) == 1 then free_dedup(ended) end
 end
 
 -- Drops ended jobs from an index with all they left, at most `count` (oldest first).

@@ -65,6 +65,7 @@ local function prune_limits()
   redis.call('HSET', clock, 'prune:limits', found[1])
 end
 if limited then prune_limits() end
+trim_dedup(500)
 set_mark()
 set_suspects()
 return 1

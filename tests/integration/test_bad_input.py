@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from daemon import codec
 from daemon.context import JobContext
+from daemon.control import Control
 from daemon.errors import InvalidJob, JobExpired, JobFailed, RedisFull, RedisRefused, RedisUnavailable, TooLarge
 from daemon.inspector import Inspector
 from daemon.job import JobInfo, JobState
@@ -175,7 +176,7 @@ async def test_a_pickle_is_a_dead_letter_and_never_decoded(redis_url: str, produ
             await producer.job("t:pickle").result(1)
         await goes_on(producer)
         await Inspector(producer.redis, ["t"]).jobs("t", JobState.FAILED)
-        assert await Inspector(producer.redis, ["t"]).retry(["t:pickle"]) == {"t:pickle": "retried"}
+        assert await Control(producer.redis, ["t"]).retry(["t:pickle"]) == {"t:pickle": "retried"}
         await in_state(producer.job("t:pickle"), JobState.FAILED)
     assert not bomb.exists()
 
@@ -210,7 +211,7 @@ async def test_an_entry_nobody_can_read_is_a_dead_letter(redis_url: str, produce
         assert info.error["reason"] in ("unreadable", "payload")
         assert [found.id for found in await Inspector(producer.redis, ["t"]).jobs("t", "failed")] == ["t:strange"]
         await goes_on(producer)
-        assert await Inspector(producer.redis, ["t"]).remove(["t:strange"]) == {"t:strange": "removed"}
+        assert await Control(producer.redis, ["t"]).remove(["t:strange"]) == {"t:strange": "removed"}
 
 
 ODD = {

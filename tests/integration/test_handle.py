@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from daemon.context import JobContext
+from daemon.control import Control
 from daemon.errors import (
     InvalidJob,
     JobFailed,
@@ -146,7 +147,7 @@ async def test_a_waiting_result_is_told_when_its_job_is_removed(redis_url: str) 
         job = await producer.enqueue(Plain())
         waiting = asyncio.create_task(job.result(10))
         await registered(producer, job)
-        assert await Inspector(producer.redis, ["t"]).remove([job.id]) == {job.id: "removed"}
+        assert await Control(producer.redis, ["t"]).remove([job.id]) == {job.id: "removed"}
         with pytest.raises(JobNotFound, match="was removed"):
             await waiting
 

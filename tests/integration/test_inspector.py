@@ -1,4 +1,4 @@
-"""Looking in: counts, pages, one job, workers and backlog; retrying and removing."""
+"""Looking in: counts, pages, one job, workers and backlog."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from arq.connections import RedisSettings
 
 from daemon import codec
 from daemon.context import JobContext
+from daemon.control import Control
 from daemon.errors import InvalidJob, JobNotFound, PermanentError, RedisRefused, RedisUnavailable
 from daemon.inspector import Inspector
 from daemon.job import JobState
+from daemon.pages import JobFilter
 from daemon.producer import Producer
 from tests.conftest import RedisServerFactory
 from tests.engine import make_family, run_burst, until, working
@@ -37,6 +39,17 @@ async def endless(ctx: JobContext) -> None:
 
 def family(name: str = "t", **values: Any) -> Any:
     return make_family(name, number, fail, endless, **values)
+
+
+async def pages(inspector: Inspector, family_name: str, state: str, limit: int) -> list[list[Any]]:
+    """Give the payloads of a whole list, page by page."""
+    found, cursor = [], None
+    while True:
+        page = await inspector.jobs(family_name, state, limit=limit, cursor=cursor)
+        found.append([info.payload for info in page])
+        cursor = page.cursor
+        if cursor is None:
+            return found
 
 
 @pytest.fixture
@@ -117,22 +130,19 @@ async def test_pages_are_in_order_and_complete(redis_url: str, producer: Produce
         await producer.enqueue("fail", [n], family="u")
     waiting = [info.payload for info in await inspector.jobs("t", JobState.WAITING)]
     assert waiting == [0, 2, 4, 6, 1, 3, 5]
-    pages = [[info.payload for info in await inspector.jobs("t", "waiting", limit=3, offset=at)] for at in (0, 3, 6, 9)]
-    assert pages == [[0, 2, 4], [6, 1, 3], [5], []]
+    assert await pages(inspector, "t", "waiting", 3) == [[0, 2, 4], [6, 1, 3], [5]]
     await run_burst(redis_url, family("u", max_jobs=1))
     failed = await inspector.jobs("u", JobState.FAILED, limit=2)
     assert [info.error["message"] for info in failed if info.error] == ["no 6", "no 5"]
-    assert await inspector.jobs("u", "failed", function="number") == []
-    assert len(await inspector.jobs("u", "failed", function="fail")) == 7
+    assert [len(page) for page in await pages(inspector, "u", "failed", 7)] == [7]
 
 
 async def test_a_page_of_waiting_jobs_goes_on_over_the_suspects(producer: Producer, inspector: Inspector) -> None:
     jobs = [await producer.enqueue("number", [n], family="t") for n in range(5)]
     for n in (3, 4):
         await producer.redis.zadd("arq:{t}", {jobs[n].job_id: 2**46 + 1000 + n})
-    pages = [[info.payload for info in await inspector.jobs("t", "waiting", limit=2, offset=at)] for at in (0, 2, 4)]
-    assert pages == [[0, 1], [2, 3], [4]]
-    assert [info.payload for info in await inspector.jobs("t", "waiting", limit=2, offset=3)] == [3, 4]
+    assert await pages(inspector, "t", "waiting", 2) == [[0, 1], [2, 3], [4]]
+    assert await pages(inspector, "t", "waiting", 3) == [[0, 1, 2], [3, 4]]
     assert (await inspector.queue("t")).waiting == 5
 
 
@@ -143,7 +153,9 @@ async def test_a_page_of_waiting_jobs_goes_on_over_the_suspects(producer: Produc
         (("t", "broken"), {}, "'broken' is not a state: use one of waiting"),
         (("t", "waiting"), {"limit": 0}, "limit is 1 to 500"),
         (("t", "waiting"), {"limit": 501}, "limit is 1 to 500"),
-        (("t", "waiting"), {"offset": -1}, "offset 0 or more"),
+        (("t", "waiting"), {"cursor": "broken"}, "cursor 'broken' is not one of the waiting jobs: leave it out"),
+        (("t", "waiting"), {"cursor": "é"}, "is not one of the waiting jobs"),
+        (("t", "waiting"), {"where": JobFilter(error="ValueError")}, "jobs that are waiting have no error"),
     ],
 )
 async def test_a_wrong_question_is_told(inspector: Inspector, args: Any, options: Any, said: str) -> None:
@@ -206,47 +218,11 @@ async def test_a_stock_producers_bare_id_is_found_by_its_family(
     assert (await inspector.job("t:bare")).state is JobState.WAITING
     await run_burst(redis_url, family())
     assert (await inspector.job("t:bare")).state is JobState.FAILED
-    assert await inspector.retry(["t:bare"]) == {"t:bare": "retried"}
-    assert await inspector.remove(["t:bare"]) == {"t:bare": "removed"}
+    control = Control(producer.redis, ["t", "u"])
+    assert await control.retry(["t:bare"]) == {"t:bare": "retried"}
+    assert await control.remove(["t:bare"]) == {"t:bare": "removed"}
     assert await pool.keys("arq:*:bare") == []
     await pool.aclose()
-
-
-async def test_retry_and_remove_say_what_became_of_each(
-    redis_url: str, producer: Producer, inspector: Inspector
-) -> None:
-    for family_name, name, job_id in (
-        ("t", "fail", "dead"), ("u", "fail", "dead"), ("t", "number", "done"), ("t", "fail", "discard"),
-    ):  # fmt: skip
-        await producer.enqueue(name, [1], family=family_name, job_id=job_id)
-    await run_burst(redis_url, family(), family("u"))
-    await producer.enqueue("number", [1], family="t", job_id="waits")
-    ids = ["t:dead", "u:dead", "t:done", "t:waits", "t:nothing"]
-    assert await inspector.retry(ids) == {
-        "t:dead": "retried", "u:dead": "retried", "t:done": "not_failed", "t:waits": "not_failed",
-        "t:nothing": "not_found",
-    }  # fmt: skip
-    assert (await inspector.job("u:dead")).state is JobState.WAITING
-    await producer.redis.delete("arq:{t}")
-    await producer.enqueue("endless", [], family="t", job_id="runs")
-    async with working(redis_url, family(max_jobs=1)) as supervisor:
-        await until(lambda: supervisor.workers[0].running)
-        assert await inspector.remove(["t:runs", "t:done", "t:discard", "t:nothing"]) == {
-            "t:runs": "active", "t:done": "removed", "t:discard": "removed", "t:nothing": "not_found",
-        }  # fmt: skip
-    assert await inspector.jobs("t", JobState.FAILED) == []
-    assert await producer.redis.keys("*discard*") == []
-
-
-async def test_more_than_a_page_of_dead_letters_is_retried(
-    redis_url: str, producer: Producer, inspector: Inspector
-) -> None:
-    jobs = await producer.enqueue_many("fail", ({"n": n} for n in range(600)), family="t")
-    await run_burst(redis_url, family())
-    words = await inspector.retry([job.id for job in jobs])
-    assert len(words) == 600
-    assert set(words.values()) == {"retried"}
-    assert (await inspector.queue("t")).waiting == 600
 
 
 async def test_workers_of_every_family(redis_url: str, inspector: Inspector) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from daemon.context import JobContext
+from daemon.control import Control
 from daemon.errors import (
     InvalidJob,
     JobExpired,
@@ -130,7 +131,7 @@ async def test_a_job_id_is_taken_while_the_job_its_result_or_its_dead_letter_is_
             assert not (await producer.enqueue(Ask(question=question), job_id=name)).created
         assert (await first.result(1)).text == "A"
         assert await failing.status() is JobState.FAILED
-        await Inspector(producer.redis, ["t"]).remove([first.id, failing.id])
+        await Control(producer.redis, ["t"]).remove([first.id, failing.id])
         assert (await producer.enqueue(Ask(question="c"), job_id="one")).created
         assert (await producer.enqueue(Ask(question="c"), job_id="two")).created
 
@@ -261,7 +262,9 @@ async def test_a_thousand_jobs_go_in_one_round_trip_in_their_order(redis_url: st
         assert calls(redis_url, "eval", "evalsha", "script|load") - before == 1
         assert len({job.id for job in jobs}) == 1000
         assert all(job.created for job in jobs)
-        waiting = await Inspector(producer.redis, ["t"]).jobs("t", "waiting", limit=500, offset=1)
+        inspector = Inspector(producer.redis, ["t"])
+        first = await inspector.jobs("t", "waiting", limit=1)
+        waiting = await inspector.jobs("t", "waiting", limit=500, cursor=first.cursor)
         assert [(info.payload["n"], info.priority, info.tags) for info in waiting] == [
             (n, 7, ["batch"]) for n in range(500)
         ]

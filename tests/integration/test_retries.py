@@ -12,6 +12,7 @@ import pytest
 from arq import Retry
 
 from daemon.context import JobContext
+from daemon.control import Control
 from daemon.errors import JobFailed, JobNotFound, PermanentError
 from daemon.family import func
 from daemon.inspector import Inspector
@@ -145,7 +146,7 @@ async def test_a_dead_letter_can_be_tried_again_and_keeps_its_history(redis_url:
     job = await producer.enqueue("work", [], family="t", job_id="one", expires=600)
     await run_burst(redis_url, family)
     inspector = Inspector(producer.redis, ["t"])
-    assert await inspector.retry(["t:one", "t:two"]) == {"t:one": "retried", "t:two": "not_found"}
+    assert await Control(producer.redis, ["t"]).retry(["t:one", "t:two"]) == {"t:one": "retried", "t:two": "not_found"}
     info = await job.info()
     assert (info.state, info.tries, len(info.history)) == (JobState.WAITING, 0, 1)
     healthy = True

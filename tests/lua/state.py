@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon import codec
-from daemon.broker import Broker, Claim, Held, NewJob, Outcome, Tick, TickSettings
+from daemon.broker import Broker, Claim, Held, NewJob, Outcome, Repeat, Tick, TickSettings
 from daemon.errors import Unreadable
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 
@@ -157,7 +157,7 @@ class Engine:
         when, ms = ("in", delay) if delay else ("at", at) if at else ("now", 0)
         return NewJob(self.id(name), level, when, ms, timeout, expires, codec.record_tail("send", group, body))
 
-    async def enqueue(self, *jobs: str | NewJob, resend: bool = False) -> list[bool]:
+    async def enqueue(self, *jobs: str | NewJob, resend: bool = False) -> list[bool | Repeat]:
         made = [self.job(job) if isinstance(job, str) else job for job in jobs]
         added = await self.broker.enqueue(made, resend=resend)
         # An earlier due time than any before wakes a worker although nothing can be claimed yet.

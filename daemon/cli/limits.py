@@ -1,0 +1,109 @@
+"""``arqd limits``: show and change the limits of a family while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daemon.cli.common import Json, cell, inspector, print_json, print_table, refuse_unknown_family
+
+if TYPE_CHECKING:
+    from daemon.limits import Change, FamilyLimits
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(limits)
+
+
+def limits(
+    family: Annotated[str, typer.Argument(help="The family.", metavar="FAMILY")],
+    rate: Annotated[str | None, typer.Option(help="Starts per period: 50/s, 30/m; none: any number.")] = None,
+    global_: Annotated[
+        str | None, typer.Option("--global", help="Jobs of the queue that run at the same time; none: any number.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Of this group; *: of each without a limit of its own.")] = None,
+    function: Annotated[str | None, typer.Option(help="Of this function; *: of each without one of its own.")] = None,
+    concurrency: Annotated[
+        str | None, typer.Option(help="Jobs of the group or function that run at the same time; none: any number.")
+    ] = None,
+    weight: Annotated[int | None, typer.Option(min=1, max=64, help="Turns of the group where others have one.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Take back what was set here; end a wait.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the limits of a family, over all processes, or change them while it runs."""
+    changing = [rate, global_, concurrency, weight]
+    if group is not None and function is not None:
+        raise typer.BadParameter("give --group or --function, not both")
+    if reset and any(value is not None for value in changing):
+        raise typer.BadParameter("--reset takes back all that was set: give it alone", param_hint="--reset")
+    if group is None and function is None and concurrency is not None:
+        raise typer.BadParameter("give --group or --function too; --global is for the queue", param_hint="--concurrency")
+    if (group is not None or function is not None) and global_ is not None:
+        raise typer.BadParameter("it is for the whole queue; --concurrency is for a group", param_hint="--global")
+    if weight is not None and group in (None, "*"):
+        raise typer.BadParameter("give the --group that has it", param_hint="--weight")
+    if "" in (group, function) or not ((group or "") + (function or "")).isprintable():
+        raise typer.BadParameter("a group or function has a name of plain text")
+    found = asyncio.run(_limits(family, rate, global_ or concurrency, group, function, weight, reset))
+    if json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+async def _limits(
+    family: str, rate: str | None, concurrency: str | None, group: str | None, function: str | None, weight: int | None,
+    reset: bool,
+) -> FamilyLimits:  # fmt: skip
+    from daemon import limits
+    from daemon.broker import Broker
+    from daemon.connections import translated
+    from daemon.keys import FamilyKeys
+
+    keys = FamilyKeys.of(family)
+    async with inspector(family) as found:
+        lane = None
+        if group is not None or function is not None:
+            lane = limits.lane_of_function(function) if group is None and function else limits.lane_of_group(group or "")
+        with translated():
+            # Every worker that ever ran has left its settings there.
+            if not await found.redis.exists(keys.key("conf")):
+                await refuse_unknown_family(found, family)
+            changes: list[Change] = []
+            if reset:
+                changes = limits.reset_changes(lane)
+            elif lane is None:
+                changes = limits.queue_changes(rate, concurrency)
+            else:
+                changes = await limits.lane_changes(found.redis, keys, lane, rate, concurrency)
+            if weight is not None and group:
+                changes += limits.weight_changes(group, weight)
+            if changes:
+                await Broker(found.redis, keys).set_limits(changes)
+            return await limits.read_limits(found.redis, keys)
+
+
+def _print(found: FamilyLimits) -> None:
+    """Print them for people: one line for each limit, then weights and waits."""
+    lanes = {"queue": "", "group": "g:", "function": "f:"}
+    print_table(
+        ("limit of", "at the same time", "starts", "set by", "running"),
+        [
+            (
+                limit.scope if limit.name is None else f"{limit.scope} {limit.name}",
+                limit.concurrency,
+                limit.rate,
+                limit.source,
+                None if limit.name == "*" else found.running.get(lanes[limit.scope] + (limit.name or ""), 0),
+            )
+            for limit in found.limits
+        ],
+    )
+    for group, weight in sorted(found.weights.items()):
+        print(cell(f"group {group} has {weight} turns where others have one"))
+    for lane, time in sorted(found.waits.items()):
+        name = {"g": "group ", "f": "function "}.get(lane[:1], "the queue") + lane[2:]
+        print(cell(f"{name} was told to wait until {time:%Y-%m-%dT%H:%M:%SZ}"))

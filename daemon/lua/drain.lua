@@ -1,0 +1,32 @@
+-- Removes the first jobs that wait or are delayed, with all they left; who waits for their results is told.
+-- ARGV: 3 at most so many (500)
+-- Returns how many were removed; fewer than asked for when no more are left.
+redis.call('DEL', mark)
+local left = math.min(tonumber(ARGV[3]), 500)
+local removed = 0
+
+local function leave_lane(id)
+  local name, group = string.match(get('arq:job:' .. id) or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
+  if name then
+    redis.call('ZREM', lane_key('f:' .. name), id)
+    redis.call('ZREM', lane_key('g:' .. group), id)
+  end
+end
+
+-- A stock abort() files a held job under score 1, until the next tick: these come last, and stay.
+for _, band in ipairs({ { '-inf', '(1' }, { '(1', '(' .. num(HELD) }, { num(SUSPECT), '+inf' }, { '1', '1' } }) do
+  local ended = {}
+  local found = left > 0 and redis.call('ZRANGEBYSCORE', queue, band[1], band[2], 'WITHSCORES', 'LIMIT', 0, left) or {}
+  for i = 1, #found, 2 do
+    local id, score = found[i], tonumber(found[i + 1])
+    if score ~= 1 or not holder(id) then
+      if score >= LANE and score < LANES_END then leave_lane(id) end
+      ended[#ended + 1] = { 'a', id, '', 0 }
+    end
+  end
+  finish(ended)
+  left, removed = left - #ended, removed + #ended
+end
+set_mark()
+set_suspects()
+return removed

@@ -1,0 +1,61 @@
+"""What the pages on dedup keys, templates and limits show is true: programs print what stands below them, commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {path.stem: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+
+
+def run(folder: Path, redis_url: str, *arguments: str, **environ: str) -> str:
+    """Run Python in the folder as a reader would, and give what it printed."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**inherited, "ARQD_REDIS_URL": redis_url, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", **environ},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", ["dedup", "templates"])
+def test_programs_print_what_stands_below_them(page: str, redis_url: str, tmp_path: Path) -> None:
+    programs = re.findall(r"```python\n# (\w+\.py)\n(.*?)```\n\n```text\n(.*?)```", PAGES[page], re.DOTALL)
+    assert programs
+    for name, text, output in programs:
+        (tmp_path / name).write_text(text)
+        assert run(tmp_path, redis_url, name) == output
+
+
+@pytest.mark.parametrize("page", ["templates"])
+def test_commands_run(page: str, redis_url: str, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```\n((?:export|arqd) .*?)```", PAGES[page], re.DOTALL)
+    environ: dict[str, str] = {}
+    ran = 0
+    for line in block.splitlines():
+        first, *words = shlex.split(line, comments=True)
+        if first == "export":
+            environ |= dict(word.split("=", 1) for word in words)
+        else:
+            run(tmp_path, redis_url, "-m", "daemon", *words, **environ)
+            ran += 1
+    assert ran
+
+
+@pytest.mark.parametrize("page", ["dedup", "templates"])
+def test_links_lead_somewhere(page: str) -> None:
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", PAGES[page]) if "://" not in target]
+    assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []

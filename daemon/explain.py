@@ -242,10 +242,12 @@ class _Judge:
             return self._unknown(due) or self._answer(Reason.DELAYED, message, until=due, note=info.note)
         if info.tries:
             number = info.tries + 1
-            of = f" of {info.max_tries}" if info.max_tries else ""
+            published = (worker.info.get("max_tries", {}).get(info.function) for worker in self.at.workers)
+            total = info.max_tries or next((tries for tries in published if tries), None)
+            of = f" of {total}" if total else ""
             last = info.history[-1] if info.history else None
             told = f"; the last one ended with {_error(last)}" if last else ""
-            facts: dict[str, Any] = {"try": number, "max_tries": info.max_tries, "error": last}
+            facts: dict[str, Any] = {"try": number, "max_tries": total, "error": last}
             return self._answer(Reason.RETRY, f"Try {number}{of} is at {self._when(due)}{told}.", until=due, **facts)
         return self._answer(Reason.DELAYED, f"It is delayed until {self._when(due)}.", until=due)
 

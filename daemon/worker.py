@@ -189,6 +189,7 @@ class Worker(ArqWorker):
                 "running": len(self.running),
                 "draining": self.draining,
                 "functions": sorted(self.family.functions),
+                "max_tries": {name: f.max_tries or values.max_tries for name, f in self.family.functions.items()},
                 "started": self.supervisor.started,
                 "mean_seconds": self.metrics.mean_seconds(),
                 "lag": self.supervisor.loop_lag,

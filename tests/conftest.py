@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daemon.producer import Producer
 from tests.servers import RedisServer
 
 RedisServerFactory = Callable[..., RedisServer]
@@ -27,6 +28,13 @@ def redis_url(shared_redis: RedisServer) -> str:
     with shared_redis.client() as client:
         client.flushall()
     return shared_redis.url
+
+
+@pytest.fixture
+async def producer(redis_url: str) -> AsyncIterator[Producer]:
+    """A producer on that Valkey."""
+    async with Producer.connect(redis_url) as producer:
+        yield producer
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,10 @@ from typing import Any, TypeVar
 
 import redis
 
+from daemon.errors import JobNotFound
 from daemon.family import Family, FamilySettings, JobFunction, func, load_family
+from daemon.job import JobInfo, JobState
+from daemon.producer import JobHandle
 from daemon.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -70,3 +74,17 @@ def calls(url: str, *commands: str) -> int:
     with redis.Redis.from_url(url) as client:
         stats = client.info("commandstats")
     return sum(stats.get(f"cmdstat_{command}", {}).get("calls", 0) for command in commands)
+
+
+async def in_state(job: JobHandle, state: JobState, tries: int = 0) -> JobInfo:
+    """Wait for a state and a number of ended tries."""
+
+    async def reached() -> JobInfo | None:
+        with contextlib.suppress(JobNotFound):
+            info = await job.info()
+            return info if info.state is state and info.tries >= tries else None
+        return None
+
+    found = await eventually(reached)
+    assert found is not None
+    return found

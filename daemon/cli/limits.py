@@ -40,7 +40,9 @@ def limits(
     if reset and any(value is not None for value in changing):
         raise typer.BadParameter("--reset takes back all that was set: give it alone", param_hint="--reset")
     if group is None and function is None and concurrency is not None:
-        raise typer.BadParameter("give --group or --function too; --global is for the queue", param_hint="--concurrency")
+        raise typer.BadParameter(
+            "give --group or --function too; --global is for the queue", param_hint="--concurrency"
+        )
     if (group is not None or function is not None) and global_ is not None:
         raise typer.BadParameter("it is for the whole queue; --concurrency is for a group", param_hint="--global")
     if weight is not None and group in (None, "*"):
@@ -67,7 +69,9 @@ async def _limits(
     async with inspector(family) as found:
         lane = None
         if group is not None or function is not None:
-            lane = limits.lane_of_function(function) if group is None and function else limits.lane_of_group(group or "")
+            lane = (
+                limits.lane_of_function(function) if group is None and function else limits.lane_of_group(group or "")
+            )
         with translated():
             # Every worker that ever ran has left its settings there.
             if not await found.redis.exists(keys.key("conf")):

@@ -18,11 +18,11 @@ from daemon.context import JobContext
 from daemon.control import Control
 from daemon.errors import InvalidJob, JobExpired, JobFailed, RedisFull, RedisRefused, RedisUnavailable, TooLarge
 from daemon.inspector import Inspector
-from daemon.job import JobInfo, JobState
+from daemon.job import JobState
 from daemon.payload import Payload
-from daemon.producer import JobHandle, Producer
+from daemon.producer import Producer
 from tests.conftest import RedisServerFactory
-from tests.engine import eventually, make_family, run_burst, working
+from tests.engine import eventually, in_state, make_family, run_burst, working
 from tests.servers import free_port
 
 
@@ -55,14 +55,6 @@ async def producer(redis_url: str) -> AsyncIterator[Producer]:
     ran.clear()
     async with Producer.connect(redis_url) as producer:
         yield producer
-
-
-async def in_state(job: JobHandle, state: JobState) -> JobInfo:
-    async def reached() -> bool:
-        return await job.status() is state
-
-    await eventually(reached)
-    return await job.info()
 
 
 async def plant(producer: Producer, job_id: bytes, record: bytes | None, score: float | None = None) -> None:

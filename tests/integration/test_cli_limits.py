@@ -56,7 +56,7 @@ async def test_settings_and_operators_limits_are_shown(redis_url: str, arqd: Arq
     status, out, _ = await asyncio.to_thread(arqd, "t")
     assert status == 0
     assert [line.split() for line in out.splitlines()] == [
-        "limit of at the same time starts set by running".split(),
+        ["limit", "of", "at", "the", "same", "time", "starts", "set", "by", "running"],
         ["queue", "8", "100/1s", "settings", "0"],
         ["queue", "none", "50/1s", "operator", "0"],
         ["group", "acme", "3", "none", "operator", "0"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,12 +36,6 @@ async def endless(ctx: JobContext) -> None:
 
 def family(name: str = "t", **values: Any) -> Any:
     return make_family(name, number, fail, endless, **{"max_tries": 1, **values})
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    async with Producer.connect(redis_url) as producer:
-        yield producer
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -32,12 +31,6 @@ class Index(Payload, family="t", function="index"):
 
 async def index(ctx: JobContext, job: Index) -> int:
     return job.version
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    async with Producer.connect(redis_url) as producer:
-        yield producer
 
 
 @pytest.fixture

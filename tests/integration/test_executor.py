@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,14 +19,14 @@ import pytest
 
 import daemon.executor
 from daemon.context import JobContext
-from daemon.errors import JobFailed, JobNotFound
+from daemon.errors import JobFailed
 from daemon.family import func
 from daemon.job import JobInfo, JobState
 from daemon.logs import configure_logging
 from daemon.payload import Payload, PayloadModel
-from daemon.producer import JobHandle, Producer
+from daemon.producer import Producer
 from daemon.retry import Fixed
-from tests.engine import eventually, make_family, run_burst, until, working
+from tests.engine import eventually, in_state, make_family, run_burst, until, working
 
 
 class Bill(PayloadModel):
@@ -38,26 +38,6 @@ class Bill(PayloadModel):
 class Pay(Payload, family="t", returns=list[Bill]):
     bill: Bill
     times: int
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    async with Producer.connect(redis_url) as producer:
-        yield producer
-
-
-async def in_state(job: JobHandle, state: JobState, tries: int = 0) -> JobInfo:
-    """Wait for a state and a number of ended tries."""
-
-    async def reached() -> JobInfo | None:
-        with contextlib.suppress(JobNotFound):
-            info = await job.info()
-            return info if info.state is state and info.tries >= tries else None
-        return None
-
-    found = await eventually(reached)
-    assert found is not None
-    return found
 
 
 # ---------------------------------------------------------------- context and hooks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,6 @@ async def told(ctx: JobContext, scope: Any) -> None:
 
 def family(*functions: Any, **values: Any) -> Any:
     return make_family("t", *(functions or (number, fail, refuse, endless, told)), **values)
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    async with Producer.connect(redis_url) as producer:
-        yield producer
 
 
 @pytest.fixture
@@ -299,7 +293,7 @@ async def test_retry(redis_url: str, producer: Producer, inspector: Inspector) -
         assert why.message.endswith("the last one ended with ValueError: no luck.")
         assert (why.details["try"], why.details["max_tries"]) == (2, 3)
         assert (why.details["error"]["type"], why.details["error"]["try"]) == ("ValueError", 1)
-        assert (await reached(inspector, other, "retry")).message.startswith("Try 2 is at ")
+        assert (await reached(inspector, other, "retry")).message.startswith("Try 2 of 5 is at ")
 
 
 async def test_running(redis_url: str, producer: Producer, inspector: Inspector) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,12 +16,6 @@ from daemon.job_info import HELD
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import eventually, make_family, working
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    async with Producer.connect(redis_url) as producer:
-        yield producer
 
 
 class Recorder:

@@ -6,15 +6,11 @@ import asyncio
 import concurrent.futures
 import inspect
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import redis
 
-from daemon.context import JobContext
 from daemon.errors import (
     InvalidJob,
     JobFailed,
@@ -23,52 +19,11 @@ from daemon.errors import (
     RedisUnavailable,
 )
 from daemon.job import JobState
-from daemon.payload import Payload, PayloadModel
 from daemon.producer import JobHandle, Producer, SyncProducer
+from tests.asking import FUNCTIONS, NOW, Answer, Ask, Plain, producing
 from tests.conftest import RedisServerFactory
 from tests.engine import eventually, make_family, run_burst, until, working
 from tests.servers import free_port
-
-
-class Answer(PayloadModel):
-    text: str
-    at: datetime
-
-
-class Ask(Payload, family="t", returns=Answer):
-    question: str
-    fail: str | None = None
-
-
-class Plain(Payload, family="t"):
-    n: int = 0
-
-
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-async def ask(ctx: JobContext, job: Ask) -> Answer:
-    if job.fail:
-        raise ValueError(job.fail)
-    return Answer(text=job.question.upper(), at=NOW)
-
-
-async def plain(ctx: JobContext, job: Plain) -> int:
-    return job.n
-
-
-async def wait_for_end(ctx: JobContext, percent: int = 0) -> None:
-    await ctx.progress(percent, "waiting")
-    await asyncio.Event().wait()
-
-
-FUNCTIONS = (ask, plain, wait_for_end)
-
-
-@asynccontextmanager
-async def producing(url: str, **options: Any) -> AsyncIterator[Producer]:
-    async with Producer.connect(url, **options) as producer:
-        yield producer
 
 
 async def registered(producer: Producer, job: JobHandle) -> None:

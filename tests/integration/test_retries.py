@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -13,14 +11,14 @@ from arq import Retry
 
 from daemon.context import JobContext
 from daemon.control import Control
-from daemon.errors import JobFailed, JobNotFound, PermanentError
+from daemon.errors import JobFailed, PermanentError
 from daemon.family import func
 from daemon.inspector import Inspector
-from daemon.job import JobInfo, JobState
+from daemon.job import JobState
 from daemon.payload import Payload, PayloadModel
-from daemon.producer import JobHandle, Producer
+from daemon.producer import Producer
 from daemon.retry import Exponential, Fixed
-from tests.engine import eventually, make_family, run_burst, working
+from tests.engine import in_state, make_family, run_burst, working
 
 
 class Bill(PayloadModel):
@@ -32,26 +30,6 @@ class Bill(PayloadModel):
 class Pay(Payload, family="t", returns=list[Bill]):
     bill: Bill
     times: int
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    async with Producer.connect(redis_url) as producer:
-        yield producer
-
-
-async def in_state(job: JobHandle, state: JobState, tries: int = 0) -> JobInfo:
-    """Wait for a state and a number of ended tries."""
-
-    async def reached() -> JobInfo | None:
-        with contextlib.suppress(JobNotFound):
-            info = await job.info()
-            return info if info.state is state and info.tries >= tries else None
-        return None
-
-    found = await eventually(reached)
-    assert found is not None
-    return found
 
 
 # ---------------------------------------------------------------- retries

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -33,12 +32,6 @@ async def report(ctx: JobContext, job: Report) -> str:
 async def nightly(ctx: JobContext, job: Nightly) -> str:
     handle = await ctx.producer.enqueue(Report(), template="slow")
     return handle.id
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    async with Producer.connect(redis_url) as producer:
-        yield producer
 
 
 async def test_a_template_stands_for_its_options_and_those_beside_it_win(producer: Producer) -> None:

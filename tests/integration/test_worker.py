@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import arq.worker
@@ -24,12 +23,6 @@ from daemon.retry import Fixed
 from daemon.supervisor import Supervisor
 from tests.conftest import RedisServerFactory
 from tests.engine import calls, eventually, make_family, run_burst, until, working
-
-
-@pytest.fixture
-async def producer(redis_url: str) -> AsyncIterator[Producer]:
-    async with Producer.connect(redis_url) as producer:
-        yield producer
 
 
 class Meter:

@@ -1,4 +1,4 @@
-"""What limits and fair turns cost, and whether they hold: ``python -m benchmarks.limits``; docs/limits.md has the figures.
+"""What limits and fair turns cost, and whether they hold: ``python -m benchmarks.limits``.
 
 Every worker is a process of its own (``python -m benchmarks.limits <setup>``) on a server of this run's own. Setups
 take turns, and what ran side by side is compared.
@@ -22,7 +22,7 @@ from typing import Any
 import redis
 import uvloop
 
-from benchmarks.arqd_side import KEYS, ArqdSide, Noop, Started, Tuned, noop, started
+from benchmarks.arqd_side import KEYS, ArqdSide, Started, Tuned, noop
 from benchmarks.report import quantile
 from benchmarks.server import measured_server
 from benchmarks.side import NAME, URL_VARIABLE, WorkerProcess
@@ -32,6 +32,7 @@ from daemon.context import JobContext
 from daemon.errors import ArqdError
 from daemon.family import FamilySettings, RateLimit, load_family
 from daemon.job_info import HELD
+from daemon.lua import SCRIPTS
 from daemon.options import JobOptions, new_job
 from daemon.producer import Producer
 from daemon.supervisor import Supervisor
@@ -109,13 +110,14 @@ def _fill(client: redis.Redis, count: int, groups: int) -> None:
             options: JobOptions = {"group": f"group {number % groups}"} if groups else {}
             args = b"[" + codec.encode({"user": number, "name": "Ada"}) + b"]"
             values += new_job(KEYS, noop.__name__, args, 5, options)
-        name, sha, *rest = broker.call("enqueue", 0, *values)
-        client.execute_command(name, sha, *rest)
+        _call(client, broker.call("enqueue", 0, *values))
+
+
+def _call(client: Any, command: tuple[Any, ...]) -> None:
+    client.execute_command(*command)
 
 
 def _load(client: redis.Redis) -> None:
-    from daemon.lua import SCRIPTS
-
     client.flushall()
     client.script_load(SCRIPTS["enqueue"].text)
 
@@ -180,7 +182,7 @@ def binding_rate(url: str, seconds: int) -> dict[str, float]:
         values: list[Any] = []
         for _ in range(BINDING * (seconds + 3)):
             values += new_job(KEYS, stamp.__name__, b"[]", 5, {})
-        client.execute_command(*Broker(None, KEYS).call("enqueue", 0, *values))
+        _call(client, Broker(None, KEYS).call("enqueue", 0, *values))
         with ExitStack() as stack:
             workers = [stack.enter_context(_worker("binding", url)) for _ in range(3)]
             _wait(client, workers[0], BINDING)
@@ -188,11 +190,9 @@ def binding_rate(url: str, seconds: int) -> dict[str, float]:
         client.flushall()
     claimed, ran = ([int(line.split()[i]) * (1000, 1)[i] for line in lines] for i in (0, 1))
     claimed.sort()
-    # From the middle of one second's starts to the middle of another's, so that the edges say nothing.
-    first = claimed[BINDING // 2]
-    counted = sum(first <= at < first + seconds * 1_000_000 for at in claimed)
+    starts = BINDING * seconds
     return {
-        "a second": counted / seconds,
+        "a second": starts / (claimed[starts] - claimed[0]) * 1_000_000,
         "most claims in a second": _most(claimed, 1_000_000 - 1000),
         "most handlers in a second": _most(sorted(ran), 1_000_000),
     }
@@ -225,12 +225,13 @@ def measure(url: str, *, jobs: int, backlog: int, repeats: int, seconds: int, on
                 many[groups].append(drain_rate(url, "none", backlog, groups))
         found[f"{backlog:,} jobs of {MANY:,} groups, ratio to none"] = _ratio(many[MANY], many[0])
     if only in (None, "fair"):
-        cases = {"empty queue": (0, True, 40), f"{backlog:,} of A": (backlog, True, 40),
+        rounds = min(40, backlog // 2500)
+        cases = {"empty queue": (0, True, rounds), f"{backlog:,} of A": (backlog, True, rounds),
                  f"{backlog:,} before it, no groups": (backlog, False, 1)}  # fmt: skip
         starts: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(repeats):
-            for name, (waiting, groups, rounds) in cases.items():
-                starts[name] += uvloop.run(start_times(url, waiting, groups, rounds))
+            for name, (waiting, grouped, arrivals) in cases.items():
+                starts[name] += uvloop.run(start_times(url, waiting, grouped, arrivals))
         found["start of B, ms"] = {
             name: {f"p{percent}": quantile(times, percent) * 1000 for percent in (50, 95)}
             for name, times in starts.items()

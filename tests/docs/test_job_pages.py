@@ -1,4 +1,4 @@
-"""What the pages on dedup keys, templates and limits show is true: programs print what stands below them, commands run."""
+"""What the pages on dedup keys, templates and limits show is true: programs print what they say, commands run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from daemon.producer import SyncProducer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.stem: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -40,22 +42,34 @@ def test_programs_print_what_stands_below_them(page: str, redis_url: str, tmp_pa
         assert run(tmp_path, redis_url, name) == output
 
 
-@pytest.mark.parametrize("page", ["templates"])
-def test_commands_run(page: str, redis_url: str, tmp_path: Path) -> None:
+def test_the_family_with_limits(redis_url: str, tmp_path: Path) -> None:
+    ((name, text),) = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES["limits"], re.DOTALL)
+    (tmp_path / name).write_text(text)
+    with SyncProducer.connect(redis_url) as producer:
+        jobs = [producer.enqueue(function, ["acme"], family="tenants", group="acme") for function in ("sync", "report")]
+        run(tmp_path, redis_url, "-m", "daemon", "run", "tenants:WorkerSettings", "--burst")
+        assert [job.result(5) for job in jobs] == ["acme", "acme"]
+
+
+@pytest.mark.parametrize(
+    ("page", "environ"), [("templates", {}), ("limits", {"ARQD_FAMILIES__TENANTS": "tenants:WorkerSettings"})]
+)
+def test_commands_run(page: str, environ: dict[str, str], redis_url: str, tmp_path: Path) -> None:
+    for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES[page], re.DOTALL):
+        (tmp_path / name).write_text(text)
     (block,) = re.findall(r"```\n((?:export|arqd) .*?)```", PAGES[page], re.DOTALL)
-    environ: dict[str, str] = {}
     ran = 0
     for line in block.splitlines():
         first, *words = shlex.split(line, comments=True)
         if first == "export":
-            environ |= dict(word.split("=", 1) for word in words)
+            environ = environ | dict(word.split("=", 1) for word in words)
         else:
             run(tmp_path, redis_url, "-m", "daemon", *words, **environ)
             ran += 1
     assert ran
 
 
-@pytest.mark.parametrize("page", ["dedup", "templates"])
+@pytest.mark.parametrize("page", ["dedup", "templates", "limits"])
 def test_links_lead_somewhere(page: str) -> None:
     targets = [target for target in re.findall(r"\]\(([^)#]+)", PAGES[page]) if "://" not in target]
     assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []

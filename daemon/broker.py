@@ -24,7 +24,8 @@ ENQUEUE_JOBS, ENQUEUE_BYTES = 1000, 1_000_000
 class NewJob(NamedTuple):
     """A job to add: ``when`` is ``now``, ``in`` (``ms`` from now) or ``at`` (``ms`` since the epoch).
 
-    ``dedup`` is ``""`` or mode, window in ms (0: while the job lives) and key, with blanks between them.
+    With a dedup key ``when`` goes on with its mode, its window in ms (0: while the job lives) and the key itself, a
+    blank before each.
     """
 
     id: str
@@ -34,7 +35,6 @@ class NewJob(NamedTuple):
     timeout_ms: int
     expires_ms: int
     tail: bytes
-    dedup: str = ""
 
 
 class Repeat(NamedTuple):
@@ -301,7 +301,7 @@ class Broker:
 
 
 def _added(reply: Sequence[Any]) -> list[bool | Repeat]:
-    return [new == 1 if isinstance(new, int) else Repeat(new[0].decode(), new[1] == 1) for new in reply]
+    return [new == 1 if new.__class__ is int else Repeat(new[0].decode(), new[1] == 1) for new in reply]
 
 
 def _batches(jobs: Sequence[NewJob]) -> list[list[NewJob]]:

@@ -35,7 +35,6 @@ class JobHandle:
         job_id: str,
         created: bool,
         returns: Any = None,
-        *,
         replaced: bool = False,
     ) -> None:
         self._producer = producer

@@ -96,7 +96,7 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
         raise InvalidJob(f"group {str(group)[:40]!r} must be plain text of at most 128 characters")
     timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
     tail = codec.record_tail(function, group, body)
-    return NewJob(keys.job_id(job_id), level, when, ms, timeout, expires, tail, _dedup(options))
+    return NewJob(keys.job_id(job_id), level, when + _dedup(options), ms, timeout, expires, tail)
 
 
 def checked_template(name: str, options: Mapping[str, Any]) -> JobOptions:
@@ -123,7 +123,7 @@ def _refuse_unknown(options: Mapping[str, Any], known: Iterable[str]) -> None:
 
 
 def _dedup(options: JobOptions) -> str:
-    """Give what the enqueue script takes: mode, window in ms and key."""
+    """Give what the enqueue script takes behind `NewJob.when`: mode, window in ms and key."""
     key: Any = options.get("dedup_key")
     mode, window = options.get("dedup_mode"), _positive_ms(options, "dedup_window")
     if mode is not None and mode not in DEDUP_MODES:
@@ -136,7 +136,7 @@ def _dedup(options: JobOptions) -> str:
         raise InvalidJob(f"dedup_key {str(key)[:40]!r} must be plain text of at most 256 characters")
     if mode == "debounce" and options.get("delay") is None:
         raise InvalidJob("dedup_mode 'debounce' makes a job wait its delay anew: give delay too")
-    return f"{mode or 'drop'} {window} {key}"
+    return f" {mode or 'drop'} {window} {key}"
 
 
 def _positive_ms(options: JobOptions, name: str) -> int:

@@ -23,12 +23,16 @@ FAMILY_NAME = re.compile(r"[a-z0-9_-]+\Z")
 
 @dataclass(frozen=True, slots=True)
 class PayloadSpec:
-    """Where a payload goes: family, function, priority (1-10, 0: the family's) and result type (None: plain JSON)."""
+    """Where a payload goes: family, function, priority (1-10, 0: the family's) and result type (None: plain JSON).
+
+    ``keyed``: its class has a ``dedup_key()`` of its own.
+    """
 
     family: str
     function: str
     priority: int
     returns: Any
+    keyed: bool = False
 
 
 def _accept_camel_case(name: str) -> AliasChoices:
@@ -97,4 +101,5 @@ class Payload(PayloadModel):
             priority = inherited.priority if priority is None else priority
             returns = inherited.returns if returns is None else returns
         level = priority_level(priority) if priority else 0
-        cls.__job__ = PayloadSpec(family, function or to_snake(cls.__name__), level, returns)
+        keyed = cls.dedup_key is not Payload.dedup_key
+        cls.__job__ = PayloadSpec(family, function or to_snake(cls.__name__), level, returns, keyed)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from daemon import codec
-from daemon.broker import Broker, NewJob, Repeat
+from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translate, translated
 from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
 from daemon.handle import JobHandle, SyncJobHandle
@@ -203,13 +203,15 @@ class Producer:
         self, job: Payload | str, payload: Any, family: str | None, options: JobOptions
     ) -> tuple[str, NewJob, Any]:
         """Check one job and write its record; nothing is sent."""
-        level, returns = 0, None
+        level, returns, keyed = 0, None, None
         if isinstance(job, Payload):
             spec = job.__job__
             if payload is not None:
                 raise InvalidJob("give a payload or a function's name with its fields, not both")
             family, function, level, returns = family or spec.family, spec.function, spec.priority, spec.returns
             body = job.__pydantic_serializer__.to_json(job)
+            if spec.keyed:
+                keyed = job
         elif isinstance(job, str):
             function = job
             if family is None:
@@ -224,8 +226,8 @@ class Producer:
             preset = self.template(str(options["template"]))
             options = {**preset, **options}
             del options["template"]
-        if isinstance(job, Payload) and type(job).dedup_key is not Payload.dedup_key:
-            options = _with_own_key(job, options)
+        if keyed is not None:
+            options = _with_own_key(keyed, options)
         args = body if body[:1] == b"[" else b"[" + body + b"]"
         return family, new_job(self.broker(family).keys, function, args, level, options), returns
 
@@ -239,9 +241,9 @@ class Producer:
                 # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
                 added = await broker.enqueue(jobs, resend=True)
         return [
-            JobHandle(self, family, new.id, False, returns, replaced=new.replaced)
-            if isinstance(new, Repeat)
-            else JobHandle(self, family, job.id, new, returns)
+            JobHandle(self, family, job.id, new, returns)
+            if new is True or new is False
+            else JobHandle(self, family, new.id, False, returns, new.replaced)
             for (_, job, returns), new in zip(prepared, added, strict=True)
         ]
 

@@ -1,7 +1,8 @@
 -- Adds jobs, all or (on a full server) none.
--- ARGV[3] "1" when this call repeats one whose reply was lost; then eight per job:
---   id, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, tail,
---   "" or "drop" | "replace" | "debounce", window ms (0: while its job lives) and dedup key, a space between them
+-- ARGV[3] "1" when this call repeats one whose reply was lost; then seven per job:
+--   id, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, tail
+--   With a dedup key the third goes on: a space, "drop" | "replace" | "debounce", a space, its window in ms (0: while the
+--   job lives), a space, the key. So jobs without one have nothing more to carry.
 -- Returns per job: 1 added, 0 a job with this id exists, or {id of the job that has its dedup key, 1 if that job has got
 -- its payload}.
 local added, records, scores, ready = {}, {}, {}, {}
@@ -46,19 +47,19 @@ local function repeated(i, job, mode, key, span, level, due)
   return 1
 end
 
-for i = 4, #ARGV, 8 do
+for i = 4, #ARGV, 7 do
   local id, level, when, ms = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
   local tail = ARGV[i + 6]
   local new = 1
+  local mode, span, key, job
+  if #when > 3 then
+    when, mode, span, key = string.match(when, '^(%a+) (%a+) (%d+) (.*)$')
+    span, job = tonumber(span), keeper(key)
+  end
   local due = when == 'in' and now + ms or when == 'at' and ms or now
   if level == 0 then
     fallback = fallback or default_level()
     level = fallback
-  end
-  local mode, span, key, job
-  if ARGV[i + 7] ~= '' then
-    mode, span, key = string.match(ARGV[i + 7], '^(%a+) (%d+) (.*)$')
-    span, job = tonumber(span), keeper(key)
   end
   if job then
     if ARGV[3] ~= '1' or job.id ~= id or seen[id] then

@@ -161,7 +161,7 @@ class Engine:
         made = [self.job(job) if isinstance(job, str) else job for job in jobs]
         added = await self.broker.enqueue(made, resend=resend)
         # An earlier due time than any before wakes a worker although nothing can be claimed yet.
-        await self.check(awake=any(job.when != "now" for job in made))
+        await self.check(awake=any(not job.when.startswith("now") for job in made))
         return added
 
     async def sync(

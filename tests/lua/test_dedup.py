@@ -17,7 +17,7 @@ def _job(
     level: int = 5, body: bytes = b'{"a":[],"k":{}}', group: str = "",
 ) -> NewJob:  # fmt: skip
     made = engine.job(name, level, delay=delay, body=body, group=group)
-    return made._replace(dedup=f"{mode} {window} {key}")
+    return made._replace(when=f"{made.when} {mode} {window} {key}")
 
 
 def _repeat(engine: Engine, name: str, replaced: bool = False) -> Repeat:

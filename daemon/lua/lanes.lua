@@ -75,11 +75,13 @@ local function admit(lane, count)
 end
 
 -- A job has ended or gave up its claim: its lanes have room for the next.
+local anything_waits
 local function leave_lanes(entry)
   if not string.find(entry, '\t', 1, true) then return end
+  if anything_waits == nil then anything_waits = redis.call('EXISTS', lanes) == 1 end
   for lane in string.gmatch(entry, '\t([^\t]+)') do
     if redis.call('HINCRBY', active, lane, -1) <= 0 then redis.call('HDEL', active, lane) end
-    if redis.call('ZSCORE', lanes, lane) then redis.call('ZADD', lanes, num(now), lane) end
+    if anything_waits and redis.call('ZSCORE', lanes, lane) then redis.call('ZADD', lanes, num(now), lane) end
   end
 end
 

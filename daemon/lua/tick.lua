@@ -209,7 +209,8 @@ local claims = {}
 -- A header without a time limit of its own; finding it makes no strings, which are what a claim mostly costs.
 local USUAL = '^arqd1 %d+ %d+ 0 '
 
-local function claim(found, names)
+-- `records` and the lanes each job counts in (`names`) come from a claim that had to look at them before.
+local function claim(found, names, records)
   local ids, keys, tries = {}, {}, {}
   for i = 1, #found, 2 do
     local id = found[i]
@@ -218,7 +219,8 @@ local function claim(found, names)
     tries[#tries + 1] = 'arq:retry:' .. id
   end
   if #ids == 0 then return 0 end
-  local records, counts_of = redis.call('MGET', unpack(keys)), redis.call('MGET', unpack(tries))
+  local counts_of = redis.call('MGET', unpack(tries))
+  records = records or redis.call('MGET', unpack(keys))
   local crashed = redis.call('EXISTS', crashes) == 1 and redis.call('HMGET', crashes, unpack(ids)) or {}
   -- Formatting a number costs as much as a command: what is the same for all is written once.
   local token, held_at, usual = session .. ':' .. n, num(HELD + now), num(default_timeout + 10000)
@@ -264,7 +266,7 @@ local function claim_limited(k)
   while started < k and looked < 1000 do
     local found = redis.call('ZRANGEBYSCORE', queue, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, num(k - started))
     if #found == 0 then break end
-    local keys, free_to_go, names = {}, {}, {}
+    local keys, free_to_go, names, records = {}, {}, {}, {}
     for i = 1, #found, 2 do keys[#keys + 1] = 'arq:job:' .. found[i] end
     for i, record in ipairs(redis.call('MGET', unpack(keys))) do
       local id, score = found[2 * i - 1], found[2 * i]
@@ -273,10 +275,11 @@ local function claim_limited(k)
         free_to_go[#free_to_go + 1] = id
         free_to_go[#free_to_go + 1] = score
         names[#names + 1] = of_job
+        records[#records + 1] = record
       end
     end
     looked = looked + #keys
-    local taken = claim(free_to_go, names)
+    local taken = claim(free_to_go, names, records)
     started = started + taken
     for i = taken + 1, #names do give_back(names[i]) end
     if taken < #names then break end

@@ -13,6 +13,8 @@ local LANE, LANES_END, NEVER = 140737488355328, 211106232532992, 900719925474099
 
 local limited = redis.call('EXISTS', limits) == 1
 local known_lanes = {}
+-- How many more jobs of a lane run after this call: in a busy group ends and starts mostly cancel out.
+local change = {}
 
 local function lane_key(lane) return prefix .. 'lane:' .. lane end
 
@@ -33,7 +35,7 @@ local function lane_of(lane)
   end
   local jobs, starts, per = string.match(spec or '||', '^(%d*)|(%d*)|(%d*)$')
   local l = { jobs = tonumber(jobs), starts = tonumber(starts), per = tonumber(per), room = 1e15, taken = 0 }
-  if l.jobs then l.room = l.jobs - tonumber(redis.call('HGET', active, lane) or 0) end
+  if l.jobs then l.room = l.jobs - tonumber(redis.call('HGET', active, lane) or 0) - (change[lane] or 0) end
   if l.starts then
     local entries, total = window(l.per, windows, lane)
     l.room = math.min(l.room, l.starts - total)
@@ -80,7 +82,7 @@ local function leave_lanes(entry)
   if not string.find(entry, '\t', 1, true) then return end
   if anything_waits == nil then anything_waits = redis.call('EXISTS', lanes) == 1 end
   for lane in string.gmatch(entry, '\t([^\t]+)') do
-    if redis.call('HINCRBY', active, lane, -1) <= 0 then redis.call('HDEL', active, lane) end
+    change[lane] = (change[lane] or 0) - 1
     if anything_waits and redis.call('ZSCORE', lanes, lane) then redis.call('ZADD', lanes, num(now), lane) end
   end
 end
@@ -135,10 +137,17 @@ end
 local function note_lanes()
   for lane, l in pairs(known_lanes) do
     if l and l.taken > 0 then
-      redis.call('HINCRBY', active, lane, l.taken)
+      change[lane] = (change[lane] or 0) + l.taken
       if l.starts then note_starts(l.per, l.taken, windows, lane) end
       l.taken = 0
     end
+  end
+end
+
+-- Writes what this call changed; every script in which jobs leave or enter lanes ends with it.
+local function write_lanes()
+  for lane, more in pairs(change) do
+    if more ~= 0 and redis.call('HINCRBY', active, lane, more) <= 0 then redis.call('HDEL', active, lane) end
   end
 end
 

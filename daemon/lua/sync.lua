@@ -41,7 +41,7 @@ for i = 1, #entries, 2 do
   if not mine[entries[i]] then release_orphan(session, entries[i], entries[i + 1], false, 0) end
 end
 
--- What runs in each lane is counted anew: after a failover a count that is too high would hold its lane up for good.
+-- What runs in each lane is not changed but counted anew: after a failover a count that is too high would hold its lane up for good.
 local function count_lanes()
   redis.call('DEL', active)
   for _, other in ipairs(redis.call('ZRANGE', workers, 0, -1)) do

@@ -312,6 +312,8 @@ if first_suspect and first_suspect[1] and not isolated then
   end
 end
 
+write_lanes()
+
 -- ---------------------------------------------------------------- wake-up
 if #claims > 0 then free, rate_wait = room() end
 if set_mark(free) then wait_for(0) end

@@ -113,7 +113,11 @@ class ReplyReader:
                 self._away = translate(error)
                 if not isinstance(self._away, RedisUnavailable):
                     return self._fail_all(self._away)
-                await self._again()
+                try:
+                    await self._again()
+                except Exception as unexpected:
+                    # Nobody would be told otherwise: they would wait for a reader that is no more.
+                    return self._fail_all(unexpected)
             except Exception as error:
                 return self._fail_all(translate(error))
         return None

@@ -156,6 +156,8 @@ class Session:
     async def register(self, *, leave: bool = False) -> None:
         """Register (or leave for good), and make what Redis holds for this session equal to what it runs."""
         worker, values = self.worker, self.worker.family.values
+        # What came with the last reply is held, too, though its call may have been lost before it could be started.
+        worker.start_claimed()
         recent = [outcome for at, outcome in self._settled if at > time.monotonic() - RESEND_SECONDS]
         running = {run.claim.id: run for run in worker.running.values()}
         held = {key: Held(key, run.number, run.claim.score, run.stamp) for key, run in running.items()}

@@ -248,7 +248,7 @@ class Worker(ArqWorker):
         self._restore_mark = self._heard = False
         self._in_call = True
         try:
-            reply = await self.session.tick(wanted, alone, self._start_claimed)
+            reply = await self.session.tick(wanted, alone, self.start_claimed)
         finally:
             self._in_call = False
         if reply is None:
@@ -257,7 +257,7 @@ class Worker(ArqWorker):
         self._plan(reply)
         self._claimed = [(claim, self.session.number, reply.now) for claim in reply.claims]
         if not self._must_tick():
-            self._start_claimed()
+            self.start_claimed()
         if alone:
             suspect = any(float(claim.score) >= SUSPECT_SCORE for claim in reply.claims)
             self.supervisor.isolate(self if suspect else None)
@@ -300,7 +300,8 @@ class Worker(ArqWorker):
         self._claimable = True
         self._wake.set()
 
-    def _start_claimed(self) -> None:
+    def start_claimed(self) -> None:
+        """Start what the last reply brought."""
         claimed, self._claimed = self._claimed, []
         for claim, number, now in claimed:
             self._start(claim, number, now)
@@ -320,8 +321,10 @@ class Worker(ArqWorker):
 
     def finished(self, run: Run, outcome: Outcome | None, duration: float) -> None:
         """Take the outcome of a job that ran; None when it is not ours to settle any more."""
-        if self.running.pop(run.claim.id, None) is not run:
+        if self.running.get(run.claim.id) is not run:
+            # It was given up before; what runs under its id now is another claim.
             return
+        del self.running[run.claim.id]
         if outcome is not None:
             self.session.outcomes.append(outcome)
         self._count(run, outcome.kind if outcome else "l", duration)

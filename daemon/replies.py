@@ -127,7 +127,8 @@ class ReplyReader:
         for job_id in list(self._waiting):
             while job_id in self._waiting:
                 await asyncio.sleep(AGAIN_SECONDS if self._away else 0)
-                if await self._ask(job_id):
+                # Whoever waited may have given up meanwhile.
+                if job_id not in self._waiting or await self._ask(job_id):
                     break
 
     def _answer(self, job_id: str, result: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A worker's call that is lost before it was sent: what came with the last reply is neither lost nor run twice."""
+"""Calls that are lost in the middle of something else: nothing is lost with them, and nothing runs twice."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from redis.exceptions import ConnectionError as LostConnection
 
 from daemon.connections import Channel
 from daemon.context import JobContext
+from daemon.errors import RedisUnavailable, ResultTimeout
 from daemon.producer import Producer
-from tests.engine import make_family, working
+from tests.engine import make_family, until, working
 
 JOBS, LOSSES = 600, 3
 
@@ -46,3 +47,17 @@ async def test_claims_not_yet_started_when_a_call_is_lost_run_once(
     assert lost == LOSSES, "no call was lost while claims were waiting to be started"
     assert results == list(range(2 * JOBS))
     assert set(started.values()) == {1}
+
+
+async def test_who_gives_up_while_the_reader_asks_again_does_not_end_it(redis_url: str, producer: Producer) -> None:
+    jobs = [await producer.enqueue("count", [n], family="t") for n in range(2)]
+    reader = producer.replies
+    waits = [asyncio.create_task(job.result(timeout)) for job, timeout in zip(jobs, (0.1, 20), strict=True)]
+    await until(lambda: len(reader._waiting) == 2)
+    reader._away = RedisUnavailable()
+    asking = asyncio.create_task(reader._again())
+    with pytest.raises((ResultTimeout, RedisUnavailable)):
+        await waits[0]
+    await asking
+    waits[1].cancel()
+    await asyncio.gather(waits[1], return_exceptions=True)

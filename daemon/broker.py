@@ -58,7 +58,10 @@ class Outcome(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A job this process now holds; ``record`` is None when its payload is gone."""
+    """A job this process now holds.
+
+    ``record`` is None when its payload is gone; ``failure`` is its last failed try's history line, 0 for none.
+    """
 
     id: bytes
     record: bytes | None
@@ -66,6 +69,7 @@ class Claim(NamedTuple):
     tries: bytes
     crashes: bytes
     aborted: bytes
+    failure: bytes | int = 0
 
 
 class Held(NamedTuple):
@@ -196,7 +200,7 @@ class Broker:
         if reply[0] != b"ok":
             return Tick(reply[0].decode())
         _, now, wait, drain, refused, flat = reply
-        claims = [Claim(*flat[i : i + 6]) for i in range(0, len(flat), 6)]
+        claims = [Claim(*flat[i : i + 7]) for i in range(0, len(flat), 7)]
         return Tick("ok", now, wait, drain == b"1", refused, claims)
 
     async def _overlap(self, channel: Channel, meanwhile: Callable[[], None], args: list[Any]) -> Any:

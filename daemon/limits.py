@@ -1,6 +1,6 @@
 """Limits of a queue, and of its groups and functions ("lanes"): from settings, and an operator's own.
 
-An operator's win over the settings' until they are reset; scripts read both (``lua/prelude.lua``, ``lua/lanes.lua``).
+An operator's win over the settings' until they are reset; scripts read both (``lua/room.lua``, ``lua/lanes.lua``).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Window:
-    """A rate limit and the starts of its last period, ``microsecond:count`` each (window() in lua/prelude.lua)."""
+    """A rate limit and the starts of its last period, ``microsecond:count`` each (window() in lua/room.lua)."""
 
     count: int
     per_us: int

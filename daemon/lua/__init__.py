@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARED = ("prelude", "lanes")
+SHARED = ("prelude", "room", "dedup", "ends", "lanes")
 NAMES = (
     "enqueue",
     "tick",

@@ -9,7 +9,7 @@
 --     "w" told to wait: a delay ms, b who waits ("queue", "group", "function"), c note
 -- Returns {"sync"} (this session is unknown here), {"stale"} (an older call than one seen), or
 --   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
---    {id, record or nil, score, ended tries, crashes, "1" if to be aborted, ...}}.
+--    {id, record or nil, score, ended tries, crashes, "1" if to be aborted, its last failure's history line or 0, ...}}.
 local session, n, wanted, alone = ARGV[3], tonumber(ARGV[4]), math.min(tonumber(ARGV[5]), 128), ARGV[6] == '1'
 local lease, default_timeout, max_crashes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep_count, keep_age, poll = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
@@ -209,6 +209,10 @@ local claims = {}
 -- A header without a time limit of its own; finding it makes no strings, which are what a claim mostly costs.
 local USUAL = '^arqd1 %d+ %d+ 0 '
 
+local function last_failure(id)
+  return string.match(redis.call('HGET', history, id) or '', '([^\n]*)$')
+end
+
 -- `records` and the lanes each job counts in (`names`) come from a claim that had to look at them before.
 local function claim(found, names, records)
   local ids, keys, tries = {}, {}, {}
@@ -249,7 +253,8 @@ local function claim(found, names, records)
     if names and #names[i] > 0 then holding[2 * i] = holding[2 * i] .. '\t' .. table.concat(names[i], '\t') end
     claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
     claims[at + 4], claims[at + 5], claims[at + 6] = counts_of[i] or '0', crashed[i] or '0', asked and '1' or '0'
-    at = at + 6
+    claims[at + 7] = counts_of[i] and last_failure(id) or 0
+    at = at + 7
   end
   redis.call('ZADD', queue, unpack(scores))
   redis.call('HSET', held, unpack(holding))

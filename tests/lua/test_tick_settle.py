@@ -153,6 +153,16 @@ async def test_a_retry_waits_at_its_level_and_keeps_its_tries(engine: Engine) ->
     assert (await engine.look("a")).holders == {A: f"{again.n} {again.claim.score.decode()}"}
 
 
+async def test_a_claim_tells_of_the_last_failure(engine: Engine) -> None:
+    first = await engine.take("a")
+    assert first.claim.failure == 0
+    await engine.settle(first.retry(0, 1, b'{"try":1}'))
+    (second,) = await engine.claim()
+    await engine.settle(second.retry(0, 2, b'{"try":2}'))
+    (third,) = await engine.claim()
+    assert (second.claim.failure, third.claim.failure) == (b'{"try":1}', b'{"try":2}')
+
+
 async def test_a_retry_without_delay_is_claimed_in_the_same_call(engine: Engine) -> None:
     mine = await engine.take("a")
     reply = await engine.settle(mine.retry(0), wanted=1)

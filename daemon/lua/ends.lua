@@ -1,0 +1,102 @@
+-- Put after the prelude: how jobs end, and how what they left is dropped.
+
+local function add_history(id, line)
+  if line == '' then return end
+  local old = redis.call('HGET', history, id)
+  local text = old and (old .. '\n' .. line) or line
+  while #text > 16384 and string.find(text, '\n', 1, true) do
+    text = string.sub(text, string.find(text, '\n', 1, true) + 1)
+  end
+  redis.call('HSET', history, id, text)
+end
+
+local INDEX = { c = completed, b = dead, a = aborted, e = expired }
+local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retried', l = 'released', w = 'released' }
+
+-- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
+-- {kind, id, result, keep, keep as text}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its payload and history.
+local function finish(ended)
+  if #ended == 0 then return end
+  local ids, gone, indexed = {}, {}, { c = {}, b = {}, a = {}, e = {} }
+  local forget, stamp = {}, num(now)
+  for i, job in ipairs(ended) do
+    local kind, id, result, keep = job[1], job[2], job[3], job[4]
+    ids[i] = id
+    gone[#gone + 1] = 'arq:in-progress:' .. id
+    if kind ~= 'b' then
+      gone[#gone + 1] = 'arq:job:' .. id
+      gone[#gone + 1] = 'arq:retry:' .. id
+      forget[#forget + 1] = id
+    end
+    if result ~= '' and keep ~= 0 then
+      if keep < 0 then
+        redis.call('SET', 'arq:result:' .. id, result)
+      else
+        redis.call('SET', 'arq:result:' .. id, result, 'PX', job[5] or num(keep))
+      end
+      local list = indexed[kind]
+      list[#list + 1] = stamp
+      list[#list + 1] = id
+    end
+  end
+  for kind, list in pairs(indexed) do
+    if #list > 0 then redis.call('ZADD', INDEX[kind], unpack(list)) end
+  end
+  -- A reused id may stand in another index, whose trimming would take this result.
+  if #indexed.b > 0 or redis.call('EXISTS', aborted, expired) > 0 then
+    for kind, index in pairs(INDEX) do
+      local others = {}
+      for i, job in ipairs(ended) do
+        if job[1] ~= kind then others[#others + 1] = ids[i] end
+      end
+      if #others > 0 then redis.call('ZREM', index, unpack(others)) end
+    end
+  end
+  if redis.call('EXISTS', waiters) == 1 then
+    local waiting = redis.call('HMGET', waiters, unpack(ids))
+    for i, sessions in ipairs(waiting) do
+      if sessions then
+        for session in string.gmatch(sessions, '%S+') do
+          local reply = prefix .. 'reply:' .. session
+          redis.call('RPUSH', reply, ended[i][2] .. '\n' .. ended[i][3])
+          redis.call('PEXPIRE', reply, 60000)
+        end
+      end
+    end
+    redis.call('HDEL', waiters, unpack(ids))
+  end
+  redis.call('ZREM', queue, unpack(ids))
+  redis.call('UNLINK', unpack(gone))
+  redis.call('HDEL', progress, unpack(ids))
+  redis.call('HDEL', crashes, unpack(ids))
+  if #forget > 0 then redis.call('HDEL', history, unpack(forget)) end
+  if redis.call('EXISTS', abort_set) == 1 then redis.call('ZREM', abort_set, unpack(ids)) end
+  if redis.call('EXISTS', dedup) == 1 then free_dedup(ended) end
+end
+
+-- Drops ended jobs from an index with all they left, at most `count` (oldest first).
+local function forget(index, ids)
+  if #ids == 0 then return 0 end
+  local gone = {}
+  for _, id in ipairs(ids) do
+    gone[#gone + 1] = 'arq:result:' .. id
+    if index == dead then
+      gone[#gone + 1] = 'arq:job:' .. id
+      gone[#gone + 1] = 'arq:retry:' .. id
+    end
+  end
+  redis.call('UNLINK', unpack(gone))
+  redis.call('ZREM', index, unpack(ids))
+  if index == dead then redis.call('HDEL', history, unpack(ids)) end
+  return #ids
+end
+
+local function trim(index, count, age)
+  if count >= 0 then
+    local excess = math.min(redis.call('ZCARD', index) - count, 256)
+    if excess > 0 then forget(index, redis.call('ZRANGE', index, 0, excess - 1)) end
+  end
+  if age >= 0 then
+    forget(index, redis.call('ZRANGEBYSCORE', index, '-inf', num(now - age), 'LIMIT', 0, 256))
+  end
+end

@@ -40,7 +40,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Window:
-    """A rate limit and the starts of its last period, ``microsecond:count`` each (window() in lua/room.lua)."""
+    """A rate limit and the starts of its last period, as window() in lua/room.lua writes them."""
 
     count: int
     per_us: int
@@ -53,11 +53,11 @@ class Window:
 
     def full_until(self, now_us: int) -> int | None:
         """Give when it lets the next one start, ms; None when it does now."""
-        pairs = [pair.split(b":") for pair in self.starts.split()]
+        pairs = [pair.split(b":") for pair in self.starts.split()[1:]]
         entries = [(int(us), int(count)) for us, count in pairs if now_us - self.per_us < int(us) <= now_us]
         if sum(count for _, count in entries) < self.count:
             return None
-        return -(-(entries[0][0] + self.per_us) // 1000)
+        return -(-(min(entries)[0] + self.per_us) // 1000)
 
 
 @dataclass(slots=True)

@@ -15,16 +15,46 @@ local limited = redis.call('EXISTS', limits) == 1
 local known_lanes = {}
 -- How many more jobs of a lane run after this call: in a busy group ends and starts mostly cancel out.
 local change = {}
+-- What `active` says, as far as it was read.
+local running = {}
+-- All of `limits` while they are few, false when they are many.
+local few_limits
 
 local function lane_key(lane) return prefix .. 'lane:' .. lane end
 
--- What a lane allows now: nil without a limit, else {jobs, starts, per_us, room, wait ms or nil}.
+local function read_running(names)
+  local missing = {}
+  for _, lane in ipairs(names) do
+    if not running[lane] then
+      running[lane] = 0
+      missing[#missing + 1] = lane
+    end
+  end
+  if #missing == 0 then return end
+  for i, jobs in ipairs(redis.call('HMGET', active, unpack(missing))) do running[missing[i]] = tonumber(jobs or 0) end
+end
+
+-- Until when a lane was told to wait, and its limits as text.
+local function limits_of(lane)
+  local all = string.sub(lane, 1, 2) .. '*'
+  if few_limits == nil then
+    few_limits = redis.call('HLEN', limits) <= 64 and {}
+    local found = few_limits and redis.call('HGETALL', limits) or {}
+    for i = 1, #found, 2 do few_limits[found[i]] = found[i + 1] end
+  end
+  if few_limits then
+    local f = few_limits
+    return f['until:' .. lane], f[lane] or f[all] or f['s:' .. lane] or f['s:' .. all]
+  end
+  local found = redis.call('HMGET', limits, 'until:' .. lane, lane, all, 's:' .. lane, 's:' .. all)
+  return found[1], found[2] or found[3] or found[4] or found[5]
+end
+
+-- What a lane allows now: nil without a limit, else {jobs, starts, per, room, taken, wait ms or nil, window or nil}.
 local function lane_of(lane)
   if known_lanes[lane] ~= nil then return known_lanes[lane] or nil end
-  local all = string.sub(lane, 1, 2) .. '*'
-  local found = redis.call('HMGET', limits, 'until:' .. lane, lane, all, 's:' .. lane, 's:' .. all)
-  local spec = found[2] or found[3] or found[4] or found[5]
-  local till = tonumber(found[1] or nil)
+  local till, spec = limits_of(lane)
+  till = tonumber(till or nil)
   if till and till <= now then
     redis.call('HDEL', limits, 'until:' .. lane)
     till = nil
@@ -35,25 +65,43 @@ local function lane_of(lane)
   end
   local jobs, starts, per = string.match(spec or '||', '^(%d*)|(%d*)|(%d*)$')
   local l = { jobs = tonumber(jobs), starts = tonumber(starts), per = tonumber(per), room = 1e15, taken = 0 }
-  if l.jobs then l.room = l.jobs - tonumber(redis.call('HGET', active, lane) or 0) - (change[lane] or 0) end
+  if l.jobs then
+    read_running({ lane })
+    l.room = l.jobs - running[lane] - (change[lane] or 0)
+  end
   if l.starts then
-    local entries, total = window(l.per, windows, lane)
-    l.room = math.min(l.room, l.starts - total)
+    l.window = window(l.per, windows, lane)
+    l.room = math.min(l.room, l.starts - l.window.total)
     -- When its oldest start, or the first it makes now, leaves the window.
-    l.wait = math.max(1, math.ceil(((entries[1] and entries[1][1] or now_us) + l.per - now_us) / 1000))
+    l.wait = math.max(1, math.ceil(((oldest_leaves(l.window, l.per) or now_us + l.per) - now_us) / 1000))
   end
   if till then l.room, l.wait = 0, till - now end
   known_lanes[lane] = l
   return l
 end
 
--- The lanes with a limit that a job counts in.
-local function lanes_of(record)
-  local name, group = string.match(record or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
-  local lanes = {}
-  if group and group ~= '' and lane_of('g:' .. group) then lanes[1] = 'g:' .. group end
-  if name and lane_of('f:' .. name) then lanes[#lanes + 1] = 'f:' .. name end
-  return lanes
+-- The lanes with a limit that jobs count in, a list for each record.
+local function lanes_of(records)
+  local lists, all = {}, {}
+  for i = 1, #records do
+    local name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
+    local list = {}
+    if group and group ~= '' then list[1] = 'g:' .. group end
+    if name then list[#list + 1] = 'f:' .. name end
+    for _, lane in ipairs(list) do
+      if known_lanes[lane] == nil then all[#all + 1] = lane end
+    end
+    lists[i] = list
+  end
+  read_running(all)
+  for i, list in ipairs(lists) do
+    local limited_ones = {}
+    for _, lane in ipairs(list) do
+      if lane_of(lane) then limited_ones[#limited_ones + 1] = lane end
+    end
+    lists[i] = limited_ones
+  end
+  return lists
 end
 
 -- Lets up to `count` jobs of a lane back to their places; what has been removed since does not count. Two thousand are
@@ -138,7 +186,7 @@ local function note_lanes()
   for lane, l in pairs(known_lanes) do
     if l and l.taken > 0 then
       change[lane] = (change[lane] or 0) + l.taken
-      if l.starts then note_starts(l.per, l.taken, windows, lane) end
+      if l.starts then note_starts(l.window, l.per, l.taken, windows, lane) end
       l.taken = 0
     end
   end
@@ -146,9 +194,23 @@ end
 
 -- Writes what this call changed; every script in which jobs leave or enter lanes ends with it.
 local function write_lanes()
+  local names, counts, none = {}, {}, {}
   for lane, more in pairs(change) do
-    if more ~= 0 and redis.call('HINCRBY', active, lane, more) <= 0 then redis.call('HDEL', active, lane) end
+    if more ~= 0 then names[#names + 1] = lane end
   end
+  if #names == 0 then return end
+  read_running(names)
+  for _, lane in ipairs(names) do
+    local jobs = running[lane] + change[lane]
+    if jobs > 0 then
+      counts[#counts + 1] = lane
+      counts[#counts + 1] = num(jobs)
+    else
+      none[#none + 1] = lane
+    end
+  end
+  if #counts > 0 then redis.call('HSET', active, unpack(counts)) end
+  if #none > 0 then redis.call('HDEL', active, unpack(none)) end
 end
 
 -- Frees what a session holds and its process no longer runs: `crashed` counts a crash (twice crashed runs alone,

@@ -15,6 +15,11 @@ local lease, default_timeout, max_crashes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local keep_count, keep_age, poll = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local held = held_key(session)
 
+-- A job waits for those its worker claimed before it: with groups a call brings few, so that a group's first job starts
+-- at once behind the many of another.
+local grouped, FEW = has_groups(), 32
+if grouped then wanted = math.min(wanted, FEW) end
+
 local last = redis.call('HGET', session_key(session), 'n')
 if not last then return { 'sync' } end
 if n <= tonumber(last) then return { 'stale' } end
@@ -61,7 +66,7 @@ if #settles > 0 then
     if not lane then key, field = conf, 'until' end
     if till > tonumber(redis.call('HGET', key, field) or 0) then redis.call('HSET', key, field, num(till)) end
     limited = limited or lane ~= false
-    if lane then known_lanes[lane] = nil end
+    if lane then known_lanes[lane], few_limits = nil, nil end
   end
 
   for j, i in ipairs(settles) do
@@ -174,7 +179,7 @@ end
 local function promote()
   local due = redis.call('ZRANGEBYSCORE', queue, 0, '(' .. num(now + 1), 'WITHSCORES', 'LIMIT', 0, math.max(2 * wanted, 16))
   if #due == 0 then return end
-  local ready, stock, groups = {}, false, has_groups()
+  local ready, stock = {}, false
   for i = 1, #due, 2 do
     local id, score = due[i], tonumber(due[i + 1])
     local level = math.floor((score % 1) * 16 + 0.5)
@@ -187,7 +192,7 @@ local function promote()
     end
     if not taken then ready[#ready + 1] = { id, level, '' } end
   end
-  if groups and #ready > 0 then
+  if grouped and #ready > 0 then
     local keys = {}
     for i, job in ipairs(ready) do keys[i] = 'arq:job:' .. job[1] end
     local records = redis.call('MGET', unpack(keys))
@@ -273,14 +278,15 @@ local function claim_limited(k)
     if #found == 0 then break end
     local keys, free_to_go, names, records = {}, {}, {}, {}
     for i = 1, #found, 2 do keys[#keys + 1] = 'arq:job:' .. found[i] end
-    for i, record in ipairs(redis.call('MGET', unpack(keys))) do
-      local id, score = found[2 * i - 1], found[2 * i]
-      local of_job = lanes_of(record)
+    local all = redis.call('MGET', unpack(keys))
+    local lanes_of_all = lanes_of(all)
+    for i = 1, #keys do
+      local id, score, of_job = found[2 * i - 1], found[2 * i], lanes_of_all[i]
       if not stopped_by_lane(id, score, of_job) then
         free_to_go[#free_to_go + 1] = id
         free_to_go[#free_to_go + 1] = score
         names[#names + 1] = of_job
-        records[#records + 1] = record
+        records[#records + 1] = all[i]
       end
     end
     looked = looked + #keys
@@ -305,7 +311,7 @@ if isolated then
 elseif wanted > 0 and free > 0 then
   started = (limited and claim_limited or claim_first)(math.min(wanted, free))
 end
-if limit[2] and started > 0 then note_starts(tonumber(limit[3]), started, clock, 'starts') end
+if limit[2] and started > 0 then note_starts(queue_window, tonumber(limit[3]), started, clock, 'starts') end
 if first_suspect and first_suspect[1] and not isolated then
   local since = first_suspect[2] - SUSPECT
   if now - since > lease and limit[1] == false then

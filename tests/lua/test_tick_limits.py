@@ -155,6 +155,18 @@ async def test_the_note_of_starts_stays_small(engine: Engine) -> None:
     assert len(starts.split()) <= 202
 
 
+async def test_starts_that_lie_ahead_after_the_clock_went_back_do_not_count(engine: Engine) -> None:
+    await engine.sync(A, rate=(3, 1000))
+    await engine.enqueue(*"abcdefgh")
+    assert len(await engine.claim()) == 1
+    engine.advance(300)
+    assert len(await engine.claim(wanted=2)) == 2
+    engine.advance(-200)
+    assert len(await engine.claim(wanted=8)) == 2, "the first start is within the last second, the later two are ahead"
+    engine.advance(901)
+    assert len(await engine.claim(wanted=8)) == 1, "only the first has left the window"
+
+
 async def test_rate_and_global_limit_hold_together(engine: Engine) -> None:
     await engine.sync(A, rate=(5, 1000), limit=2)
     await engine.enqueue(*"abcdefgh")

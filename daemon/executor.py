@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("arqd.job")
 
-#: A job no worker here knows is looked at again after so long; it is never failed for it.
-UNKNOWN_FUNCTION_MS = 15_000
 #: How often a handler that ignores its cancellation is cancelled again, seconds.
 INSIST = 5.0
 #: What the event loop can still count, seconds.
@@ -166,16 +164,8 @@ class Executor:
 
     def _unknown(self, run: Run, name: str) -> Outcome:
         known = ", ".join(sorted(self.family.functions))
-        logger.warning(
-            "waits: no function %r here (known: %s); it is kept and tried again in %d s",
-            name,
-            known,
-            UNKNOWN_FUNCTION_MS // 1000,
-            extra=self.fields(run),
-        )
-        self.worker.unknown.add(run.claim.id)
-        note = f"waits for a worker that knows the function {name!r}"
-        return self._outcome(run, "l", UNKNOWN_FUNCTION_MS, 0, note.encode())
+        logger.warning("parked: no function %r here (known: %s)", name, known, extra=self.fields(run))
+        return self._outcome(run, "p", name.encode(), 0, f"no worker knows the function {name!r}".encode())
 
     def fields(self, run: Run) -> dict[str, Any]:
         """The job's log fields, for lines outside its context."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.connections import translated
 from daemon.job import JobState, from_ms
-from daemon.job_info import HELD, LANE, SUSPECT
+from daemon.job_info import HELD, LANE, PARKED, SUSPECT
 from daemon.keys import spoken_id
 from daemon.situation import Situation, Worker, look
 
@@ -39,6 +39,7 @@ class Reason(StrEnum):
     PAUSED = "paused"
     NO_WORKER = "no_worker"
     UNKNOWN_FUNCTION = "unknown_function"
+    PARKED = "parked"
     QUEUE_WAITS = "queue_waits"
     GROUP_WAITS = "group_waits"
     GROUP_LIMIT = "group_limit"
@@ -117,6 +118,8 @@ class _Judge:
             return self._active()
         if self.at.info.state is JobState.DELAYED:
             return self._delayed()
+        if self.at.info.state is JobState.PARKED:
+            return self._parked()
         return self._stopped() or self._in_lane() or self._limited() or self._in_line()
 
     def _answer(
@@ -164,8 +167,16 @@ class _Judge:
             return self._answer(Reason.QUEUE_WAITS, message, until=until)
         return None
 
-    def _unknown(self, again: int | None = None) -> Explanation | None:
-        """There are workers, but none with its function; ``again`` is when one looks at it once more."""
+    def _parked(self) -> Explanation:
+        """A worker had it and could not run it."""
+        since, info = self.score - PARKED, self.at.info
+        known = sorted({name for worker in self.at.able for name in worker.info.get("functions", ())})
+        message = f"It is parked since {self._when(since)}: {info.note}. It runs when a worker starts that can run it."
+        facts: dict[str, Any] = {"function": info.function, "functions": known, "note": info.note}
+        return self._answer(Reason.PARKED, message, since=since, **facts)
+
+    def _unknown(self) -> Explanation | None:
+        """There are workers, but none with its function."""
         able, function = self.at.able, self.at.info.function
         known = sorted({name for worker in able for name in worker.info.get("functions", ())})
         if not function or not able or function in known:
@@ -174,7 +185,7 @@ class _Judge:
         some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         message = f"No worker knows the function {function!r}: there are {some}, with {', '.join(known)}."
         facts: dict[str, Any] = {"function": function, "workers": names, "functions": known}
-        return self._answer(Reason.UNKNOWN_FUNCTION, message, until=again, **facts)
+        return self._answer(Reason.UNKNOWN_FUNCTION, message, **facts)
 
     def _in_lane(self) -> Explanation | None:
         """Its group or function is at a limit; None when that has room again."""
@@ -239,7 +250,7 @@ class _Judge:
         # Whoever puts a job off without a failed try leaves a note; a failed try removes it.
         if info.note:
             message = f"It was put off until {self._when(due)}: {info.note}."
-            return self._unknown(due) or self._answer(Reason.DELAYED, message, until=due, note=info.note)
+            return self._answer(Reason.DELAYED, message, until=due, note=info.note)
         if info.tries:
             number = info.tries + 1
             published = (worker.info.get("max_tries", {}).get(info.function) for worker in self.at.workers)

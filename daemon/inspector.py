@@ -16,7 +16,7 @@ from daemon.connections import connect, translated
 from daemon.errors import InvalidJob, JobNotFound
 from daemon.explain import Explanation, explain
 from daemon.job import JobInfo, JobState
-from daemon.job_info import BLOCKED, HELD, LANE, LANES_END, LEVEL, READY_BASE, SUSPECT
+from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT
 from daemon.keys import JOB, FamilyKeys, parse_id
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, JobPage, Listing, describe, server_ms
 
@@ -34,6 +34,7 @@ class QueueStats:
     waiting: int = 0
     active: int = 0
     delayed: int = 0
+    parked: int = 0
     completed: int = 0
     failed: int = 0
     aborted: int = 0
@@ -121,19 +122,20 @@ class Inspector:
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.zcount(keys.queue, "-inf", f"({now + 1}")
                 pipe.zcount(keys.queue, SUSPECT, f"({BLOCKED}")
-                pipe.zcount(keys.queue, LANE, f"({LANES_END}")
+                pipe.zcount(keys.queue, LANE, f"({PARKED}")
                 pipe.zcount(keys.queue, HELD, f"({SUSPECT}")
                 pipe.zcount(keys.queue, now + 1, f"({HELD}")
+                pipe.zcount(keys.queue, PARKED, "+inf")
                 for index in INDEX.values():
                     pipe.zcard(keys.key(index))
                 pipe.hget(keys.key("conf"), "paused")
                 pipe.hgetall(keys.key("totals"))
                 found = await pipe.execute()
-            ready, suspects, limited, active, delayed, completed, failed, aborted, expired, paused, totals = found
-            waiting = ready + suspects + limited
-            stats = QueueStats(
-                family, waiting, active, delayed, completed, failed, aborted, expired, paused is not None
-            )
+            ready, suspects, limited, *counts, paused, totals = found
+            names = ("active", "delayed", "parked", *INDEX.values())
+            stats = QueueStats(family, ready + suspects + limited, paused=paused is not None)
+            for name, count in zip(names, counts, strict=True):
+                setattr(stats, "failed" if name == "dead" else name, count)
             stats.limited = limited
             stats.totals = {name.decode(): int(count) for name, count in totals.items()}
             stats.oldest_age_seconds = await self._oldest_age(keys, now)

@@ -25,10 +25,14 @@ PRIORITIES = {
 
 
 class JobState(StrEnum):
-    """Where a job stands; ``failed`` is the dead letters. ``paused`` is a state of a queue, not of a job."""
+    """Where a job stands: ``parked`` waits for a worker that can run it, ``failed`` is the dead letters.
+
+    Paused is a state of a queue, not of a job.
+    """
 
     WAITING = "waiting"
     DELAYED = "delayed"
+    PARKED = "parked"
     ACTIVE = "active"
     COMPLETED = "completed"
     FAILED = "failed"

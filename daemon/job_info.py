@@ -13,11 +13,13 @@ from daemon.keys import FamilyKeys, spoken_id
 # The score bands of lua/prelude.lua.
 READY_BASE, LEVEL = -(2**52), 2**48
 HELD, SUSPECT, BLOCKED = 2**45, 2**46, 2**46 + 2**45
-LANE, LANES_END = 2**47, 2**47 + 2**46
+LANE, PARKED = 2**47, 2**47 + 2**46
 
 
 def _state(score: float | None, now: int, result: dict[str, Any] | None) -> JobState | None:
     if score is not None:
+        if score >= PARKED:
+            return JobState.PARKED
         if score < now + 1 or score >= SUSPECT:
             return JobState.WAITING
         return JobState.DELAYED if score < HELD else JobState.ACTIVE

@@ -34,6 +34,7 @@ SCRIPT_KEYS = (
     "windows",
     "lanes",
     "dedup",
+    "parked",
 )
 
 

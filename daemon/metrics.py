@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-#: How a try can end; ``expired`` and ``released`` jobs did not run.
-OUTCOMES = ("completed", "retried", "failed", "aborted", "expired", "released")
+#: How a try can end; ``expired``, ``released`` and ``parked`` jobs did not run.
+OUTCOMES = ("completed", "retried", "failed", "aborted", "expired", "released", "parked")
 
 #: Upper bounds of the histograms' buckets, seconds; one more bucket takes what is above the last.
 DURATION_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -23,7 +23,7 @@ WAIT_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 MAX_FUNCTIONS = 200
 OTHER = "other"
 
-_NOT_RUN = frozenset(("expired", "released"))
+_NOT_RUN = frozenset(("expired", "released", "parked"))
 _MEAN_WEIGHT = 0.1
 _RATE_WINDOW = 60.0
 
@@ -63,7 +63,7 @@ class FamilyMetrics:
 
         Args:
             function: the function's name.
-            outcome: one of `OUTCOMES`. Times of ``expired`` and ``released`` jobs are not counted.
+            outcome: one of `OUTCOMES`. Times of those that did not run are not counted.
             wait_s: seconds from when it could run (enqueued or due) to its start.
             duration_s: seconds it ran.
 

@@ -14,7 +14,7 @@ from typing import Any
 from daemon import codec
 from daemon.errors import Unreadable
 from daemon.job import JobInfo
-from daemon.job_info import HELD, LANE, LANES_END, LEVEL, READY_BASE, SUSPECT, job_info
+from daemon.job_info import HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_info
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 from daemon.limits import lane_of_function, lane_of_group
 
@@ -118,7 +118,7 @@ class Situation:
     @property
     def lanes(self) -> list[str]:
         """The lanes it may stand in."""
-        if self.record is None or self.score is None or not LANE <= self.score < LANES_END:
+        if self.record is None or self.score is None or not LANE <= self.score < PARKED:
             return []
         return [lane_of_group(self.record.group), lane_of_function(self.record.function)]
 

@@ -48,6 +48,7 @@ _OUTCOME_NAMES = {
     "e": "expired",
     "l": "released",
     "w": "released",
+    "p": "parked",
 }
 
 
@@ -106,8 +107,6 @@ class Worker(ArqWorker):
         self.started = False
         #: Whether code of handed-back jobs still runs here and cannot be stopped.
         self.left_behind = False
-        #: Jobs put back since no function here is theirs: a burst does not wait for them.
-        self.unknown: set[bytes] = set()
 
     # ------------------------------------------------------------------ what others ask of it
 
@@ -146,9 +145,11 @@ class Worker(ArqWorker):
         self._wake.set()
 
     def control(self, message: str) -> None:
-        """Take a message from the control list: ``abort <claim number> <id>``."""
+        """Take a message from the control list: ``abort <claim number> <id>``, or ``parked`` (some it may try)."""
         verb, _, rest = message.partition(" ")
-        if verb == "abort":
+        if verb == "parked":
+            self.notify_due()
+        elif verb == "abort":
             number, _, job_id = rest.partition(" ")
             run = self.running.get(job_id.encode("utf-8", "surrogateescape"))
             if run is not None and str(run.number) == number and run.stop is None:
@@ -342,7 +343,7 @@ class Worker(ArqWorker):
             self.jobs_complete += 1
         elif kind == "r":
             self.jobs_retried += 1
-        elif kind not in "lw":
+        elif kind not in "lwp":
             self.jobs_failed += 1
 
     async def _idle(self) -> None:
@@ -362,7 +363,7 @@ class Worker(ArqWorker):
             if not pending:
                 self.supervisor.isolate(self)
             return False
-        return pending <= len(self.unknown)
+        return not pending
 
     async def _pending(self) -> tuple[int, int]:
         async with self.client.pipeline(transaction=False) as pipe:

@@ -11,7 +11,8 @@ local function add_history(id, line)
 end
 
 local INDEX = { c = completed, b = dead, a = aborted, e = expired }
-local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retried', l = 'released', w = 'released' }
+local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retried', l = 'released', w = 'released',
+  p = 'parked' }
 
 -- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
 -- {kind, id, result, keep, keep as text}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its payload and history.

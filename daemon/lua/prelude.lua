@@ -8,12 +8,14 @@
 --   HELD     2^45 + claim ms              active
 --   SUSPECT  2^46 + ms                    crashed twice, runs alone
 --   LANE     2^47 + ms                    its group or its function is at a limit (lua/lanes.lua)
--- The bands from 2^46 + 2^45 and from 2^47 + 2^46 are reserved for jobs waiting for children or for a worker.
+--   PARKED   2^47 + 2^46 + ms             no worker could run it (lua/parked.lua)
+-- The band from 2^46 + 2^45 is reserved for jobs waiting for children.
 local queue, mark, suspects, workers, clock, conf = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local completed, dead, aborted, expired = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local crashes, progress, history, waiters, totals = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local tags, limits, active, windows, lanes, dedup = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21]
-local abort_set = KEYS[22]
+local parked = KEYS[22]
+local abort_set = KEYS[23]
 local prefix = ARGV[1]
 
 local READY, LEVEL, STEP = -4503599627370496, 281474976710656, 64

@@ -19,7 +19,9 @@ local bands = {
   { HELD + margin, '(' .. num(SUSPECT) },
   { SUSPECT + margin, '(' .. num(LANE) },
   { LANE, '(' .. num(LANE + 1099511627776) },
-  { LANE + margin, '+inf' },
+  { LANE + margin, '(' .. num(PARKED) },
+  { PARKED, '(' .. num(PARKED + 1099511627776) },
+  { PARKED + margin, '+inf' },
 }
 for _, band in ipairs(bands) do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, num(band[1]), band[2], 'LIMIT', 0, 100)) do
@@ -66,6 +68,26 @@ local function prune_limits()
 end
 if limited then prune_limits() end
 trim_dedup(500)
+
+-- What was removed while it was parked, and a message to this worker that may have been lost.
+local function look_at_parked()
+  local may_try = tries_of(session)
+  for _, need in ipairs(redis.call('ZRANGE', parked, 0, 255)) do
+    local key = parked_key(need)
+    for _, id in ipairs(redis.call('ZRANGE', key, 0, 49)) do
+      local at = tonumber(redis.call('ZSCORE', queue, id) or nil)
+      if not at or at < PARKED then redis.call('ZREM', key, id) end
+    end
+    if redis.call('EXISTS', key) == 0 then
+      redis.call('ZREM', parked, need)
+    elseif may_try(need) and not told[session] then
+      told[session] = true
+      redis.call('RPUSH', control_key(session), 'parked')
+      redis.call('PEXPIRE', control_key(session), 60000)
+    end
+  end
+end
+if redis.call('EXISTS', parked) == 1 then look_at_parked() end
 set_mark()
 set_suspects()
 return 1

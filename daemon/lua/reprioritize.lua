@@ -19,6 +19,8 @@ local function move(id, score, record)
       redis.call('ZADD', lane_key('f:' .. name), 'XX', place_then, id)
       redis.call('ZADD', lane_key('g:' .. group), 'XX', place_then, id)
     end
+  elseif score >= SUSPECT then
+    return
   elseif score < now + 1 then
     place(id, level, record)
   elseif score < HELD then

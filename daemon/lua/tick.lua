@@ -7,6 +7,7 @@
 --     "r" retry: a delay ms, b ended tries, c history line
 --     "l" release: a delay ms or -1 (back in its place), c note
 --     "w" told to wait: a delay ms, b who waits ("queue", "group", "function"), c note
+--     "p" parked, this process cannot run it: a need, c note
 -- Returns {"sync"} (this session is unknown here), {"stale"} (an older call than one seen), or
 --   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
 --    {id, record or nil, score, ended tries, crashes, "1" if to be aborted, its last failure's history line or 0, ...}}.
@@ -87,7 +88,9 @@ if #settles > 0 then
       else
         local delay = tonumber(ARGV[i + 4])
         redis.call('DEL', 'arq:in-progress:' .. id)
-        if delay < 0 then
+        if kind == 'p' then
+          park(id, score, ARGV[i + 4], session)
+        elseif delay < 0 then
           redis.call('ZADD', queue, num(score), id)
         else
           later(id, now + delay, level_of(score, score >= 0 and get('arq:job:' .. id)))
@@ -208,6 +211,7 @@ if aborting then tell_stock_aborts() end
 
 -- ---------------------------------------------------------------- claim
 open_lanes(wait_for)
+if wanted > 0 and redis.call('EXISTS', parked) == 1 and unpark(session, wanted) then wait_for(0) end
 local free, rate_wait, limit = room()
 local claims = {}
 

@@ -392,7 +392,7 @@ async def test_lines_of_jobs_that_did_not_run_carry_the_fields_too(
         unknown = await producer.enqueue("unknown", [], family="t")
         wrong = await producer.enqueue("typed", ["x"], family="t")
         await in_state(wrong, JobState.FAILED)
-        await in_state(unknown, JobState.DELAYED)
+        await in_state(unknown, JobState.PARKED)
     for job, function in ((unknown, "unknown"), (wrong, "typed")):
         (line,) = [line for line in log_lines() if job.id in json.dumps(line)]
         assert (line["job_id"], line["family"], line["function"], line["try"]) == (job.id, "t", function, 1)

@@ -69,6 +69,9 @@ class Mine:
     def release(self, delay: int = -1, note: bytes = b"") -> Outcome:
         return self._outcome("l", delay, 0, note)
 
+    def park(self, need: str = "send") -> Outcome:
+        return self._outcome("p", need.encode(), 0, b"waits for a worker")
+
 
 @dataclass(slots=True)
 class Seen:

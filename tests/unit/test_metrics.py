@@ -64,7 +64,7 @@ def test_waits_and_durations_are_kept_apart() -> None:
     assert sum(send["wait"]["counts"]) == sum(send["duration"]["counts"]) == 2
 
 
-@pytest.mark.parametrize("outcome", ["expired", "released"])
+@pytest.mark.parametrize("outcome", ["expired", "released", "parked"])
 def test_a_job_that_did_not_run_has_no_times(outcome: str) -> None:
     metrics = FamilyMetrics(["send"])
     metrics.observe("send", outcome, 9.0, 0.0)

@@ -1,9 +1,9 @@
 """How jobs, results and errors are written to Redis: a short header scripts can read, then JSON. Never pickle.
 
 A job record is ``arqd1 <level> <enqueued ms> <timeout ms> <deadline ms> <function>\\t<group>\\n<body>``, where 0 means
-"the family's default" or "none", and the body is ``{"a": [args], "k": {kwargs}, "o": {options}}``. A result is one
-JSON object with stock arq's keys. `dumps` and `loads` are what a stock arq client passes as its ``job_serializer``
-and ``job_deserializer``.
+"the family's default" or "none", and the body is ``{"a": [args], "k": {kwargs}, "v": schema, "o": {options}}``, the
+last two where there are any. A result is one JSON object with stock arq's keys. `dumps` and `loads` are what a stock
+arq client passes as its ``job_serializer`` and ``job_deserializer``.
 
 JSON is pydantic-core's: it validates and decodes an envelope in one pass (2.0 µs for a small mail; a general decoder
 followed by validation takes 2.4 µs), and knows datetimes, decimals, bytes (base64), UUIDs, enums and models.
@@ -13,18 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import time
 import traceback
-import typing
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NotRequired
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import CoreConfig, PydanticSerializationError, SchemaValidator, from_json, to_json
-from typing_extensions import TypedDict
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from daemon.errors import ConfigurationError, InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
+from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 
 MAGIC = b"arqd1 "
 #: Times beyond it (the year 6429) cannot be meant.
@@ -56,11 +52,14 @@ def encode(value: Any, what: str = "value") -> bytes:
         raise InvalidJob(f"{what} cannot be written as JSON: {error}") from None
 
 
-def encode_body(args: bytes, kwargs: bytes = b"{}", options: Mapping[str, Any] | None = None) -> bytes:
-    """Join already encoded arguments and the job's own options to a record's body."""
-    if options:
-        return b'{"a":' + args + b',"k":' + kwargs + b',"o":' + encode(options, "options") + b"}"
-    return b'{"a":' + args + b',"k":' + kwargs + b"}"
+def encode_body(
+    args: bytes, kwargs: bytes = b"{}", options: Mapping[str, Any] | None = None, schema: str = ""
+) -> bytes:
+    """Join encoded arguments, the payload's `daemon.payload.schema_mark` and the job's own options to a body."""
+    body = b'{"a":' + args + b',"k":' + kwargs
+    if schema:
+        body += b',"v":"' + schema.encode() + b'"'
+    return body + b',"o":' + encode(options, "options") + b"}" if options else body + b"}"
 
 
 def record_tail(function: str, group: str, body: bytes) -> bytes:
@@ -86,108 +85,6 @@ def split_record(raw: bytes) -> Record:
         return Record(int(level), enqueued, int(timeout), int(deadline), function, group, body)
     except ValueError:
         raise Unreadable from None
-
-
-class _Options(TypedDict, total=False):
-    """A job's own options: total tries, backoff, tags; see `daemon.options`."""
-
-    n: int
-    b: tuple[float, bool, float | None, float]
-    g: list[str]
-
-
-class Binder:
-    """Decodes a body into the arguments of one function, typed by its annotations, in one pass.
-
-    A function whose only parameter after the context is a pydantic model also takes that model's fields as keyword
-    arguments, which is how a stock producer calls it: ``enqueue_job("send_email", to=...)``.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        parameters = list(inspect.signature(function).parameters.values())[1:]
-        hints = {parameter.name: _annotation(function, parameter) for parameter in parameters}
-        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        types = [hints.get(p.name, Any) for p in positional]
-        self._names = [p.name for p in positional]
-        self.model = types[0] if len(parameters) == 1 and _is_model(types[0] if types else None) else None
-        shapes: list[Any] = [tuple[tuple(types)] if types else tuple[()]]  # type: ignore[misc]
-        self._typed = all(p.default is p.empty for p in positional) and len(positional) == len(parameters)
-        self._exact = self._envelope(shapes[0], dict[str, Any]) if self._typed else None
-        self._model_kwargs = self._envelope(tuple[()], self.model) if self.model else None
-        self._adapters = {
-            p.name: TypeAdapter(hints.get(p.name, Any), config=None if _is_model(hints.get(p.name)) else _CONFIG)
-            for p in parameters
-            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        }
-
-    @staticmethod
-    def _envelope(args: Any, kwargs: Any) -> SchemaValidator:
-        # A TypedDict, since its result is a plain dict: a model costs an object and copies its defaults for each job.
-        fields = {"a": args, "k": kwargs, "o": NotRequired[_Options], "t": NotRequired[int | None]}
-        schema = TypeAdapter(TypedDict("Envelope", fields)).core_schema  # type: ignore[operator]
-        # Hiding the input is a matter of the outermost validator, which a TypedDict's own config does not reach.
-        return SchemaValidator(schema, CoreConfig(hide_input_in_errors=True, val_json_bytes="base64"))
-
-    def bind(self, body: bytes) -> tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]:
-        """Give ``(args, kwargs, options)``.
-
-        Raises:
-            pydantic.ValidationError: when the arguments are not what the function's annotations say.
-            Unreadable: when the body is not JSON of the expected shape.
-        """
-        if self._exact is not None:
-            try:
-                envelope = self._exact.validate_json(body)
-                if "t" in envelope:
-                    return envelope["a"], envelope["k"], {"t": envelope["t"]}
-                return envelope["a"], envelope["k"], envelope.get("o", _NO_OPTIONS)
-            except ValidationError as error:
-                first = error
-        else:
-            first = None
-        return self._bind_by_name(body, first)
-
-    def _bind_by_name(
-        self, body: bytes, first: ValidationError | None
-    ) -> tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]:
-        args, kwargs, options = decode_body(body)
-        if self._model_kwargs is not None and not args and not (kwargs.keys() & set(self._names)):
-            return (self._model_kwargs.validate_json(body)["k"],), {}, options
-        if first is not None and not kwargs:
-            raise first
-        by_name = {**dict(zip(self._names, args, strict=False)), **kwargs}
-        typed = {
-            name: self._adapters[name].validate_json(encode(value)) if name in self._adapters else value
-            for name, value in by_name.items()
-        }
-        given = self._names[: len(args)]
-        rest = {name: value for name, value in typed.items() if name not in given}
-        return [*(typed[name] for name in given), *args[len(self._names) :]], rest, options
-
-
-_NO_OPTIONS: Mapping[str, Any] = {}
-_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", hide_input_in_errors=True)
-
-
-def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """Resolve one parameter's type; the context's and the result's are often imported for type checkers only.
-
-    Raises:
-        ConfigurationError: when it cannot be resolved.
-    """
-    if parameter.annotation is parameter.empty:
-        return Any
-    holder = type("Holder", (), {"__annotations__": {parameter.name: parameter.annotation}})
-    names = getattr(inspect.unwrap(function), "__globals__", {})
-    try:
-        return typing.get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
-    except NameError as error:
-        where = f"{function.__qualname__}: the type of {parameter.name!r}"
-        raise ConfigurationError(f"{where} cannot be resolved: {error}") from None
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:

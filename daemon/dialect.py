@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from arq.jobs import serialize_result
 
 from daemon import codec
+from daemon.binding import Binder, Bound
 from daemon.errors import JobFailed, Unreadable
 from daemon.family import Family
 
@@ -22,9 +23,6 @@ class Entry(NamedTuple):
     timeout_ms: int
     deadline_ms: int
     body: Any
-
-
-Bound = tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]
 
 
 class Dialect(Protocol):
@@ -47,7 +45,7 @@ class ArqdDialect:
     """arqd's own codec (`daemon.codec`)."""
 
     def __init__(self, family: Family) -> None:
-        self._binders = {name: codec.Binder(function.call) for name, function in family.functions.items()}
+        self._binders = {name: Binder(function.call) for name, function in family.functions.items()}
         self._max_result = family.values.max_result
 
     def read(self, raw: bytes) -> Entry:

@@ -8,6 +8,7 @@ ArqdError
 │   └── RedisFull               the server's memory limit is reached: nothing was written
 ├── InvalidJob                  the job was refused before anything was written
 │   └── TooLarge                its payload or its result is over the limit
+├── OtherRelease                the payload is of a release this worker is too old for: the job is parked
 ├── Unreadable                  an entry in Redis that this codec did not write
 ├── JobNotFound                 no such job, or its record has been removed
 ├── JobStateError               the job's state forbids what was asked
@@ -57,6 +58,18 @@ class InvalidJob(ArqdError):
 
 class TooLarge(InvalidJob):
     """The payload or the result is larger than the limit."""
+
+
+class OtherRelease(ArqdError):
+    """The payload is of another release than this worker's.
+
+    Attributes:
+        lacks: what it would have to know: ``v2`` (that version) or ``#1a2b3c4d`` (that schema).
+    """
+
+    def __init__(self, lacks: str, message: str) -> None:
+        self.lacks = lacks
+        super().__init__(message)
 
 
 class Unreadable(ArqdError):

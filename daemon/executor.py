@@ -27,7 +27,7 @@ from daemon import codec
 from daemon.broker import Claim, Outcome
 from daemon.context import JobContext, current_job
 from daemon.dialect import Entry
-from daemon.errors import InvalidJob, JobExpired, JobFailed, RetryAfter, TooLarge
+from daemon.errors import InvalidJob, JobExpired, JobFailed, OtherRelease, RetryAfter, TooLarge
 from daemon.family import JobFunction
 from daemon.keys import spoken_id
 from daemon.retry import Backoff
@@ -107,6 +107,8 @@ class Executor:
         run.started = time.time()
         try:
             return run, self._judge(run, now_ms)
+        except OtherRelease as error:
+            return run, self._park(run, f"{run.name}\x1f{error.lacks}", str(error))
         except ValidationError as error:
             return run, self._bury(run, error, "payload")
         except Exception as error:
@@ -126,7 +128,7 @@ class Executor:
             return self._ended(run, "e", JobExpired("JobExpired", why), "expired")
         run.function = function = self.family.functions.get(entry.function)
         if function is None:
-            return self._unknown(run, entry.function)
+            return self._park(run, entry.function, f"no worker knows the function {entry.function!r}")
         crashes = int(claim.crashes)
         if crashes >= (1 if function.at_most_once else self.family.values.max_crashes):
             crashed = JobFailed("WorkerCrashed", f"its worker died {crashes} times while it ran")
@@ -162,10 +164,10 @@ class Executor:
             return functools.partial(function.call, run.context, *args, **kwargs)
         return functools.partial(self._in_thread, run, functools.partial(function.call, run.context, *args, **kwargs))
 
-    def _unknown(self, run: Run, name: str) -> Outcome:
-        known = ", ".join(sorted(self.family.functions))
-        logger.warning("parked: no function %r here (known: %s)", name, known, extra=self.fields(run))
-        return self._outcome(run, "p", name.encode(), 0, f"no worker knows the function {name!r}".encode())
+    def _park(self, run: Run, need: str, why: str) -> Outcome:
+        """Leave it to a worker that can run it (``lua/parked.lua``)."""
+        logger.warning("parked: %s", why, extra=self.fields(run))
+        return self._outcome(run, "p", need.encode(), 0, why.encode())
 
     def fields(self, run: Run) -> dict[str, Any]:
         """The job's log fields, for lines outside its context."""

@@ -132,10 +132,9 @@ class Inspector:
                 pipe.hgetall(keys.key("totals"))
                 found = await pipe.execute()
             ready, suspects, limited, *counts, paused, totals = found
-            names = ("active", "delayed", "parked", *INDEX.values())
             stats = QueueStats(family, ready + suspects + limited, paused=paused is not None)
-            for name, count in zip(names, counts, strict=True):
-                setattr(stats, "failed" if name == "dead" else name, count)
+            for name, count in zip(("active", "delayed", "parked", *INDEX), counts, strict=True):
+                setattr(stats, name, count)
             stats.limited = limited
             stats.totals = {name.decode(): int(count) for name, count in totals.items()}
             stats.oldest_age_seconds = await self._oldest_age(keys, now)

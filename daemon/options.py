@@ -54,18 +54,19 @@ class JobOptions(TypedDict, total=False):
     template: str
 
 
-def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: JobOptions) -> NewJob:
+def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: JobOptions, schema: str = "") -> NewJob:
     """Give the job to add.
 
     Args:
         args: its positional arguments, a JSON array.
         level: its payload's priority, 0 for the family's.
+        schema: its payload's `daemon.payload.schema_mark`; none where its class is not known.
 
     Raises:
         InvalidJob: for an unknown or wrong option, saying what is accepted.
     """
     if not options:
-        body = codec.encode_body(args)
+        body = codec.encode_body(args, schema=schema)
         return NewJob(keys.prefix + uuid7(), level, "now", 0, 0, 0, codec.record_tail(function, "", body))
     _refuse_unknown(options, JobOptions.__annotations__)
     when, ms = _due(options)
@@ -90,7 +91,7 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
         if isinstance(tags, str | bytes) or not isinstance(tags, Sequence):
             raise InvalidJob(f"tags {tags!r} is not a list of words")
         carried["g"] = [str(tag) for tag in tags]
-    body = codec.encode_body(args, b"{}", carried)
+    body = codec.encode_body(args, b"{}", carried, schema)
     group: Any = options.get("group") or ""
     if not isinstance(group, str) or len(group) > 128 or (group and not group.isprintable()):
         raise InvalidJob(f"group {str(group)[:40]!r} must be plain text of at most 128 characters")

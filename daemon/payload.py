@@ -9,23 +9,28 @@ A producer needs only this class; the function itself may live in another code b
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel, to_snake
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from daemon.job import priority_level
 
 FAMILY_NAME = re.compile(r"[a-z0-9_-]+\Z")
+_TEXTS = ("title", "description")
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadSpec:
     """Where a payload goes: family, function, priority (1-10, 0: the family's) and result type (None: plain JSON).
 
-    ``keyed``: its class has a ``dedup_key()`` of its own.
+    ``keyed``: its class has a ``dedup_key()`` of its own. ``version``: of its schema.
     """
 
     family: str
@@ -33,6 +38,7 @@ class PayloadSpec:
     priority: int
     returns: Any
     keyed: bool = False
+    version: int = 1
 
 
 def _accept_camel_case(name: str) -> AliasChoices:
@@ -65,9 +71,11 @@ class Payload(PayloadModel):
         function: the registered function's name; default the class name in snake_case.
         priority: default priority, 1 (first) to 10 (last) or a name; default the family's.
         returns: type of the result (a pydantic model or any type pydantic knows); default plain JSON data.
+        version: of its schema, 1 or more: raise it with a change that workers of the release before must not see.
+            They park such a job, and workers of this one turn older payloads into today's with `upgrade`.
 
     Raises:
-        TypeError: when the class is defined without a family, or with a wrong name or priority.
+        TypeError: when the class is defined without a family, or with a wrong name, priority or version.
     """
 
     __job__: ClassVar[PayloadSpec]
@@ -75,6 +83,16 @@ class Payload(PayloadModel):
     def dedup_key(self) -> str | None:
         """Give the dedup key of its job where the caller gives none; a class that has one overrides this."""
         return None
+
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], version: int) -> dict[str, Any]:
+        """Give today's fields for those of a payload of an older version; a class with versions overrides this.
+
+        Args:
+            fields: as they were written, plain JSON data.
+            version: which version that was.
+        """
+        return fields
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # pydantic hands class arguments to both hooks; they are for the one below, which sees the finished class.
@@ -88,6 +106,7 @@ class Payload(PayloadModel):
         function: str | None = None,
         priority: int | str | None = None,
         returns: Any = None,
+        version: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -100,6 +119,29 @@ class Payload(PayloadModel):
         if inherited:
             priority = inherited.priority if priority is None else priority
             returns = inherited.returns if returns is None else returns
+            version = inherited.version if version is None else version
         level = priority_level(priority) if priority else 0
         keyed = cls.dedup_key is not Payload.dedup_key
-        cls.__job__ = PayloadSpec(family, function or to_snake(cls.__name__), level, returns, keyed)
+        version = 1 if version is None else version
+        if version < 1:
+            raise TypeError(f"{cls.__name__}: version {version!r} of its schema must be 1 or more")
+        cls.__job__ = PayloadSpec(family, function or to_snake(cls.__name__), level, returns, keyed, version)
+
+
+@cache
+def schema_mark(model: type[Payload]) -> str:
+    """Give what tells a payload's schema from that of another release: ``"<version>#<hash of its JSON schema>"``."""
+    try:
+        schema = _without_texts(model.model_json_schema())
+    except PydanticInvalidForJsonSchema:
+        schema = sorted(model.model_fields)
+    digest = hashlib.sha256(json.dumps(schema, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{model.__job__.version}#{digest[:8]}"
+
+
+def _without_texts(schema: Any) -> Any:
+    """Leave out what only people read: a corrected docstring is no other schema."""
+    if isinstance(schema, dict):
+        kept = {name: part for name, part in schema.items() if not isinstance(part, str) or name not in _TEXTS}
+        return {name: _without_texts(part) for name, part in kept.items()}
+    return [_without_texts(part) for part in schema] if isinstance(schema, list) else schema

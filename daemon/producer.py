@@ -15,7 +15,7 @@ from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
 from daemon.handle import JobHandle, SyncJobHandle
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, checked_template, new_job
-from daemon.payload import FAMILY_NAME, Payload
+from daemon.payload import FAMILY_NAME, Payload, schema_mark
 from daemon.replies import ReplyReader
 
 __all__ = ["JobHandle", "JobOptions", "Producer", "SyncJobHandle", "SyncProducer"]
@@ -203,13 +203,13 @@ class Producer:
         self, job: Payload | str, payload: Any, family: str | None, options: JobOptions
     ) -> tuple[str, NewJob, Any]:
         """Check one job and write its record; nothing is sent."""
-        level, returns, keyed = 0, None, None
+        level, returns, keyed, schema = 0, None, None, ""
         if isinstance(job, Payload):
             spec = job.__job__
             if payload is not None:
                 raise InvalidJob("give a payload or a function's name with its fields, not both")
             family, function, level, returns = family or spec.family, spec.function, spec.priority, spec.returns
-            body = job.__pydantic_serializer__.to_json(job)
+            body, schema = job.__pydantic_serializer__.to_json(job), schema_mark(type(job))
             if spec.keyed:
                 keyed = job
         elif isinstance(job, str):
@@ -229,7 +229,7 @@ class Producer:
         if keyed is not None:
             options = _with_own_key(keyed, options)
         args = body if body[:1] == b"[" else b"[" + body + b"]"
-        return family, new_job(self.broker(family).keys, function, args, level, options), returns
+        return family, new_job(self.broker(family).keys, function, args, level, options, schema), returns
 
     async def _send(self, family: str, prepared: list[tuple[str, NewJob, Any]]) -> list[JobHandle]:
         broker = self.broker(family)

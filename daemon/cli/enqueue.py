@@ -120,7 +120,8 @@ def _checked(known: JobFunction | None, payload: Any) -> Payload | list[Any] | d
     """
     from pydantic import ValidationError
 
-    from daemon.codec import Binder, encode, encode_body
+    from daemon.binding import Binder
+    from daemon.codec import encode, encode_body
     from daemon.errors import InvalidJob
     from daemon.payload import Payload
 

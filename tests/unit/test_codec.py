@@ -15,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from daemon import codec
+from daemon.binding import Binder
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 from daemon.payload import Payload, PayloadModel
 
@@ -98,7 +99,7 @@ def body(args: Any = (), kwargs: Any = None, options: Any = None) -> bytes:
 
 
 def bind(function: Any, args: Any = (), kwargs: Any = None) -> tuple[list[Any], dict[str, Any]]:
-    bound, named, _ = codec.Binder(function).bind(body(args, kwargs))
+    bound, named, _ = Binder(function).bind(body(args, kwargs))
     return list(bound), dict(named)
 
 
@@ -178,7 +179,7 @@ def test_what_does_not_fit_is_refused_without_quoting_it(function: Any, args: An
 
 
 def test_options_come_back_beside_the_arguments() -> None:
-    _, _, options = codec.Binder(takes_card).bind(body([Card(number="1")], {}, {"n": 3, "g": ["tag"]}))
+    _, _, options = Binder(takes_card).bind(body([Card(number="1")], {}, {"n": 3, "g": ["tag"]}))
     assert options == {"n": 3, "g": ["tag"]}
 
 
@@ -190,7 +191,7 @@ def test_a_body_of_another_shape_is_unreadable(wrong: bytes) -> None:
     with pytest.raises(Unreadable):
         codec.decode_body(wrong)
     with pytest.raises((Unreadable, ValidationError)):
-        codec.Binder(takes_defaults).bind(wrong)
+        Binder(takes_defaults).bind(wrong)
 
 
 @pytest.mark.parametrize("value", [object(), lambda: 1, {"a": object()}, "lone \ud800"])

@@ -1,4 +1,4 @@
-"""What the pages on dedup keys, templates and limits show is true: programs print what they say, commands run."""
+"""What the pages on dedup keys, templates, limits and releases show is true: programs print what they say, commands run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.payload import Payload
 from daemon.producer import SyncProducer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,19 @@ def test_the_family_with_limits(redis_url: str, tmp_path: Path) -> None:
         assert [job.result(5) for job in jobs] == ["acme", "acme"]
 
 
+def test_the_family_with_versions(redis_url: str, tmp_path: Path) -> None:
+    ((name, text),) = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES["releases"], re.DOTALL)
+    (tmp_path / name).write_text(text)
+
+    class SendInvoice(Payload, family="invoices"):
+        customer: str
+
+    with SyncProducer.connect(redis_url) as producer:
+        job = producer.enqueue(SendInvoice(customer="acme"))
+        run(tmp_path, redis_url, "-m", "daemon", "run", "versions:WorkerSettings", "--burst")
+        assert job.result(5) == "acme (en)"
+
+
 @pytest.mark.parametrize(
     ("page", "environ"), [("templates", {}), ("limits", {"ARQD_FAMILIES__TENANTS": "tenants:WorkerSettings"})]
 )
@@ -69,7 +83,7 @@ def test_commands_run(page: str, environ: dict[str, str], redis_url: str, tmp_pa
     assert ran
 
 
-@pytest.mark.parametrize("page", ["dedup", "templates", "limits"])
+@pytest.mark.parametrize("page", ["dedup", "templates", "limits", "releases"])
 def test_links_lead_somewhere(page: str) -> None:
     targets = [target for target in re.findall(r"\]\(([^)#]+)", PAGES[page]) if "://" not in target]
     assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []

@@ -7,11 +7,11 @@ Reading order, which is the way a job goes:
 3. ``broker``    the only module that changes a job's state, one method per script
 4. ``lua/``      the scripts themselves: enqueue, tick (settle and claim), sync, renew, ...
 5. ``worker``    one family's loop: settle what ended, claim what is due, start executors
-6. ``executor``  one job: decode, validate, run, decide on an outcome
-7. ``retry``     backoff and the decision between another try and the dead letters
+6. ``executor``  one job: decode, validate, run
+7. ``decisions`` what becomes of it: completed, another try, the dead letters; ``retry`` has the backoff
 
 Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting),
-``heartbeat`` (the file the probe reads). Nouns: ``job``, ``codec``, ``context``, ``keys``, ``errors``,
+``heartbeat`` (the file the probe reads). Nouns: ``job``, ``codec``, ``run``, ``context``, ``keys``, ``errors``,
 ``settings``, ``family``, ``registry``, ``logs``. Looking in: ``inspector``, ``pages``,
 ``situation`` and ``explain`` (why a job does not run), ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
 

@@ -14,7 +14,7 @@ from daemon import codec
 from daemon.family import Family
 
 if TYPE_CHECKING:
-    from daemon.executor import Run
+    from daemon.run import Run
     from daemon.supervisor import Supervisor
 
 

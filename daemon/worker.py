@@ -24,13 +24,14 @@ from daemon.arq_worker import ArqWorker
 from daemon.broker import Broker, Claim, Outcome, Tick, TickSettings
 from daemon.connections import LOST, connect
 from daemon.dialect import ArqdDialect, StockDialect
-from daemon.executor import Executor, Run
+from daemon.executor import Executor
 from daemon.family import Family
 from daemon.keys import spoken_id
 from daemon.metrics import FamilyMetrics
 from daemon.pool import end_pool, process_pool
 from daemon.producer import Producer
 from daemon.retry import RetryPolicy
+from daemon.run import Run
 from daemon.session import Session
 
 if TYPE_CHECKING:
@@ -170,9 +171,9 @@ class Worker(ArqWorker):
         """Give up on handlers that do not end when they are cancelled: their jobs are handed back all the same."""
         for run in list(self.running.values()):
             self.left_behind = True
-            fields = self.executor.fields(run)
+            fields = self.executor.decisions.fields(run)
             logger.error("does not end when it is cancelled: handed back while it still runs", extra=fields)
-            self.finished(run, self.executor.release(run), 0.0)
+            self.finished(run, self.executor.decisions.release(run), 0.0)
 
     def lost(self) -> None:
         """The lease could not be renewed: Redis does not know this session any more, so register again."""

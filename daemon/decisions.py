@@ -1,0 +1,179 @@
+"""What becomes of a job after its try: an `Outcome`, which the worker hands to the broker.
+
+`completed`, `decided` (after an error) and `release` turn the end of a run into an outcome, `bury` and `ended` that of
+a claim that cannot or must not run; `tell` writes the log line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from arq.worker import Retry, RetryJob
+
+from daemon import codec
+from daemon.broker import Outcome
+from daemon.errors import InvalidJob, JobFailed, RetryAfter, TooLarge
+from daemon.family import JobFunction
+from daemon.keys import spoken_id
+from daemon.retry import Backoff
+from daemon.run import Run
+
+if TYPE_CHECKING:
+    from daemon.worker import Worker
+
+logger = logging.getLogger("arqd.job")
+
+
+class Decisions:
+    """Decides for the jobs of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.family = worker.family
+        self.dialect = worker.dialect
+        self._keep_ms = self._keep_of(None)
+        self._keeps = {name: self._keep_of(function) for name, function in worker.family.functions.items()}
+
+    def completed(self, run: Run, result: Any) -> Outcome:
+        """Completed; a result that cannot be kept makes it a dead letter."""
+        ended = self._describe(run)
+        try:
+            record = self.dialect.result(ended, run.entry, result)
+        except (InvalidJob, JobFailed) as error:
+            return self.bury(run, error, "too_large" if isinstance(error, TooLarge) else "permanent")
+        return self.outcome(run, "c", record, self._keep(run))
+
+    def decided(self, run: Run, error: BaseException) -> Outcome | None:
+        """Decide without raising: an outcome that is never given would keep the slot for good."""
+        try:
+            return self._stopped(run) if run.stop in ("abort", "drain", "lost") else self._failed(run, error)
+        except Exception as broken:
+            logger.exception("the outcome of a failed try cannot be decided")
+            return self.bury(run, broken, "permanent")
+
+    def _failed(self, run: Run, error: BaseException) -> Outcome:
+        """After a failed try: once more, or the dead letters."""
+        function = run.function
+        if isinstance(error, TimeoutError | asyncio.CancelledError) and run.stop == "timeout":
+            error = TimeoutError(f"timed out after {run.timeout:g} s").with_traceback(error.__traceback__)
+        if isinstance(error, RetryAfter):
+            return self._told_to_wait(run, error)
+        asked = isinstance(error, Retry | RetryJob)
+        policy = self.worker.policy
+        if not asked and (policy.is_permanent(error) or isinstance(error, function.permanent if function else ())):
+            return self.bury(run, error, "permanent" if policy.retry_any else "tries")
+        if run.job_try >= run.max_tries:
+            return self.bury(run, error, "tries")
+        if asked:
+            delay = getattr(error, "defer_score", None) or 0
+        else:
+            carried = (run.options or {}).get("b")
+            own = function.backoff if function else None
+            backoff = Backoff.from_json(carried) if carried else own or policy.backoff
+            delay = round(backoff.wait(run.job_try) * 1000)
+        return self.outcome(run, "r", delay, run.job_try, self._history(run, error))
+
+    def _told_to_wait(self, run: Run, error: RetryAfter) -> Outcome:
+        till = datetime.fromtimestamp(time.time() + error.seconds, UTC)
+        delay, note = round(error.seconds * 1000), f"told to wait until {till:%Y-%m-%d %H:%M:%S} UTC".encode()
+        if error.scope == "job":
+            return self.outcome(run, "l", delay, 0, note)
+        return self.outcome(run, "w", delay, error.scope, note)
+
+    def _stopped(self, run: Run) -> Outcome | None:
+        """After we cancelled it ourselves: aborted, handed back uncounted, or no longer ours to settle."""
+        if run.stop == "abort":
+            return self.ended(run, "a", asyncio.CancelledError("aborted while it ran"), "aborted")
+        return self.release(run) if run.stop == "drain" else None
+
+    def release(self, run: Run) -> Outcome:
+        """Back to its place in the queue; the try does not count."""
+        return self.outcome(run, "l", -1)
+
+    def bury(self, run: Run, error: BaseException, reason: str) -> Outcome:
+        """To the dead letters."""
+        record = self.dialect.failure(self._describe(run), run.entry, error, reason)
+        keep = round(self.family.values.keep_failed * 1000) + 60_000
+        kind, text = type(error).__name__, codec.text_of(error)
+        if run.context is None:
+            logger.error("dead letter without a run (%s): %s: %s", reason, kind, text, extra=self.fields(run))
+        else:
+            spent = {"duration": round(time.perf_counter() - run.begun_at, 6)}
+            logger.error("dead letter (%s): %s: %s", reason, kind, text, exc_info=error, extra=spent)
+        return self.outcome(run, "b", record, keep, self._history(run, error))
+
+    def ended(self, run: Run, kind: str, error: BaseException, reason: str) -> Outcome:
+        """Aborted or expired: an end without a result that is not a failure."""
+        return self.outcome(
+            run, kind, self.dialect.failure(self._describe(run), run.entry, error, reason), self._keep(run)
+        )
+
+    def outcome(self, run: Run, kind: str, a: bytes | int, b: int | str = 0, c: bytes = b"") -> Outcome:
+        """Any outcome; see ``lua/tick.lua`` for what a, b and c mean."""
+        return Outcome(kind, run.claim.id, run.number, run.stamp, a, b, c, run.claim.score)
+
+    def _keep(self, run: Run) -> int:
+        return self._keeps[run.function.name] if run.function else self._keep_ms
+
+    def _keep_of(self, function: JobFunction | None) -> int:
+        """How long results are kept, ms: what is kept as long as the family's is trimmed through the index first."""
+        own = function.keep_result if function else None
+        forever = function.keep_result_forever if function else None
+        if self.family.keep_result_forever if forever is None else forever:
+            return -1
+        ms = round((self.family.values.keep_result if own is None else own) * 1000)
+        return ms + 60_000 if ms and own is None else ms
+
+    def _describe(self, run: Run) -> codec.Ended:
+        entry = run.entry
+        started = int(run.started * 1000)
+        return codec.Ended(
+            run.job_id.encode("utf-8", "backslashreplace").decode(),
+            entry.function if entry else "",
+            self.worker.keys.queue,
+            run.job_try,
+            entry.enqueued_ms if entry else started,
+            started,
+            int(time.time() * 1000),
+        )
+
+    @staticmethod
+    def _history(run: Run, error: BaseException) -> bytes:
+        kind = error.type if isinstance(error, JobFailed) else type(error).__qualname__
+        line = {"at": int(time.time() * 1000), "try": run.job_try, "type": kind, "message": codec.text_of(error)[:500]}
+        return codec.encode(line)
+
+    def tell(self, run: Run, outcome: Outcome | None, duration: float) -> None:
+        """Write the log line of the end; None: no longer ours."""
+        kind = outcome.kind if outcome else "lost"
+        if outcome is not None and kind == "c":
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("completed", extra={"duration": round(duration, 6)})
+        elif outcome is not None and kind == "r":
+            error = json.loads(outcome.c)
+            logger.warning(
+                "try %d of %d failed, again in %.1f s: %s: %s",
+                run.job_try,
+                run.max_tries,
+                int(outcome.a) / 1000,
+                error["type"],
+                error["message"],
+                extra={"duration": round(duration, 6)},
+            )
+        elif kind != "b":
+            words = {
+                "a": "aborted",
+                "l": "handed back",
+                "w": "told to wait",
+                "lost": "cancelled: another worker has it",
+            }
+            logger.warning(words[kind], extra={"duration": round(duration, 6)})
+
+    def fields(self, run: Run) -> dict[str, Any]:
+        """The job's log fields, for lines outside its context."""
+        return {"job_id": spoken_id(run.job_id), "family": self.family.name, "function": run.name, "try": run.job_try}

@@ -303,6 +303,15 @@ class Broker:
         """Note a job's progress; False when the session does not hold it any more."""
         return bool(await self.run("progress", session, job_id, f"{percent} {note}"))
 
+    async def once(self, session: str, job_id: bytes, claim: int, receipt: bytes = b"") -> bytes | None:
+        """Read a job's receipts, ``step<tab>JSON`` a line, or add one; None when this claim does not hold the job."""
+        reply = await self.run("once", session, job_id, claim, receipt)
+        return reply[1] if reply[0] else None
+
+    async def log(self, session: str, job_id: bytes, claim: int, line: bytes) -> bool:
+        """Keep a line of a job's handler; False when this claim does not hold the job any more."""
+        return bool(await self.run("log", session, job_id, claim, line))
+
 
 def _added(reply: Sequence[Any]) -> list[bool | Repeat]:
     return [new == 1 if new.__class__ is int else Repeat(new[0].decode(), new[1] == 1) for new in reply]

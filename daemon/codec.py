@@ -16,8 +16,10 @@ import contextlib
 import time
 import traceback
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
@@ -103,6 +105,18 @@ def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]
     return args, kwargs, options
 
 
+_CONFIG = ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)
+
+
+@cache
+def typed(returns: Any) -> TypeAdapter[Any]:
+    """Give what reads a result's JSON as a type (a pydantic model or any type pydantic knows)."""
+    try:
+        return TypeAdapter(returns, config=_CONFIG)
+    except PydanticUserError:  # a model, a dataclass: it has a configuration of its own
+        return TypeAdapter(returns)
+
+
 def describe_error(error: BaseException, reason: str) -> dict[str, Any]:
     """Give what travels of an exception: type, message, traceback (its end, when it is long) and reason."""
     if isinstance(error, JobFailed):
@@ -110,18 +124,19 @@ def describe_error(error: BaseException, reason: str) -> dict[str, Any]:
     else:
         kind, message = type(error).__qualname__, text_of(error)[:4096]
         trace = "".join(traceback.format_exception(error))[-TRACEBACK_LIMIT:] if error.__traceback__ else ""
-    return {"type": kind, "message": _plain(message), "traceback": _plain(trace), "reason": reason}
+    return {"type": kind, "message": plain(message), "traceback": plain(trace), "reason": reason}
 
 
 def text_of(error: BaseException) -> str:
     """Give an exception's text, whatever it is, as UTF-8 can carry it."""
     try:
-        return _plain(str(error))
+        return plain(str(error))
     except Exception:
         return "its text cannot be read"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Give a text as UTF-8 can carry it."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -17,8 +17,8 @@ from arq.worker import Retry, RetryJob
 
 from daemon import codec
 from daemon.broker import Outcome
-from daemon.errors import InvalidJob, JobFailed, RetryAfter, TooLarge
-from daemon.family import JobFunction
+from daemon.errors import ClaimLost, InvalidJob, JobFailed, RetryAfter, TooLarge
+from daemon.family import LISTENERS, JobFunction
 from daemon.keys import spoken_id
 from daemon.retry import Backoff
 from daemon.run import Run
@@ -36,6 +36,7 @@ class Decisions:
         self.worker = worker
         self.family = worker.family
         self.dialect = worker.dialect
+        self._listened = not worker.family.hooks.keys().isdisjoint(LISTENERS)
         self._keep_ms = self._keep_of(None)
         self._keeps = {name: self._keep_of(function) for name, function in worker.family.functions.items()}
 
@@ -63,6 +64,9 @@ class Decisions:
             error = TimeoutError(f"timed out after {run.timeout:g} s").with_traceback(error.__traceback__)
         if isinstance(error, RetryAfter):
             return self._told_to_wait(run, error)
+        if isinstance(error, ClaimLost):
+            # Refused if another has it; after a failover it may be ours all the same, and must not stay so.
+            return self.release(run)
         asked = isinstance(error, Retry | RetryJob)
         policy = self.worker.policy
         if not asked and (policy.is_permanent(error) or isinstance(error, function.permanent if function else ())):
@@ -76,6 +80,7 @@ class Decisions:
             own = function.backoff if function else None
             backoff = Backoff.from_json(carried) if carried else own or policy.backoff
             delay = round(backoff.wait(run.job_try) * 1000)
+        self._note(run, error)
         return self.outcome(run, "r", delay, run.job_try, self._history(run, error))
 
     def _told_to_wait(self, run: Run, error: RetryAfter) -> Outcome:
@@ -97,6 +102,7 @@ class Decisions:
 
     def bury(self, run: Run, error: BaseException, reason: str) -> Outcome:
         """To the dead letters."""
+        self._note(run, error)
         record = self.dialect.failure(self._describe(run), run.entry, error, reason)
         keep = round(self.family.values.keep_failed * 1000) + 60_000
         kind, text = type(error).__name__, codec.text_of(error)
@@ -106,6 +112,11 @@ class Decisions:
             spent = {"duration": round(time.perf_counter() - run.begun_at, 6)}
             logger.error("dead letter (%s): %s: %s", reason, kind, text, exc_info=error, extra=spent)
         return self.outcome(run, "b", record, keep, self._history(run, error))
+
+    def _note(self, run: Run, error: BaseException) -> None:
+        # Only for listeners: an error holds its traceback, and that the run.
+        if self._listened:
+            run.error = error
 
     def ended(self, run: Run, kind: str, error: BaseException, reason: str) -> Outcome:
         """Aborted or expired: an end without a result that is not a failure."""

@@ -12,6 +12,7 @@ ArqdError
 ├── Unreadable                  an entry in Redis that this codec did not write
 ├── JobNotFound                 no such job, or its record has been removed
 ├── JobStateError               the job's state forbids what was asked
+├── ClaimLost                   raised inside a handler: its job is not its worker's any more
 ├── ResultTimeout               the result did not come in time (also a TimeoutError)
 └── JobFailed                   the job ended without a result: type, message and traceback of the cause
     └── JobExpired              its deadline passed, or its payload was gone, before it could run
@@ -82,6 +83,10 @@ class JobNotFound(ArqdError):
 
 class JobStateError(ArqdError):
     """The job's state does not allow this."""
+
+
+class ClaimLost(ArqdError):
+    """The job is not this worker's any more, another one has it or it has ended: stop here, and leave it alone."""
 
 
 class ResultTimeout(ArqdError, TimeoutError):

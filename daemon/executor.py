@@ -26,6 +26,7 @@ from daemon.decisions import Decisions
 from daemon.dialect import Entry
 from daemon.errors import JobExpired, JobFailed, OtherRelease
 from daemon.family import JobFunction
+from daemon.listeners import tell
 from daemon.run import Run
 
 if TYPE_CHECKING:
@@ -108,16 +109,8 @@ class Executor:
         if (options.get("t") or 0) > run.job_try:
             run.job_try = options["t"]
         run.timeout = min(entry.timeout_ms / 1000 or function.timeout or values.job_timeout, LONGEST_TIMEOUT)
-        run.context = JobContext(
-            self.worker,
-            self.worker.ctx,
-            run.job_id,
-            function.name,
-            run.job_try,
-            entry.enqueued_ms,
-            _whole(run.claim.score),
-            options.get("g") or [],
-        )
+        run.args, run.kwargs = args, kwargs
+        run.context = JobContext(self.worker, self.worker.ctx, run)
         if self._async[function.name]:
             return functools.partial(function.call, run.context, *args, **kwargs)
         return functools.partial(self._in_thread, run, functools.partial(function.call, run.context, *args, **kwargs))
@@ -147,22 +140,10 @@ class Executor:
             outcome = self.decisions.decided(run, error)
         timer.cancel()
         duration = time.perf_counter() - started
-        await self._hook("on_job_end", run)
+        if "on_job_end" in self._hooks:
+            await tell("on_job_end", self._hooks["on_job_end"], run.context)
         self.decisions.tell(run, outcome, duration)
         self.worker.finished(run, outcome, duration)
-
-    async def _hook(self, name: str, run: Run) -> None:
-        """Run a hook after the work is done: what it raises is told, but changes nothing for the job."""
-        if name in self._hooks:
-            try:
-                await self._hooks[name](run.context)
-            except Exception:
-                logger.exception("%s failed", name)
-
-    async def after(self, run: Run) -> None:
-        """Run ``after_job_end``, once the outcome is recorded."""
-        current_job.set(run.context)
-        await self._hook("after_job_end", run)
 
     def cancel(self, run: Run, why: str) -> None:
         """Cancel a running handler; a reason once given stays."""
@@ -206,9 +187,3 @@ class Executor:
         """Let the threads end by themselves: they cannot be stopped."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _whole(score: bytes) -> int:
-    """Give a score as arq's handlers expect it; 0 for one that no integer holds."""
-    value = float(score)
-    return int(value) if abs(value) < 2**62 else 0

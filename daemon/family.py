@@ -193,7 +193,8 @@ class FamilySettings:
 
     Beside the values of `FamilyValues`: ``family`` (its name), ``functions``, ``permanent`` (exception types never
     tried again), ``on_startup``, ``on_shutdown``, ``on_job_start``, ``on_job_end``, ``after_job_end`` (coroutine
-    functions of the context), ``ctx`` (a mapping they start from), ``keep_result_forever``,
+    functions of the context), ``on_failure``, ``on_dead`` (of the context and the error, after a failed try and when a
+    job has become a dead letter), ``ctx`` (a mapping they start from), ``keep_result_forever``,
     ``health_check_interval`` (seconds) and ``health_check_key``.
     """
 
@@ -201,7 +202,9 @@ class FamilySettings:
     functions: Sequence[Any] = ()
 
 
-HOOKS = ("on_startup", "on_shutdown", "on_job_start", "on_job_end", "after_job_end")
+#: Called with the context and the error once a failure is recorded; the others get the context alone.
+LISTENERS = ("on_failure", "on_dead")
+HOOKS = ("on_startup", "on_shutdown", "on_job_start", "on_job_end", "after_job_end", *LISTENERS)
 
 
 @dataclass(slots=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter
 
 from daemon import codec
 from daemon.errors import JobNotFound
-from daemon.job import JobInfo, JobState
+from daemon.job import JobInfo, JobLogs, JobState
 from daemon.keys import spoken_id
 
 if TYPE_CHECKING:
@@ -69,6 +66,16 @@ class JobHandle:
         """Percent as the handler last reported it, 100 when completed, None when it has reported nothing."""
         return (await self.info()).progress
 
+    async def logs(self) -> JobLogs:
+        """What its handler logged (`JobContext.log`).
+
+        Raises:
+            JobNotFound: when it never existed or its record has been removed.
+        """
+        from daemon.inspector import Inspector
+
+        return await Inspector(self._producer.redis, [self.family]).logs(self.job_id)
+
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the result; it arrives when the job ends, nothing is polled.
 
@@ -89,7 +96,7 @@ class JobHandle:
         data = codec.decode_result(raw)
         if not data["s"]:
             raise codec.rebuild_error(data["r"], data["t"])
-        return data["r"] if self._returns is None else _adapter(self._returns).validate_json(codec.encode(data["r"]))
+        return data["r"] if self._returns is None else codec.typed(self._returns).validate_json(codec.encode(data["r"]))
 
     async def abort(self, timeout: float = 10.0) -> bool:
         """End it now: a waiting one at once, a running one by cancelling its handler.
@@ -105,11 +112,6 @@ class JobHandle:
             ResultTimeout: when its handler is still running after ``timeout``.
         """
         return await self._producer.abort(self, timeout)
-
-
-@cache
-def _adapter(returns: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(returns)
 
 
 class SyncJobHandle:
@@ -134,6 +136,10 @@ class SyncJobHandle:
     def progress(self) -> int | None:
         """See `JobHandle.progress`."""
         return self._producer._run(self._handle.progress())
+
+    def logs(self) -> JobLogs:
+        """See `JobHandle.logs`."""
+        return self._producer._run(self._handle.logs())
 
     def result(self, timeout: float | None = None) -> Any:
         """See `JobHandle.result`; an aborted job raises ``concurrent.futures.CancelledError``."""

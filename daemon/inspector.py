@@ -15,8 +15,8 @@ from daemon import codec
 from daemon.connections import connect, translated
 from daemon.errors import InvalidJob, JobNotFound
 from daemon.explain import Explanation, explain
-from daemon.job import JobInfo, JobState
-from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT
+from daemon.job import JobInfo, JobLogs, JobState
+from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_logs
 from daemon.keys import JOB, FamilyKeys, parse_id
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, JobPage, Listing, describe, server_ms
 
@@ -227,6 +227,19 @@ class Inspector:
                 if info is not None:
                     return info
         raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
+
+    async def logs(self, written: str) -> JobLogs:
+        """Give what a job's handler logged (`JobContext.log`).
+
+        Raises: as `job`.
+        """
+        keys, ids = self.find(written)
+        with translated():
+            for job_id, raw in zip(ids, await self.redis.hmget(keys.key("logs"), ids), strict=True):
+                if raw is not None:
+                    return job_logs(raw)
+        await self.job(written)
+        return JobLogs()
 
     async def jobs(
         self,

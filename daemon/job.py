@@ -137,3 +137,20 @@ class JobInfo:
     error: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line a handler logged: when, by Redis's clock, and in which try."""
+
+    at: datetime
+    job_try: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobLogs:
+    """What a job's handler logged, oldest first; ``dropped`` older lines are not kept any more."""
+
+    lines: list[LogLine] = field(default_factory=list)
+    dropped: int = 0

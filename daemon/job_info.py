@@ -7,7 +7,7 @@ from typing import Any
 
 from daemon import codec
 from daemon.errors import Unreadable
-from daemon.job import JobInfo, JobState, from_ms
+from daemon.job import JobInfo, JobLogs, JobState, LogLine, from_ms
 from daemon.keys import FamilyKeys, spoken_id
 
 # The score bands of lua/prelude.lua.
@@ -85,6 +85,15 @@ def job_info(
     if result is not None and score is None:
         _add_result(info, result)
     return info
+
+
+def job_logs(raw: bytes | None) -> JobLogs:
+    """Give the lines of a job's handler from what ``lua/log.lua`` keeps of them."""
+    if raw is None:
+        return JobLogs()
+    dropped, *lines = raw.splitlines()
+    parts = (line.split(b" ", 2) for line in lines)
+    return JobLogs([LogLine(from_ms(int(at)), int(n), json.loads(text)) for at, n, text in parts], int(dropped))
 
 
 def _add_record(info: JobInfo, raw: bytes | None) -> None:

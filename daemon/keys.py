@@ -35,6 +35,8 @@ SCRIPT_KEYS = (
     "lanes",
     "dedup",
     "parked",
+    "receipts",
+    "logs",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ class Run:
     Attributes:
         number: the call that claimed it; session and number are its token.
         job_try: which try this is, 1 for the first.
+        args, kwargs: what the function gets; None while they could not be read.
+        error: what it failed of, for listeners; None where the family has none.
         stop: why it was cancelled: ``timeout``, ``abort``, ``drain`` (handed back) or ``lost`` (another worker has it).
     """
 
@@ -32,6 +34,8 @@ class Run:
     job_try: int = 1
     max_tries: int = 1
     options: Mapping[str, Any] | None = None
+    args: Sequence[Any] | None = None
+    kwargs: Mapping[str, Any] | None = None
     context: JobContext | None = None
     task: asyncio.Task[None] | None = None
     stop: str | None = None
@@ -39,6 +43,7 @@ class Run:
     begun_at: float = 0.0
     timeout: float = 0.0
     begun: bool = False
+    error: BaseException | None = None
 
     @property
     def stamp(self) -> str:

@@ -101,13 +101,15 @@ class Session:
         while self._settled and self._settled[0][0] < now - RESEND_SECONDS:
             self._settled.popleft()
         refused = set(reply.refused)
+        late: set[tuple[bytes, int]] = set()
         for outcome in self._sending:
             if outcome.id not in refused:
                 self._settled.append((now, outcome))
             elif (outcome.id, outcome.claim) not in self._resent:
                 name = spoken_id(outcome.id.decode("utf-8", "replace"))
                 logger.warning("job %s: its outcome came too late, another worker has it or it is gone", name)
-        self.worker.settled(self._sending)
+                late.add((outcome.id, outcome.claim))
+        self.worker.listeners.settled(self._sending, late)
         self._sending = []
         if not self.outcomes:
             self._resent.clear()
@@ -118,6 +120,9 @@ class Session:
         # After a failover the next call must find the new server.
         await self._channel.close()
         self.outcomes.extendleft(reversed(self._sending))
+        if error is not None:
+            # Only the reply may be lost: refused the next time, they are gone as they should be.
+            self._resent.update((outcome.id, outcome.claim) for outcome in self._sending)
         self._sending = []
         if isinstance(error, LOST):
             logger.warning("%s: Redis is away, %d jobs go on: %s", name, len(worker.running), error)

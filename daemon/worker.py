@@ -27,6 +27,7 @@ from daemon.dialect import ArqdDialect, StockDialect
 from daemon.executor import Executor
 from daemon.family import Family
 from daemon.keys import spoken_id
+from daemon.listeners import Listeners
 from daemon.metrics import FamilyMetrics
 from daemon.pool import end_pool, process_pool
 from daemon.producer import Producer
@@ -97,8 +98,7 @@ class Worker(ArqWorker):
         self.session = Session(self)
         self._claimed: list[tuple[Claim, int, int]] = []
         self._in_call = False
-        self._after: dict[tuple[bytes, int], Run] = {}
-        self._hooks_running: set[asyncio.Task[None]] = set()
+        self.listeners = Listeners(self)
         self._claimable = True
         self._restore_mark = False
         self._heard = False
@@ -266,15 +266,6 @@ class Worker(ArqWorker):
         if reply.drain:
             self.supervisor.isolate(self)
 
-    def settled(self, outcomes: list[Outcome]) -> None:
-        """These outcomes are recorded: time for ``after_job_end``."""
-        if self._after:
-            for outcome in outcomes:
-                run = self._after.pop((outcome.id, outcome.claim), None)
-                if run is not None:
-                    self._hooks_running.add(task := self.loop.create_task(self.executor.after(run)))
-                    task.add_done_callback(self._hooks_running.discard)
-
     def lost_jobs(self, ids: list[bytes]) -> None:
         """Another worker has these jobs, or they are gone: cancel them here."""
         for job_id in ids:
@@ -315,8 +306,7 @@ class Worker(ArqWorker):
             return
         run, call = self.executor.prepare(claim, number, now_ms)
         if isinstance(call, Outcome):
-            self._count(run, call.kind, 0.0)
-            self.session.outcomes.append(call)
+            self._ended(run, call, 0.0)
             return
         self.running[claim.id] = run
         run.task = self.loop.create_task(self.executor.execute(run, call))
@@ -328,13 +318,17 @@ class Worker(ArqWorker):
             return
         del self.running[run.claim.id]
         if outcome is not None:
-            self.session.outcomes.append(outcome)
-        self._count(run, outcome.kind if outcome else "l", duration)
-        if "after_job_end" in self.family.hooks:
-            self._after[run.claim.id, run.number] = run
+            self._ended(run, outcome, duration)
+        else:
+            self._count(run, "l", duration)
         if not self.running:
             self.supervisor.job_ended(self)
         self._wake.set()
+
+    def _ended(self, run: Run, outcome: Outcome, duration: float) -> None:
+        self.session.outcomes.append(outcome)
+        self._count(run, outcome.kind, duration)
+        self.listeners.note(run, outcome)
 
     def _count(self, run: Run, kind: str, duration: float) -> None:
         entry = run.entry
@@ -376,9 +370,9 @@ class Worker(ArqWorker):
 
     async def close(self) -> None:
         """Run ``on_shutdown`` and close what it opened."""
+        await self.listeners.close()
         if "on_shutdown" in self.family.hooks and self.started:
             await self.family.hooks["on_shutdown"](self.ctx)
-        await asyncio.gather(*self._hooks_running)
         await self.producer.replies.close()
         if hasattr(self, "executor"):
             self.executor.close()

@@ -28,7 +28,7 @@ from daemon.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from daemon.job import JobInfo
+    from daemon.job import JobInfo, JobLogs
     from daemon.pages import JobFilter, JobPage
 
 
@@ -54,21 +54,35 @@ def register(app: typer.Typer) -> None:
 
 def job(
     id: Annotated[str, typer.Argument(help="The job's id, family:id.", metavar="ID")],
+    logs: Annotated[bool, typer.Option("--logs", help="Also what its handler logged.")] = False,
     json: Json = False,
 ) -> None:
     """Show everything known of one job."""
-    info = asyncio.run(_job(id))
+    info, logged = asyncio.run(_job(id, logs))
     if json:
-        print_json(info)
-    else:
-        print_job(info)
+        print_json(info if logged is None else asdict(info) | {"logs": logged})
+        return
+    print_job(info)
+    if logged is not None:
+        print_logs(logged)
 
 
-async def _job(id: str) -> JobInfo:
+async def _job(id: str, logs: bool) -> tuple[JobInfo, JobLogs | None]:
     from daemon.keys import parse_id
 
     async with inspector(parse_id(id)[0]) as found:
-        return await found.job(id)
+        return await found.job(id), await found.logs(id) if logs else None
+
+
+def print_logs(logs: JobLogs) -> None:
+    """Print what a job's handler logged, for people."""
+    if logs.dropped:
+        print(f"({logs.dropped} older lines were dropped)")
+    for line in logs.lines:
+        first, *further = line.text.splitlines() or [""]
+        print(f"{cell(line.at)}  try {line.job_try}  {plain(first)}")
+        for rest in further:
+            print("    " + plain(rest))
 
 
 def print_job(info: JobInfo) -> None:

@@ -17,6 +17,8 @@ NAMES = (
     "redrive",
     "remove",
     "progress",
+    "once",
+    "log",
     "limits",
     "pause",
     "drain",

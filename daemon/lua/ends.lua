@@ -15,11 +15,12 @@ local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r =
   p = 'parked' }
 
 -- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
--- {kind, id, result, keep, keep as text}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its payload and history.
+-- {kind, id, result, keep, keep as text}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its payload, history
+-- and receipts; what a handler logged stays as long as the result.
 local function finish(ended)
   if #ended == 0 then return end
   local ids, gone, indexed = {}, {}, { c = {}, b = {}, a = {}, e = {} }
-  local forget, stamp = {}, num(now)
+  local forget, unkept, stamp = {}, {}, num(now)
   for i, job in ipairs(ended) do
     local kind, id, result, keep = job[1], job[2], job[3], job[4]
     ids[i] = id
@@ -38,6 +39,8 @@ local function finish(ended)
       local list = indexed[kind]
       list[#list + 1] = stamp
       list[#list + 1] = id
+    else
+      unkept[#unkept + 1] = id
     end
   end
   for kind, list in pairs(indexed) do
@@ -71,6 +74,10 @@ local function finish(ended)
   redis.call('HDEL', progress, unpack(ids))
   redis.call('HDEL', crashes, unpack(ids))
   if #forget > 0 then redis.call('HDEL', history, unpack(forget)) end
+  if redis.call('EXISTS', receipts, logs) > 0 then
+    if #forget > 0 then redis.call('HDEL', receipts, unpack(forget)) end
+    if #unkept > 0 then redis.call('HDEL', logs, unpack(unkept)) end
+  end
   if redis.call('EXISTS', abort_set) == 1 then redis.call('ZREM', abort_set, unpack(ids)) end
   if redis.call('EXISTS', dedup) == 1 then free_dedup(ended) end
 end
@@ -89,6 +96,10 @@ local function forget(index, ids)
   redis.call('UNLINK', unpack(gone))
   redis.call('ZREM', index, unpack(ids))
   if index == dead then redis.call('HDEL', history, unpack(ids)) end
+  if redis.call('EXISTS', receipts, logs) > 0 then
+    redis.call('HDEL', logs, unpack(ids))
+    if index == dead then redis.call('HDEL', receipts, unpack(ids)) end
+  end
   return #ids
 end
 

@@ -14,8 +14,8 @@ local queue, mark, suspects, workers, clock, conf = KEYS[1], KEYS[2], KEYS[3], K
 local completed, dead, aborted, expired = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local crashes, progress, history, waiters, totals = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local tags, limits, active, windows, lanes, dedup = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21]
-local parked = KEYS[22]
-local abort_set = KEYS[23]
+local parked, receipts, logs = KEYS[22], KEYS[23], KEYS[24]
+local abort_set = KEYS[25]
 local prefix = ARGV[1]
 
 local READY, LEVEL, STEP = -4503599627370496, 281474976710656, 64

@@ -235,7 +235,8 @@ class Inspector:
         """
         keys, ids = self.find(written)
         with translated():
-            for job_id, raw in zip(ids, await self.redis.hmget(keys.key("logs"), ids), strict=True):
+            encoded = [job_id.encode("utf-8", "surrogateescape") for job_id in ids]
+            for raw in await self.redis.hmget(keys.key("logs"), encoded):
                 if raw is not None:
                     return job_logs(raw)
         await self.job(written)

@@ -316,9 +316,11 @@ class Engine:
                 for name in ("progress", "crashes", "waiters"):
                     pipe.hexists(self.keys.key(name), job_id)
                 pipe.hexists(self.keys.key("dedup"), b"j:" + job_id)
+                pipe.hexists(self.keys.key("receipts"), job_id)
             found = await pipe.execute() if ids else []
-        for job_id, start in zip(ids, range(0, len(found), 7), strict=True):
-            score, kept, *traces = found[start : start + 7]
+        for job_id, start in zip(ids, range(0, len(found), 8), strict=True):
+            score, kept, *traces, receipts = found[start : start + 8]
             if score is None:  # else its id was used again
                 assert bool(kept) == (index == "dead"), f"the payload of {job_id!r} in {index}"
                 assert not any(traces), f"traces of the run of {job_id!r}"
+                assert index == "dead" or not receipts, f"receipts of {job_id!r} in {index}"

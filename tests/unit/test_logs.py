@@ -13,10 +13,13 @@ from typing import Any, cast
 
 import pytest
 
+from daemon.broker import Claim
 from daemon.context import JobContext, current_job
+from daemon.dialect import Entry
 from daemon.errors import ConfigurationError
 from daemon.keys import FamilyKeys
 from daemon.logs import configure_logging
+from daemon.run import Run
 
 JOB_ID = "0192f3a1c2d87e4b9a5d11223344aabb"
 
@@ -39,7 +42,9 @@ def in_job() -> Iterator[Callable[[], None]]:
     def enter() -> None:
         worker = cast(Any, SimpleNamespace(family=SimpleNamespace(name="email")))
         job_id = FamilyKeys.of("email").job_id(JOB_ID)
-        current_job.set(JobContext(worker, {}, job_id, "send_email", 2, 0, 0, []))
+        claim = Claim(job_id.encode(), None, b"0", b"1", b"0", b"0")
+        run = Run(claim, 1, job_id, Entry("send_email", "", 0, 0, 0, b""), job_try=2)
+        current_job.set(JobContext(worker, {}, run))
 
     yield enter
     current_job.reset(token)

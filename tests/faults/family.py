@@ -77,6 +77,12 @@ class CrashOnce(Payload, family="faults", returns=Done):
     name: str
 
 
+class Steps(Payload, family="faults", returns=list[str]):
+    """Takes three steps, each kept with ``ctx.once``."""
+
+    name: str
+
+
 def note(event: str, name: str, job_try: int = 0) -> None:
     """Add a line to the journal; lines of several processes do not mix."""
     line = f"{time.time()} {event} {name} {job_try} {os.getpid()}\n"
@@ -153,6 +159,20 @@ async def block(ctx: JobContext, job: Block) -> Done:
     return _end(ctx, job.name)
 
 
+async def steps(ctx: JobContext, job: Steps) -> list[str]:
+    note("start", job.name, ctx.job_try)
+
+    async def step(name: str) -> str:
+        await asyncio.sleep(0.05)
+        note(f"did-{name}", job.name, ctx.job_try)
+        await asyncio.sleep(0.05)
+        return f"{name} by {os.getpid()}"
+
+    done = [await ctx.once(name, lambda name=name: step(name)) for name in ("one", "two", "three")]
+    note("end", job.name, ctx.job_try)
+    return done
+
+
 async def crash(ctx: JobContext, job: Any) -> None:
     note("start", job.name, ctx.job_try)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -175,6 +195,7 @@ class WorkerSettings(FamilySettings):
         plain,
         crunch,
         block,
+        steps,
         func(crash_by_name, name="crash"),
         func(crash_once, at_most_once=True),
     )

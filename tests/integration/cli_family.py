@@ -27,6 +27,7 @@ async def greet(ctx: JobContext, job: Greet) -> Greeting:
         raise PermanentError("there is \x1b[31mnobody")
     if job.name == "forever":
         await asyncio.Event().wait()
+    await ctx.log(f"greeting \x1b[31m{job.name}\nloudly")
     return Greeting(text=f"Hello, {job.name}{'!' * job.loudness}")
 
 

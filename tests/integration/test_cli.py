@@ -341,6 +341,9 @@ def test_look_commands_print_for_people_and_for_programs(queue: Arqd, redis_url:
     assert [job["id"] for job in queue("jobs", "greetings", "--state", "completed", "--json").json()["jobs"]] == [done]
     failed = queue("job", dead, "--json").json()
     assert (failed["state"], failed["error"]["type"], failed["tries"]) == ("failed", "PermanentError", 1)
+    logs = queue("job", done, "--logs", "--json").json()["logs"]
+    assert (logs["dropped"], [line["text"] for line in logs["lines"]]) == (0, ["greeting \x1b[31mAda\nloudly"])
+    assert queue("job", waiting, "--logs", "--json").json()["logs"] == {"dropped": 0, "lines": []}
 
     for arguments, expected in (
         (["queues"], "greetings"),
@@ -348,6 +351,7 @@ def test_look_commands_print_for_people_and_for_programs(queue: Arqd, redis_url:
         (["jobs", "greetings"], waiting),
         (["jobs", "greetings", "--state", "active"], "id "),
         (["dead", "list", "greetings"], f"{dead}  greet"),
+        (["job", done, "--logs"], "try 1  greeting �[31mAda\n    loudly\n"),
         (["job", done], 'result       {"text":"Hello, Ada!"}'),
         (["job", dead], "raise PermanentError"),
         (["job", waiting], "priority     7"),

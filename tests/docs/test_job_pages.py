@@ -1,4 +1,4 @@
-"""What the pages on dedup keys, templates, limits and releases show is true: programs print what they say, commands run."""
+"""What the pages on dedup keys, templates, limits and releases show is true: programs print it, commands run."""
 
 from __future__ import annotations
 

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     FUNCTION_RATE = "function_rate"
     GLOBAL_LIMIT = "global_limit"
     RATE_LIMIT = "rate_limit"
+    SHARED_LIMIT = "shared_limit"
+    SHARED_RATE = "shared_rate"
     SUSPECT = "suspect"
     BEHIND = "behind"
     NEXT = "next"
@@ -120,7 +122,7 @@ class _Judge:
             return self._delayed()
         if self.at.info.state is JobState.PARKED:
             return self._parked()
-        return self._stopped() or self._in_lane() or self._limited() or self._in_line()
+        return self._stopped() or self._in_lane() or self._limited() or self._shared() or self._in_line()
 
     def _answer(
         self,
@@ -220,6 +222,21 @@ class _Judge:
             message = f"The queue is at its rate of {rate}: the next may start at {self._when(free)}{before}."
             facts |= {"rate": at.window.count, "per_seconds": at.window.seconds}
             return self._answer(Reason.RATE_LIMIT, message, until=free, **facts)
+        return None
+
+    def _shared(self) -> Explanation | None:
+        """A limit that its family shares with others lets none of them start a job now."""
+        facts = self._place()
+        for limit in self.at.shared:
+            who, before = f"The shared limit {limit.name!r} is used up", _before(facts["position"])
+            told: dict[str, Any] = {"shared_limit": limit.name, "running": limit.running, **facts}
+            if limit.full:
+                message = f"{who}: {sum(limit.running.values())} jobs run and {limit.concurrency} may{before}."
+                return self._answer(Reason.SHARED_LIMIT, message, limit=limit.concurrency, **told)
+            if limit.full_until is not None:
+                until = limit.full_until.timestamp() * 1000
+                message = f"{who} until {self._when(until)}: {limit.starts} started of {limit.rate}{before}."
+                return self._answer(Reason.SHARED_RATE, message, until=until, rate=limit.rate, **told)
         return None
 
     def _place(self) -> dict[str, Any]:

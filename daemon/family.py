@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from arq.worker import Function as ArqFunction
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.job import priority_level, seconds
@@ -16,7 +16,17 @@ from daemon.keys import FamilyKeys
 from daemon.payload import FAMILY_NAME
 from daemon.retry import Backoff, Exponential, Fixed
 
-__all__ = ["Exponential", "Family", "FamilySettings", "Fixed", "JobFunction", "RateLimit", "func", "load_family"]
+__all__ = [
+    "Exponential",
+    "Family",
+    "FamilySettings",
+    "Fixed",
+    "JobFunction",
+    "RateLimit",
+    "SharedLimit",
+    "func",
+    "load_family",
+]
 
 
 def _checked(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -45,6 +55,47 @@ class RateLimit(BaseModel):
 
     def __init__(self, count: int, per: float | str = 1) -> None:
         super().__init__(count=count, per=per)
+
+
+class SharedLimit(BaseModel):
+    """A limit that every family with one of this name shares: starts per period, jobs at the same time, or both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    rate: Annotated[RateLimit | None, BeforeValidator(lambda value: _rate_limit(value))] = None
+    concurrency: int | None = Field(None, ge=1)
+
+    def __init__(self, name: str, rate: RateLimit | str | int | None = None, concurrency: int | None = None) -> None:
+        super().__init__(name=name, rate=rate, concurrency=concurrency)
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.rate is None and self.concurrency is None:
+            raise ValueError(f"shared limit {self.name!r} limits nothing: give it a rate, a concurrency or both")
+        return self
+
+
+def _shared_limits(value: Any) -> Any:
+    """Accept ``"openai 50/1s 20, maps 10/s"`` beside SharedLimits: a rate has a slash, a concurrency none."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(_shared_limit(text.split()) for text in value.split(","))
+    return value
+
+
+def _shared_limit(words: list[str]) -> SharedLimit:
+    rates, numbers = ([word for word in words[1:] if ("/" in word) is slash] for slash in (True, False))
+    if not words or len(rates) > 1 or len(numbers) > 1 or not all(number.isdecimal() for number in numbers):
+        raise ValueError("write name, starts per period and jobs at the same time: 'openai 50/1s 20'; more with commas")
+    return SharedLimit(words[0], rates[0] if rates else None, int(numbers[0]) if numbers else None)
+
+
+def _each_once(limits: tuple[SharedLimit, ...]) -> tuple[SharedLimit, ...]:
+    if len({limit.name for limit in limits}) < len(limits):
+        raise ValueError("a shared limit is named twice")
+    return limits
 
 
 def _rate_limit(value: Any) -> Any:
@@ -100,6 +151,9 @@ class FamilyValues(BaseModel):
     group_rate: Annotated[RateLimit | None, BeforeValidator(_rate_limit)] = Field(
         None, description="starts per period of one group over all processes, e.g. `10/1s`"
     )
+    shared_limits: Annotated[
+        tuple[SharedLimit, ...], BeforeValidator(_shared_limits), AfterValidator(_each_once)
+    ] = Field((), description="limits shared with other families, e.g. `openai 50/1s 20, maps 10/s`")
     keep_result: Seconds = Field(3600, description="how long a completed job and its result are kept, seconds")
     keep_completed: int | None = Field(1000, ge=0, description="how many completed jobs are kept; none: no bound")
     keep_failed: Seconds = Field(30 * 86400, description="how long a dead letter is kept, seconds")

@@ -61,6 +61,7 @@ class WorkerInfo:
     running: int = 0
     draining: bool = False
     functions: list[str] = field(default_factory=list)
+    shared_limits: list[str] = field(default_factory=list)
     max_tries: dict[str, int] = field(default_factory=dict)
     started: float = 0.0
     mean_seconds: float | None = None

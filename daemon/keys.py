@@ -85,6 +85,31 @@ class FamilyKeys:
         return name if name.startswith(self.prefix) else self.prefix + name
 
 
+@dataclass(frozen=True, slots=True)
+class LimitKeys:
+    """The keys of a limit that several families share: a slot of its own.
+
+    Attributes:
+        name: of the limit.
+    """
+
+    name: str
+
+    @property
+    def prefix(self) -> str:
+        """What its keys begin with, ``{limit:openai}:``."""
+        return f"{{limit:{self.name}}}:"
+
+    @property
+    def scripts(self) -> tuple[str, str]:
+        """The keys in the order of KEYS in lua/permits.lua."""
+        return self.key("conf"), self.key("holders")
+
+    def key(self, *parts: str) -> str:
+        """A key of this limit: ``{limit:openai}:conf``."""
+        return self.prefix + ":".join(parts)
+
+
 def spoken_id(job_id: str) -> str:
     """How people, the API and the command line write an id: ``email:<id>``; a bare stock id stays as it is."""
     if job_id.startswith("{") and "}:" in job_id:

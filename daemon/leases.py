@@ -18,6 +18,7 @@ from daemon.broker import Broker
 from daemon.connections import LOST, connect_blocking
 from daemon.keys import FamilyKeys
 from daemon.lua import SCRIPTS
+from daemon.permits import Permits
 
 logger = logging.getLogger("arqd.leases")
 
@@ -31,6 +32,7 @@ class Leased(Protocol):
     lease_ms: int
     keep_ms: int
     keep_failed_ms: int
+    permits: Permits | None
 
     def control(self, message: str) -> None: ...
     def lost(self) -> None: ...
@@ -114,7 +116,20 @@ class LeaseKeeper:
                 raise reply
             if not reply:
                 self._call(worker.lost)
+        for worker in self._workers:
+            if worker.permits is not None:
+                self._renew_permits(client, worker.permits)
         return None
+
+    def _renew_permits(self, client: Any, permits: Permits) -> None:
+        """Renew what a worker holds of limits that families share; they are in slots of their own."""
+        for command in permits.renewals():
+            try:
+                reply = client.execute_command(*command)
+            except NoScriptError:
+                reply = client.execute_command("EVAL", SCRIPTS["permits"].text, *command[2:])
+            if reply == [0]:
+                self._call(permits.lapsed)
 
     def _listen(self, client: Any, seconds: float) -> None:
         found = client.blpop(list(self._controls), max(seconds, 0.01))

@@ -211,7 +211,7 @@ def _queue_limits(conf: Mapping[str, str]) -> list[LimitInfo]:
         rate = RateLimit(int(count), int(per) / 1_000_000) if count and per else None
         if count is not None or jobs is not None:
             concurrency = None if jobs is None else int(jobs) if jobs else NONE
-            found.append(LimitInfo("queue", None, source, concurrency, None if count is None else _rate_text(rate)))
+            found.append(LimitInfo("queue", None, source, concurrency, None if count is None else rate_text(rate)))
     return found
 
 
@@ -220,8 +220,9 @@ def _lane_limit(field: str, limit: LaneLimit) -> LimitInfo:
     scope: Scope = "group" if lane.startswith("g:") else "function"
     concurrency = NONE if limit.concurrency is None else limit.concurrency
     source: Literal["settings", "operator"] = "operator" if lane == field else "settings"
-    return LimitInfo(scope, lane[2:], source, concurrency, _rate_text(limit.rate))
+    return LimitInfo(scope, lane[2:], source, concurrency, rate_text(limit.rate))
 
 
-def _rate_text(rate: RateLimit | None) -> str:
+def rate_text(rate: RateLimit | None) -> str:
+    """Give the form of `rate_of`: ``50/1s``."""
     return NONE if rate is None else f"{rate.count}/{rate.per:g}s"

@@ -65,6 +65,8 @@ class Session:
             The reply; None when there was none (then the session has been registered again).
         """
         worker = self.worker
+        if worker.permits is not None:
+            wanted = await worker.permits.take(wanted)
         self._sending = self._take()
         self._number += 1
         try:
@@ -79,11 +81,16 @@ class Session:
                 meanwhile,
             )
         except (*LOST, RedisError) as error:
+            if worker.permits is not None:
+                # It may have been done.
+                worker.permits.used(wanted)
             await self._recover(error)
             return None
         if reply.status != "ok":
             await self._recover(None)
             return None
+        if worker.permits is not None:
+            worker.permits.used(len(reply.claims))
         self._acknowledge(reply)
         return reply
 
@@ -184,6 +191,8 @@ class Session:
                 lanes=lanes_of_settings(worker.family),
                 leave=leave,
             )
+        if worker.permits is not None:
+            await worker.permits.register(leave=leave)
         worker.lost_jobs([job_id for job_id in lost if job_id in running])
         # A failover may have rolled back what had been acknowledged; told again, a settled job is simply "gone".
         self._settled.clear()

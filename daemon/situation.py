@@ -17,6 +17,7 @@ from daemon.job import JobInfo
 from daemon.job_info import HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_info
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 from daemon.limits import lane_of_function, lane_of_group
+from daemon.shared_limits import SharedLimitInfo, read_shared
 
 _CONF = ("paused", "until", "rate", "per", "global", "own:rate", "own:per", "own:global", "priority")
 #: A job that moves between the two looks is looked at again, at most so often.
@@ -86,6 +87,7 @@ class Situation:
         rank: how many have a lower score.
         due: how many came due before it, or at all where it has its place; theirs they get with the next claim.
         suspects: how many that run alone stand before it.
+        shared: limits that its workers share with other families.
     """
 
     keys: FamilyKeys
@@ -104,6 +106,7 @@ class Situation:
     due: int = 0
     suspects: int = 0
     lane: Lane | None = None
+    shared: list[SharedLimitInfo] = field(default_factory=list)
 
     @property
     def now(self) -> int:
@@ -217,6 +220,8 @@ async def _second_look(redis: Any, at: Situation) -> bool:
             at.lane = _lane(lane, rank, int(active or 0), starts, limits)
     for worker in at.workers:
         worker.info, worker.holds = json.loads(next(found) or b"{}"), bool(next(found))
+    names = dict.fromkeys(name for worker in at.able for name in worker.info.get("shared_limits", ()))
+    at.shared = await read_shared(redis, names)
     return bool(score == at.score)
 
 

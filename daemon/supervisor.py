@@ -97,10 +97,10 @@ class Supervisor:
         """Seconds the event loop was late, at worst, in the last beats."""
         return self._heartbeat.loop_lag if self._heartbeat else 0.0
 
-    def listen(self, worker: Worker) -> None:
-        """Wake a worker when there is work for it."""
+    def listen(self) -> None:
+        """Wake workers when there is work for them, or there are permits they wait for."""
         if self._wakeups is not None:
-            self._wakeups.listen(worker)
+            self._wakeups.listen()
 
     def isolate(self, worker: Worker | None) -> None:
         """Reserve the process for one job of this worker that may kill it; None ends it."""

@@ -36,9 +36,9 @@ class Wakeups:
         self._client_id: int | None = None
         self._unblocking: asyncio.Task[None] | None = None
 
-    def listen(self, worker: Worker) -> None:
-        """A worker has nothing to do and wants to hear of work."""
-        if worker.keys.key("mark") in self._popping:
+    def listen(self) -> None:
+        """A worker has nothing to do and wants to hear of work, or of permits it waits for."""
+        if self._wanted() <= self._popping:
             return
         self._changed.set()
         if self._popping and (self._unblocking is None or self._unblocking.done()):
@@ -93,12 +93,16 @@ class Wakeups:
     def _wanted(self) -> frozenset[str]:
         idle = [worker.keys for worker in self._supervisor.workers if worker.listening]
         names = ("mark", "suspects") if self._supervisor.idle else ("mark",)
-        return frozenset(keys.key(name) for keys in idle for name in names)
+        permits = [worker.permits for worker in self._supervisor.workers if worker.permits is not None]
+        marks = [keys.key(name) for keys in idle for name in names]
+        return frozenset((*marks, *(mark for found in permits for mark in found.awaited)))
 
     def _tell(self, key: str) -> None:
         for worker in self._supervisor.workers:
             if key == worker.keys.key("mark"):
                 worker.notify()
+            elif worker.permits is not None and key in worker.permits.awaited:
+                worker.permits.freed(key)
             elif key == worker.keys.key("suspects"):
                 if self._supervisor.idle:
                     self._supervisor.isolate(worker)

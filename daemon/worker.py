@@ -29,6 +29,7 @@ from daemon.family import Family
 from daemon.keys import spoken_id
 from daemon.listeners import Listeners
 from daemon.metrics import FamilyMetrics
+from daemon.permits import Permits
 from daemon.pool import end_pool, process_pool
 from daemon.producer import Producer
 from daemon.retry import RetryPolicy
@@ -96,6 +97,7 @@ class Worker(ArqWorker):
         self.keep_ms = self.tick_settings.keep_age
         self.keep_failed_ms = round(values.keep_failed * 1000)
         self.session = Session(self)
+        self.permits = Permits(self) if values.shared_limits else None
         self._claimed: list[tuple[Claim, int, int]] = []
         self._in_call = False
         self.listeners = Listeners(self)
@@ -191,6 +193,7 @@ class Worker(ArqWorker):
                 "running": len(self.running),
                 "draining": self.draining,
                 "functions": sorted(self.family.functions),
+                "shared_limits": [limit.name for limit in values.shared_limits],
                 "max_tries": {name: f.max_tries or values.max_tries for name, f in self.family.functions.items()},
                 "started": self.supervisor.started,
                 "mean_seconds": self.metrics.mean_seconds(),
@@ -233,7 +236,7 @@ class Worker(ArqWorker):
 
     def _free(self) -> int:
         """Slots it may fill now."""
-        if self.draining or self.supervisor.isolated_from(self):
+        if self.draining or self.supervisor.isolated_from(self) or (self.permits and self.permits.held_up):
             return 0
         free = self.max_jobs - len(self.running) - len(self._claimed)
         if self.max_burst_jobs >= 0:
@@ -241,6 +244,8 @@ class Worker(ArqWorker):
         return max(free, 0)
 
     def _must_tick(self) -> bool:
+        if self.permits is not None and self.permits.due:
+            return True
         return bool(self.session.outcomes) or self._restore_mark or (self._claimable and self._free() > 0)
 
     async def _round(self) -> None:
@@ -347,7 +352,7 @@ class Worker(ArqWorker):
         if self._must_tick() or (self.draining and not self.busy):
             return
         if self.listening:
-            self.supervisor.listen(self)
+            self.supervisor.listen()
         await self._wake.wait()
 
     async def _burst_over(self) -> bool:

@@ -1,4 +1,4 @@
-"""The scripts, one file each, loaded once; the shared files are put before every one of them."""
+"""The scripts, one file each, loaded once; the shared files are put before every one that works on a family."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ NAMES = (
     "reprioritize",
     "page",
 )
+#: Scripts on keys of their own, in a slot of their own: they stand alone.
+ALONE = ("permits",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,8 @@ class Script:
 
 def _load(name: str) -> Script:
     folder = Path(__file__).parent
-    text = "".join((folder / f"{part}.lua").read_text() for part in (*SHARED, name))
+    text = "".join((folder / f"{part}.lua").read_text() for part in (*(() if name in ALONE else SHARED), name))
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-SCRIPTS = {name: _load(name) for name in NAMES}
+SCRIPTS = {name: _load(name) for name in (*NAMES, *ALONE)}

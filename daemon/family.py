@@ -151,9 +151,9 @@ class FamilyValues(BaseModel):
     group_rate: Annotated[RateLimit | None, BeforeValidator(_rate_limit)] = Field(
         None, description="starts per period of one group over all processes, e.g. `10/1s`"
     )
-    shared_limits: Annotated[
-        tuple[SharedLimit, ...], BeforeValidator(_shared_limits), AfterValidator(_each_once)
-    ] = Field((), description="limits shared with other families, e.g. `openai 50/1s 20, maps 10/s`")
+    shared_limits: Annotated[tuple[SharedLimit, ...], BeforeValidator(_shared_limits), AfterValidator(_each_once)] = (
+        Field((), description="limits shared with other families, e.g. `openai 50/1s 20, maps 10/s`")
+    )
     keep_result: Seconds = Field(3600, description="how long a completed job and its result are kept, seconds")
     keep_completed: int | None = Field(1000, ge=0, description="how many completed jobs are kept; none: no bound")
     keep_failed: Seconds = Field(30 * 86400, description="how long a dead letter is kept, seconds")

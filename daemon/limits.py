@@ -1,53 +1,29 @@
-"""Limits of a queue, and of its groups and functions ("lanes"): from settings, and an operator's own.
+"""Limits of a queue, of its groups and functions ("lanes"), and those it shares: from settings, and an operator's own.
 
 An operator's win over the settings' until they are reset; scripts read both (``lua/room.lua``, ``lua/lanes.lua``).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from daemon.errors import InvalidJob
-from daemon.family import Family, FamilyValues, RateLimit
+from daemon.family import Family, RateLimit
 from daemon.job import from_ms
 from daemon.job_info import HELD, SUSPECT
-from daemon.keys import FamilyKeys
+from daemon.keys import FamilyKeys, LimitKeys
+from daemon.limit_text import NONE, LaneLimit, concurrency_of, rate_of, rate_text
+from daemon.shared_limits import SharedLimitInfo, known, read_shared
 
-NONE = "none"
 LARGEST_WEIGHT = 64
 
 #: What `daemon.broker.Broker.set_limits` takes: ``conf`` or ``limits``, field, value; ``-`` removes it.
 Change = tuple[str, str, str]
 Scope = Literal["queue", "group", "function"]
-
-
-@dataclass(frozen=True, slots=True)
-class LaneLimit:
-    """What a group or a function may do over all processes: jobs at the same time, starts per period; None: any."""
-
-    concurrency: int | None = None
-    rate: RateLimit | None = None
-
-    def __post_init__(self) -> None:
-        if self.concurrency is not None and self.concurrency < 0:
-            raise InvalidJob(f"a limit of {self.concurrency} jobs at the same time is less than none")
-
-    def as_text(self) -> str:
-        """Give the form scripts read: ``jobs|starts|period in microseconds``."""
-        jobs = "" if self.concurrency is None else str(self.concurrency)
-        rate = f"{self.rate.count}|{round(self.rate.per * 1_000_000)}" if self.rate else "|"
-        return f"{jobs}|{rate}"
-
-    @classmethod
-    def from_text(cls, text: str) -> LaneLimit:
-        """Read what `as_text` gives."""
-        jobs, count, per_us = text.split("|")
-        return cls(int(jobs) if jobs else None, RateLimit(int(count), int(per_us) / 1_000_000) if count else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +54,7 @@ class FamilyLimits:
         waits: until when a handler's `RetryAfter` makes a lane wait; ``""`` is the queue.
         running: jobs that run now of each lane that has a limit; ``""`` is the queue.
         weights: turns of each group that has more than one.
+        shared: limits that its running workers share with other families.
     """
 
     family: str
@@ -85,6 +62,7 @@ class FamilyLimits:
     waits: dict[str, datetime]
     running: dict[str, int]
     weights: dict[str, int]
+    shared: list[SharedLimitInfo] = field(default_factory=list)
 
 
 def lane_of_group(group: str) -> str:
@@ -103,29 +81,6 @@ def lanes_of_settings(family: Family) -> Mapping[str, str]:
     found = {"g:*": LaneLimit(values.group_limit, values.group_rate)}
     found |= {lane_of_function(f.name): LaneLimit(f.global_limit, f.rate_limit) for f in family.functions.values()}
     return {f"s:{lane}": limit.as_text() for lane, limit in found.items() if limit != LaneLimit()}
-
-
-def rate_of(text: str) -> RateLimit | None:
-    """Read ``50/s``, ``30/m``, ``100/10s`` or ``none``.
-
-    Raises:
-        InvalidJob: for anything else.
-    """
-    try:
-        return None if text == NONE else FamilyValues.model_validate({"rate_limit": text}).rate_limit
-    except ValidationError:
-        raise InvalidJob(f"rate {text!r}: write starts per period, e.g. 50/s or 30/m, or none") from None
-
-
-def concurrency_of(text: str) -> int | None:
-    """Read a number of jobs, or ``none``.
-
-    Raises:
-        InvalidJob: for anything else.
-    """
-    if text != NONE and not (text.isdecimal() and len(text) < 10):
-        raise InvalidJob(f"{text!r}: write how many jobs may run at the same time, e.g. 3, or none")
-    return None if text == NONE else int(text)
 
 
 def queue_changes(rate: str | None = None, concurrency: str | None = None) -> list[Change]:
@@ -188,19 +143,57 @@ async def read_limits(redis: Any, keys: FamilyKeys) -> FamilyLimits:
     """Read all limits of a family, the settings' as its workers have published them."""
     async with redis.pipeline(transaction=False) as pipe:
         pipe.hgetall(keys.key("conf")).hgetall(keys.key("limits")).hgetall(keys.key("active")).time()
-        pipe.zcount(keys.queue, HELD, f"({SUSPECT}")
+        pipe.zcount(keys.queue, HELD, f"({SUSPECT}").zrange(keys.key("workers"), 0, -1)
         raw = await pipe.execute()
     conf, lanes, active = ({k.decode(): v.decode() for k, v in found.items()} for found in raw[:3])
     now = raw[3][0] * 1000
     told = {field.removeprefix("until:"): ms for field, ms in lanes.items() if field.startswith("until:")}
     waits = {lane: from_ms(int(ms)) for lane, ms in {"": conf.get("until", "0"), **told}.items() if int(ms) > now}
     limits = [*_queue_limits(conf)]
-    for field, text in sorted(lanes.items()):
-        if not field.startswith("until:"):
-            limits.append(_lane_limit(field, LaneLimit.from_text(text)))
+    for lane, text in sorted(lanes.items()):
+        if not lane.startswith("until:"):
+            limits.append(_lane_limit(lane, LaneLimit.from_text(text)))
     weights = {field[7:]: int(weight) for field, weight in conf.items() if field.startswith("weight:")}
     running = {"": int(raw[4]), **{lane: int(jobs) for lane, jobs in active.items()}}
-    return FamilyLimits(keys.family, limits, waits, running, weights)
+    return FamilyLimits(keys.family, limits, waits, running, weights, await _shared(redis, keys, raw[5]))
+
+
+async def _shared(redis: Any, keys: FamilyKeys, sessions: list[bytes]) -> list[SharedLimitInfo]:
+    """Read the shared limits that these workers publish."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for session in sessions:
+            pipe.hget(keys.key("session", session.decode()), "info")
+        published = [json.loads(info) for info in (await pipe.execute() if sessions else []) if info]
+    return await read_shared(redis, sorted({name for info in published for name in info.get("shared_limits", ())}))
+
+
+async def change_shared(
+    redis: Any, name: str, *, rate: str | None = None, concurrency: str | None = None, reset: bool = False
+) -> SharedLimitInfo:
+    """Set an operator's own limit for all families that share one, which wins over their settings, or take it back.
+
+    Workers that wait for permits see it within a second, others at once. Running jobs are not stopped.
+
+    Args:
+        rate: ``50/s``, ``30/m`` or ``none``; None leaves it as it is.
+        concurrency: jobs at the same time, or ``none``; None leaves it as it is.
+
+    Raises:
+        InvalidJob: for what is no limit, or a shared limit that no worker ever had.
+    """
+    key = LimitKeys(name).key("conf")
+    if not await known(redis, name):
+        raise InvalidJob(f"there is no shared limit {name!r}: no worker has had one of this name")
+    own: dict[str, str] = {}
+    if rate is not None:
+        own["own:rate"] = LaneLimit(None, rate_of(rate)).as_text()[1:]
+    if concurrency is not None:
+        own["own:jobs"] = LaneLimit(concurrency_of(concurrency)).as_text().partition("|")[0]
+    if reset:
+        await redis.hdel(key, "own:rate", "own:jobs")
+    elif own:
+        await redis.hset(key, mapping=own)
+    return (await read_shared(redis, [name]))[0]
 
 
 def _queue_limits(conf: Mapping[str, str]) -> list[LimitInfo]:
@@ -221,8 +214,3 @@ def _lane_limit(field: str, limit: LaneLimit) -> LimitInfo:
     concurrency = NONE if limit.concurrency is None else limit.concurrency
     source: Literal["settings", "operator"] = "operator" if lane == field else "settings"
     return LimitInfo(scope, lane[2:], source, concurrency, rate_text(limit.rate))
-
-
-def rate_text(rate: RateLimit | None) -> str:
-    """Give the form of `rate_of`: ``50/1s``."""
-    return NONE if rate is None else f"{rate.count}/{rate.per:g}s"

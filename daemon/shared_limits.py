@@ -1,23 +1,22 @@
-"""Limits that families share: the calls of ``lua/permits.lua``, what there is of a limit, and an operator's changes.
+"""Limits that families share: the calls of ``lua/permits.lua``, and what there is of a limit.
 
-What a worker does with its permits is in `daemon.permits`.
+What a worker does with its permits is in `daemon.permits`; an operator changes limits by `daemon.limits`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import NoScriptError
 
-from daemon.errors import InvalidJob
-from daemon.family import SharedLimit
+from daemon.family import RateLimit, SharedLimit
 from daemon.job import from_ms
 from daemon.keys import LimitKeys
-from daemon.limits import NONE, LaneLimit, concurrency_of, rate_of, rate_text
+from daemon.limit_text import LaneLimit, rate_text
 from daemon.lua import SCRIPTS
 
 
@@ -31,11 +30,6 @@ class Grant(NamedTuple):
     wait: int = 0
     good_us: int = 0
     by_jobs: bool = False
-
-
-def limit_text(limit: SharedLimit) -> str:
-    """Give the form the script reads."""
-    return LaneLimit(limit.concurrency, limit.rate).as_text()
 
 
 class LimitBroker:
@@ -55,7 +49,7 @@ class LimitBroker:
         self.holder = holder
         self.lease_ms = lease_ms
         self.now = now
-        self._text = limit_text(limit)
+        self._text = LaneLimit(limit.concurrency, limit.rate).as_text()
         self._number = 0
 
     async def ask(self, running: int, used: int = 0, late: bool = False, wanted: int = 0) -> Grant:
@@ -115,50 +109,57 @@ class SharedLimitInfo:
 
 
 class _Holder(NamedTuple):
-    """An entry of ``holders``, see lua/permits.lua; ``text`` is its settings' limit."""
+    """An entry of ``holders`` as lua/permits.lua writes it: times in ms, ``good`` and ``since`` in microseconds."""
 
-    number: int
+    family: str
     till: int
     jobs: int
     permits: int
     good: int
     since: int
-    asked: int
-    text: str
+    limit: LaneLimit
+
+    @classmethod
+    def read(cls, holder: bytes, text: bytes) -> _Holder:
+        _, till, jobs, permits, good, since, _, limit = text.decode().split(" ")
+        family = holder.decode().rpartition(":")[0]
+        return cls(family, int(till), int(jobs), int(permits), int(good), int(since), LaneLimit.from_text(limit))
 
 
 async def read_shared(redis: Any, names: Iterable[str]) -> list[SharedLimitInfo]:
-    """Read these shared limits; one that no worker ever had and nobody set limits nothing."""
+    """Read these shared limits; one that no running worker has and nobody set limits nothing."""
     found = []
     for name in names:
         keys = LimitKeys(name)
         async with redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(keys.key("conf"), "own", "starts").hgetall(keys.key("holders")).time()
-            (own, starts), holders, (second, us) = await pipe.execute()
-        found.append(_info(name, own, starts or b"", holders, int(second) * 1_000_000 + int(us)))
+            pipe.hmget(keys.key("conf"), "own:jobs", "own:rate", "starts").hgetall(keys.key("holders")).time()
+            conf, raw, (second, us) = await pipe.execute()
+        holders = [_Holder.read(key, text) for key, text in sorted(raw.items())]
+        found.append(_info(name, conf, holders, int(second) * 1_000_000 + int(us)))
     return found
 
 
-def _info(
-    name: str, own: bytes | None, starts: bytes, raw: Mapping[bytes, bytes], now_us: int
-) -> SharedLimitInfo:
-    holders: dict[str, _Holder] = {}
-    for key, text in raw.items():
-        *numbers, limit = text.decode().split(" ")
-        holders[key.decode()] = _Holder(*(int(number) for number in numbers), limit)
-    alive = {key: holder for key, holder in holders.items() if holder.till * 1000 >= now_us}
-    limit = _in_force([own.decode()] if own is not None else [holder.text for holder in alive.values()])
+def _info(name: str, conf: Sequence[bytes | None], holders: Sequence[_Holder], now_us: int) -> SharedLimitInfo:
+    own_jobs, own_rate, starts = conf
+    alive = [holder for holder in holders if holder.till * 1000 >= now_us]
+    jobs = min((h.limit.concurrency for h in alive if h.limit.concurrency is not None), default=None)
+    # Of different limits the smallest counts, as in the script.
+    rates = (h.limit.rate for h in alive if h.limit.rate is not None)
+    rate = min(rates, key=lambda rate: rate.count / rate.per, default=None)
+    if own_jobs is not None:
+        jobs = int(own_jobs) if own_jobs else None
+    if own_rate is not None:
+        rate = LaneLimit.from_text("|" + own_rate.decode()).rate
     running: dict[str, int] = {}
-    for key, holder in sorted(alive.items()):
-        family = key.rpartition(":")[0]
-        running[family] = running.get(family, 0) + holder.jobs
-    line = sorted((holder.since, key.rpartition(":")[0]) for key, holder in alive.items() if holder.since)
-    started, until = _window(limit, starts, list(holders.values()), now_us)
+    for holder in alive:
+        running[holder.family] = running.get(holder.family, 0) + holder.jobs
+    line = sorted((holder.since, holder.family) for holder in alive if holder.since)
+    started, until = _window(rate, starts or b"", holders, now_us) if rate else (0, None)
     return SharedLimitInfo(
         name,
-        "settings" if own is None else "operator",
-        limit.concurrency,
-        rate_text(limit.rate) if limit.rate else None,
+        "settings" if own_jobs is None and own_rate is None else "operator",
+        jobs,
+        rate_text(rate) if rate else None,
         running,
         started,
         list(dict.fromkeys(family for _, family in line)),
@@ -166,25 +167,14 @@ def _info(
     )
 
 
-def _in_force(texts: list[str]) -> LaneLimit:
-    """Of different limits the smallest counts, as in the script."""
-    limits = [LaneLimit.from_text(text) for text in texts]
-    rates = [limit.rate for limit in limits if limit.rate]
-    jobs = [limit.concurrency for limit in limits if limit.concurrency is not None]
-    return LaneLimit(min(jobs, default=None), min(rates, key=lambda rate: rate.count / rate.per, default=None))
-
-
-def _window(
-    limit: LaneLimit, starts: bytes, holders: list[_Holder], now_us: int
-) -> tuple[int, datetime | None]:
-    if limit.rate is None:
-        return 0, None
-    period = round(limit.rate.per * 1_000_000)
+def _window(rate: RateLimit, starts: bytes, holders: Sequence[_Holder], now_us: int) -> tuple[int, datetime | None]:
+    """Give the starts that count now, and when the rate lets the next one."""
+    period = round(rate.per * 1_000_000)
     entries = [(int(us), int(count)) for us, count in re.findall(rb"(\d+):(\d+)", starts)]
     entries += [(holder.good, holder.permits) for holder in holders if holder.permits]
     counted = sorted(entry for entry in entries if entry[0] > now_us - period)
     total = sum(count for _, count in counted)
-    over = total - limit.rate.count
+    over = total - rate.count
     for us, count in counted if over >= 0 else ():
         over -= count
         if over < 0:
@@ -195,31 +185,3 @@ def _window(
 async def known(redis: Any, name: str) -> bool:
     """Whether a worker ever had this shared limit, or an operator set it."""
     return bool(await redis.exists(LimitKeys(name).key("conf")))
-
-
-async def change_shared(
-    redis: Any, name: str, *, rate: str | None = None, concurrency: str | None = None, reset: bool = False
-) -> None:
-    """Set an operator's own limit, which wins over all settings, or take it back.
-
-    Workers that wait for permits see it within a second, others at once. Running jobs are not stopped.
-
-    Args:
-        rate: ``50/s``, ``30/m`` or ``none``; None leaves it as it is in force.
-        concurrency: jobs at the same time, or ``none``; None leaves it as it is in force.
-
-    Raises:
-        InvalidJob: for what is no limit, or a shared limit that nobody has.
-    """
-    key = LimitKeys(name).key("conf")
-    if not await known(redis, name):
-        raise InvalidJob(f"there is no shared limit {name!r}: no worker has had one of this name")
-    if reset:
-        await redis.hdel(key, "own")
-    elif rate is not None or concurrency is not None:
-        (now,) = await read_shared(redis, [name])
-        limit = LaneLimit(
-            now.concurrency if concurrency is None else concurrency_of(concurrency),
-            rate_of(now.rate or NONE) if rate is None else rate_of(rate),
-        )
-        await redis.hset(key, "own", limit.as_text())

@@ -12,7 +12,6 @@ from daemon.connections import LOST, connect
 
 if TYPE_CHECKING:
     from daemon.supervisor import Supervisor
-    from daemon.worker import Worker
 
 logger = logging.getLogger("arqd.wakeups")
 

@@ -11,6 +11,7 @@ from daemon.cli.common import Json, cell, inspector, print_json, print_table, re
 
 if TYPE_CHECKING:
     from daemon.limits import Change, FamilyLimits
+    from daemon.shared_limits import SharedLimitInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -19,15 +20,19 @@ def register(app: typer.Typer) -> None:
 
 
 def limits(
-    family: Annotated[str, typer.Argument(help="The family.", metavar="FAMILY")],
+    family: Annotated[str | None, typer.Argument(help="The family.", metavar="[FAMILY]", show_default=False)] = None,
     rate: Annotated[str | None, typer.Option(help="Starts per period: 50/s, 30/m; none: any number.")] = None,
     global_: Annotated[
         str | None, typer.Option("--global", help="Jobs of the queue that run at the same time; none: any number.")
     ] = None,
     group: Annotated[str | None, typer.Option(help="Of this group; *: of each without a limit of its own.")] = None,
     function: Annotated[str | None, typer.Option(help="Of this function; *: of each without one of its own.")] = None,
+    shared: Annotated[
+        str | None, typer.Option(help="Of the limit of this name, which families share; give no family.")
+    ] = None,
     concurrency: Annotated[
-        str | None, typer.Option(help="Jobs of the group or function that run at the same time; none: any number.")
+        str | None,
+        typer.Option(help="Jobs of the group, function or shared limit that run at the same time; none: any number."),
     ] = None,
     weight: Annotated[int | None, typer.Option(min=1, max=64, help="Turns of the group where others have one.")] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Take back what was set here; end a wait.")] = False,
@@ -35,10 +40,17 @@ def limits(
 ) -> None:
     """Show the limits of a family, over all processes, or change them while it runs."""
     changing = [rate, global_, concurrency, weight]
+    if (family is None) == (shared is None):
+        raise typer.BadParameter("give a family, or --shared with the name of a limit that families share")
     if group is not None and function is not None:
         raise typer.BadParameter("give --group or --function, not both")
     if reset and any(value is not None for value in changing):
         raise typer.BadParameter("--reset takes back all that was set: give it alone", param_hint="--reset")
+    if shared is not None:
+        if any(value is not None for value in (global_, group, function, weight)):
+            raise typer.BadParameter("it takes --rate, --concurrency and --reset", param_hint="--shared")
+        _tell_shared(asyncio.run(_shared(shared, rate, concurrency, reset)), json)
+        return
     if group is None and function is None and concurrency is not None:
         raise typer.BadParameter(
             "give --group or --function too; --global is for the queue", param_hint="--concurrency"
@@ -49,11 +61,49 @@ def limits(
         raise typer.BadParameter("give the --group that has it", param_hint="--weight")
     if "" in (group, function) or not ((group or "") + (function or "")).isprintable():
         raise typer.BadParameter("a group or function has a name of plain text")
-    found = asyncio.run(_limits(family, rate, global_ or concurrency, group, function, weight, reset))
+    found = asyncio.run(_limits(family or "", rate, global_ or concurrency, group, function, weight, reset))
     if json:
         print_json(found)
     else:
         _print(found)
+
+
+async def _shared(name: str, rate: str | None, concurrency: str | None, reset: bool) -> SharedLimitInfo:
+    from daemon import limits
+    from daemon.connections import translated
+
+    async with inspector() as found:
+        with translated():
+            return await limits.change_shared(found.redis, name, rate=rate, concurrency=concurrency, reset=reset)
+
+
+def _tell_shared(found: SharedLimitInfo, json: bool) -> None:
+    if json:
+        print_json(found)
+        return
+    _print_shared([found])
+    print_table(
+        ("family", "running", "waits for permits"),
+        [(family, running, family in found.waiting) for family, running in found.running.items()],
+    )
+
+
+def _print_shared(limits: list[SharedLimitInfo]) -> None:
+    print_table(
+        ("shared limit", "at the same time", "starts", "set by", "running", "started", "full until"),
+        [
+            (
+                limit.name,
+                limit.concurrency,
+                limit.rate,
+                limit.source,
+                sum(limit.running.values()),
+                limit.starts if limit.rate else None,
+                limit.full_until,
+            )
+            for limit in limits
+        ],
+    )
 
 
 async def _limits(
@@ -106,6 +156,8 @@ def _print(found: FamilyLimits) -> None:
             for limit in found.limits
         ],
     )
+    if found.shared:
+        _print_shared(found.shared)
     for group, weight in sorted(found.weights.items()):
         print(cell(f"group {group} has {weight} turns where others have one"))
     for lane, time in sorted(found.waits.items()):

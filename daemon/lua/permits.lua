@@ -1,6 +1,7 @@
 -- Permits of a limit that families share. It stands alone: families live in other slots, so a worker takes permits here
 -- first and then claims no more jobs than it has.
--- KEYS: conf ("own": an operator's limit, "starts": the rate's window, "seen"), holders.
+-- KEYS: conf ("own:jobs" and "own:rate", "starts|period us", are an operator's limits, "" and "|" for none; "starts" is the
+--   rate's window; "seen"), holders.
 -- ARGV: 1 prefix "{limit:<name>}:", 2 "" or a test's clock in ms, 3 holder "<family>:<session>", 4 call number (-1: only
 --   renew the lease), 5 lease ms, 6 its settings' limit "jobs|starts|period us", each may be empty,
 --   7 jobs it runs, 8 permits of its last portion it has used, 9 "1" if it used them late, 10 permits wanted (-1: leave)
@@ -81,7 +82,7 @@ end
 if mine and used > 0 then started(late and now_us or math.min(now_us, mine.good), math.min(used, mine.permits)) end
 
 -- ---------------------------------------------------------------- what is allowed
--- An operator's limit, else the smallest of those that live holders were given.
+-- The smallest of the limits that live holders were given; an operator's wins over all of them.
 local jobs, count, per
 local function consider(text)
   local j, c, p = string.match(text, '^(%d*)|(%d*)|(%d*)$')
@@ -89,9 +90,14 @@ local function consider(text)
   if j and (not jobs or j < jobs) then jobs = j end
   if c and p and (not count or c * per < count * p) then count, per = c, p end
 end
-local own = redis.call('HGET', conf, 'own')
-consider(own or spec)
-for _, h in ipairs(not own and others or {}) do consider(h.spec) end
+consider(spec)
+for _, h in ipairs(others) do consider(h.spec) end
+local own = redis.call('HMGET', conf, 'own:jobs', 'own:rate')
+if own[1] then jobs = tonumber(own[1]) end
+if own[2] then
+  local c, p = string.match(own[2], '^(%d*)|(%d*)$')
+  count, per = tonumber(c), tonumber(p)
+end
 
 -- Starts in the same 1/200 of the period share an entry at the later time: at most 201, and never a start too many.
 local function tidy()

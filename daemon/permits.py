@@ -46,8 +46,8 @@ class _Lease:
         return self.balance if time.monotonic() < self.good_until else 0
 
     def unsettled(self, running: int) -> bool:
-        """Whether it holds what it does not need."""
-        return self.balance > 0 or self.counted > running or (self.in_line and self.waits is None)
+        """Whether it holds what it does not need, or has to tell that permits were used late."""
+        return self.late or self.balance > 0 or self.counted > running or (self.in_line and self.waits is None)
 
     async def ask(self, running: int, wanted: int) -> int:
         """Tell what was used, and take permits; gives the ms to wait when there are none."""
@@ -137,7 +137,7 @@ class Permits:
         running = len(self._worker.running) + count
         for lease in self._leases:
             lease.use(count)
-            if lease.waits is not None and lease.by_jobs and lease.counted > running:
+            if lease.late or (lease.waits is not None and lease.by_jobs and lease.counted > running):
                 self._ask_again(lease)
         self._watch()
 

@@ -150,7 +150,8 @@ local function after(more)
   local list = {}
   for _, entry in ipairs(starts) do list[#list + 1] = entry end
   for _, h in ipairs(others) do
-    if h.permits > 0 then list[#list + 1] = { h.good - good_for, h.permits } end
+    local early = h.good - good_for
+    if h.permits > 0 then list[#list + 1] = { early + per > now_us and early or h.good, h.permits } end
   end
   table.sort(list, function(a, b) return a[1] < b[1] end)
   for _, entry in ipairs(list) do

@@ -44,8 +44,8 @@ def test_programs_print_what_stands_below_them(page: str, redis_url: str, tmp_pa
 
 
 def test_the_family_with_limits(redis_url: str, tmp_path: Path) -> None:
-    ((name, text),) = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES["limits"], re.DOTALL)
-    (tmp_path / name).write_text(text)
+    programs = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES["limits"], re.DOTALL))
+    (tmp_path / "tenants.py").write_text(programs["tenants.py"])
     with SyncProducer.connect(redis_url) as producer:
         jobs = [producer.enqueue(function, ["acme"], family="tenants", group="acme") for function in ("sync", "report")]
         run(tmp_path, redis_url, "-m", "daemon", "run", "tenants:WorkerSettings", "--burst")
@@ -63,6 +63,24 @@ def test_the_family_with_versions(redis_url: str, tmp_path: Path) -> None:
         job = producer.enqueue(SendInvoice(customer="acme"))
         run(tmp_path, redis_url, "-m", "daemon", "run", "versions:WorkerSettings", "--burst")
         assert job.result(5) == "acme (en)"
+
+
+def test_families_that_share_a_limit(redis_url: str, tmp_path: Path) -> None:
+    programs = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES["limits"], re.DOTALL))
+    (tmp_path / "assistants.py").write_text(programs["assistants.py"])
+    families = ["assistants:Summaries", "assistants:Translations"]
+    with SyncProducer.connect(redis_url) as producer:
+        jobs = [
+            producer.enqueue(function, ["good morning"], family=family)
+            for family, function in (("summaries", "summarize"), ("translations", "translate"))
+        ]
+        run(tmp_path, redis_url, "-m", "daemon", "run", *families, "--burst")
+        assert [job.result(5) for job in jobs] == ["good morni", "GOOD MORNING"]
+    commands = re.findall(r"^\$ arqd (limits .*)$", PAGES["limits"], re.MULTILINE)
+    assert len(commands) == 5
+    told = [run(tmp_path, redis_url, "-m", "daemon", *shlex.split(command)) for command in commands]
+    own = [tuple(output.splitlines()[1].split()[1:4]) for output in told[1:4]]
+    assert own == [("-", "20/1s", "operator"), ("5", "20/1s", "operator"), ("-", "-", "settings")]
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,16 @@ import pytest
 
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
-from daemon.lua import NAMES, SCRIPTS, SHARED
+from daemon.lua import ALONE, NAMES, SCRIPTS, SHARED
 from tests.lua.state import B, Engine
 
 
 def test_every_script_file_is_loaded() -> None:
     files = {path.stem for path in Path(daemon.lua.__file__).parent.glob("*.lua")}
-    assert files == {*NAMES, *SHARED}
+    assert files == {*NAMES, *SHARED, *ALONE}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *ALONE])
 def test_a_script_says_its_arguments_and_what_it_returns(name: str) -> None:
     own = (Path(daemon.lua.__file__).parent / f"{name}.lua").read_text()
     contract = "\n".join(line for line in own.splitlines() if line.startswith("--"))
@@ -26,7 +26,7 @@ def test_a_script_says_its_arguments_and_what_it_returns(name: str) -> None:
     assert "eturns" in contract
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *ALONE])
 async def test_the_server_names_a_script_by_the_same_hash(engine: Engine, name: str) -> None:
     assert (await engine.redis.script_load(SCRIPTS[name].text)) in (SCRIPTS[name].sha, SCRIPTS[name].sha.encode())
     assert not SCRIPTS[name].text.startswith("#!"), "a full server refuses a script with a shebang before it starts"

@@ -9,7 +9,7 @@ import pytest
 from arq.worker import func as arq_func
 
 from daemon.errors import ConfigurationError
-from daemon.family import Exponential, FamilySettings, Fixed, RateLimit, func, load_family
+from daemon.family import Exponential, FamilySettings, Fixed, RateLimit, SharedLimit, func, load_family
 
 
 async def greet(ctx: Any, name: str) -> str:
@@ -57,6 +57,16 @@ def test_the_environment_wins_over_the_class() -> None:
     assert load_family(Greetings, {"backoff": "fixed 500ms"}).values.backoff == Fixed(0.5)
 
 
+def test_shared_limits_are_objects_or_text() -> None:
+    made = type(
+        "Made", (Greetings,), {"shared_limits": [SharedLimit("openai", rate=RateLimit(50, per=1), concurrency=20)]}
+    )
+    assert load_family(made).values == load_family(Greetings, {"shared_limits": "openai 50/1s 20"}).values
+    several = load_family(Greetings, {"shared_limits": "openai 20 50/s, maps 10/m"}).values.shared_limits
+    assert several == (SharedLimit("openai", RateLimit(50), 20), SharedLimit("maps", "10/60s"))
+    assert load_family(made, {"shared_limits": None}).values.shared_limits == ()
+
+
 def test_durations_may_be_timedeltas() -> None:
     assert load_family(Greetings, {"keep_result": timedelta(hours=2)}).values.keep_result == 7200
 
@@ -75,6 +85,11 @@ def test_durations_may_be_timedeltas() -> None:
         ({"job_timeout": "soon"}, "'t': job_timeout: .*not a duration"),
         ({"priority": 11}, "'t': priority: .*not a level"),
         ({"backoff": "sometimes"}, "exponential 3s max 1h jitter 0.1"),
+        ({"shared_limits": "openai"}, "'openai' limits nothing: give it a rate, a concurrency or both"),
+        ({"shared_limits": "openai few"}, "shared_limits: .*write name, starts per period and jobs"),
+        ({"shared_limits": "Open AI 5/s"}, "shared_limits: .*write name, starts per period and jobs"),
+        ({"shared_limits": "Openai 5/s"}, "shared_limits: .*should match pattern"),
+        ({"shared_limits": "a 5, a 5/s"}, "a shared limit is named twice"),
         ({"on_startup": plain}, "on_startup must be an async function"),
     ],
 )

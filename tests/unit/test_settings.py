@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 from daemon.environment import FALLBACKS
 from daemon.errors import ConfigurationError
-from daemon.family import RateLimit
+from daemon.family import RateLimit, SharedLimit
 from daemon.retry import Backoff
 from daemon.settings import Settings, fallback_table, load_settings, settings_table, with_tables
 
@@ -57,6 +57,8 @@ def test_nothing_needs_to_be_set() -> None:
         ("ARQD_FAMILY__EMAIL__BACKOFF", "fixed 5s", "family.email.backoff", Backoff(5, False, None)),
         ("ARQD_FAMILY__EMAIL__RATE_LIMIT", "30/m", "family.email.rate_limit", RateLimit(30, 60)),
         ("ARQD_FAMILY__EMAIL__RATE_LIMIT", "none", "family.email.rate_limit", None),
+        ("ARQD_FAMILY__EMAIL__SHARED_LIMITS", "x 5/s", "family.email.shared_limits", (SharedLimit("x", 5),)),
+        ("ARQD_FAMILY__EMAIL__SHARED_LIMITS", "none", "family.email.shared_limits", ()),
         ("ARQD_FAMILY__EMAIL__KEEP_COMPLETED", "None", "family.email.keep_completed", None),
         ("ARQD_FAMILY", '{"email": {"max_tries": 2}}', "family.email.max_tries", 2),
         ("ARQD_FAMILIES", '{"reports": "json.tool:Settings"}', "families.reports", "json.tool:Settings"),

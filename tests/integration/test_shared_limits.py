@@ -224,6 +224,13 @@ async def test_the_command_shows_and_changes(redis_url: str, producer: Producer,
 
     family = make_family("a", quick, shared_limits=[SharedLimit("api", RateLimit(50), 20)])
     async with working(redis_url, family):
+
+        async def idle() -> bool:
+            found = await state(producer)
+            return (found.running, found.starts) == ({"a": 0}, 0)
+
+        # It began by looking for work, and took permits for that.
+        await eventually(idle)
         _, out, _ = await asyncio.to_thread(arqd, "a")
         assert out.splitlines()[-1].split() == ["api", "20", "50/1s", "settings", "0", "0", "-"]
         status, out, err = await asyncio.to_thread(arqd, "--shared", "api", "--rate", "1/m")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import abstractmethod
 from datetime import datetime
@@ -9,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import arq.worker
 from arq.connections import ArqRedis
+from redis.exceptions import RedisError
 
 from daemon import codec
+from daemon.broker import Broker
+from daemon.connections import LOST
 from daemon.family import Family
+from daemon.publish import publish, run_at_startup
 
 if TYPE_CHECKING:
     from daemon.run import Run
     from daemon.supervisor import Supervisor
+
+logger = logging.getLogger("arqd.worker")
 
 
 class ArqWorker(arq.worker.Worker):
@@ -27,6 +34,8 @@ class ArqWorker(arq.worker.Worker):
         burst: end when nothing waits any more.
         max_burst_jobs: end after so many jobs, negative for no limit.
     """
+
+    broker: Broker
 
     def __init__(
         self, family: Family, supervisor: Supervisor, *, burst: bool = False, max_burst_jobs: int = -1
@@ -63,13 +72,15 @@ class ArqWorker(arq.worker.Worker):
             timezone=stock.get("timezone"),
         )
         self.published = self.info()
+        #: Whether the family's schedules are known to Redis; a stock class has none.
+        self._scheduled = family.stock is not None
 
     @abstractmethod
     def info(self) -> bytes:
         """What to publish of this worker, as JSON."""
 
     async def heart_beat(self) -> None:
-        """Once a second: what is published of the worker, arq's health-check key, a stock class's cron jobs."""
+        """Once a second: what is published of the worker, arq's health-check key, cron jobs."""
         self.published = self.info()
         now = time.time()
         if now - self._last_health_check >= self.health_check_interval:
@@ -81,8 +92,21 @@ class ArqWorker(arq.worker.Worker):
                 f"j_ongoing={len(self.running)} queued={queued}"
             )
             await self.client.set(self.health_check_key, text, px=int((self.health_check_interval + 1) * 1000))
+        if not (self._scheduled or self.draining):
+            await self._schedule()
+        # A stock class's stay arq's: their entries are written by its own serializer, and stock workers make them, too.
         if self.cron_jobs and not self.draining:
             await self.run_cron(datetime.now(tz=self.timezone), 0.5)
+
+    async def _schedule(self) -> None:
+        try:
+            await publish(self.broker, self.family.schedules)
+            await run_at_startup(self.broker, self.family.schedules)
+            self._scheduled = True
+        except LOST:
+            raise
+        except RedisError as error:
+            logger.error("%s: Redis does not know its cron_jobs yet, trying again: %s", self.family.name, error)
 
     def run(self) -> None:
         """Run the process this worker belongs to until it is drained."""

@@ -7,6 +7,7 @@ the worker decides by their type.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -88,6 +89,21 @@ class PageEntry(NamedTuple):
     score: bytes
     head: bytes = b""
     tail: bytes = b""
+
+
+class DueTick(NamedTuple):
+    """A tick of a schedule: ``due`` by this ``definition``, ``following`` the next (None: none).
+
+    ``job`` is None for one that is left out; ``runs`` counts the ticks made with this one, ``last`` is their last (ms).
+    """
+
+    name: str
+    due: int
+    definition: bytes
+    following: int | None
+    runs: int
+    last: int
+    job: NewJob | None
 
 
 @dataclass(slots=True)
@@ -298,6 +314,36 @@ class Broker:
         flat = await self.run("page", index, low, high, int(down), score, job_id, count, head, tail)
         width = 4 if head else 2
         return [PageEntry(*flat[i : i + width]) for i in range(0, len(flat), width)]
+
+    async def make_ticks(self, ticks: Sequence[DueTick]) -> list[str]:
+        """Make ticks of schedules: ``ok``, ``stale`` (made by another, or changed) or ``early`` for each."""
+        words: list[str] = []
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for tick in ticks:
+                following = "" if tick.following is None else tick.following
+                sha1 = hashlib.sha1(tick.definition, usedforsecurity=False).hexdigest()
+                args = (tick.name, tick.due, sha1, following, tick.runs, tick.last, *(tick.job or ()))
+                pipe.execute_command(*self.call("schedule", *args))
+            replies = await pipe.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, NoScriptError):
+                await self.redis.script_load(SCRIPTS["schedule"].text)
+                return words + await self.make_ticks(ticks[len(words) :])
+            if isinstance(reply, Exception):
+                raise reply
+            words.append(reply[0].decode())
+        return words
+
+    async def plan(self, name: str, old: tuple[bytes | None, int | None], new: bytes | None, due: int | None) -> bool:
+        """Add, change or remove a schedule; False when it is not ``old`` any more. See ``lua/plan.lua``.
+
+        Args:
+            old: the definition that is there, and when it is due next; None for none.
+            new: the definition to write, None to remove it.
+        """
+        expected = "" if old[0] is None else hashlib.sha1(old[0], usedforsecurity=False).hexdigest()
+        times = ["" if ms is None else ms for ms in (old[1], due)]
+        return bool(await self.run("plan", name, expected, times[0], new or b"", times[1]))
 
     async def progress(self, session: str, job_id: str, percent: int, note: str) -> bool:
         """Note a job's progress; False when the session does not hold it any more."""

@@ -13,6 +13,8 @@ ArqdError
 ├── JobNotFound                 no such job, or its record has been removed
 ├── JobStateError               the job's state forbids what was asked
 ├── ClaimLost                   raised inside a handler: its job is not its worker's any more
+├── ScheduleNotFound            no such schedule
+├── ScheduleConflict            the schedule forbids what was asked, or somebody else has changed it
 ├── ResultTimeout               the result did not come in time (also a TimeoutError)
 └── JobFailed                   the job ended without a result: type, message and traceback of the cause
     └── JobExpired              its deadline passed, or its payload was gone, before it could run
@@ -87,6 +89,14 @@ class JobStateError(ArqdError):
 
 class ClaimLost(ArqdError):
     """The job is not this worker's any more, another one has it or it has ended: stop here, and leave it alone."""
+
+
+class ScheduleNotFound(ArqdError):
+    """There is no such schedule."""
+
+
+class ScheduleConflict(ArqdError):
+    """The schedule does not allow this, or somebody else has changed it meanwhile."""
 
 
 class ResultTimeout(ArqdError, TimeoutError):

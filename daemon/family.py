@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
+from arq.cron import CronJob
 from arq.worker import Function as ArqFunction
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from daemon.cron_jobs import StaticSchedule, cron_entries, crontab, functions_of, static_schedules
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.job import priority_level, seconds
 from daemon.keys import FamilyKeys
@@ -24,6 +26,7 @@ __all__ = [
     "JobFunction",
     "RateLimit",
     "SharedLimit",
+    "crontab",
     "func",
     "load_family",
 ]
@@ -186,7 +189,7 @@ class JobFunction:
 
 
 def func(
-    call: Callable[..., Any] | ArqFunction | JobFunction,
+    call: Callable[..., Any] | ArqFunction | CronJob | JobFunction,
     *,
     name: str | None = None,
     timeout: float | str | None = None,
@@ -202,7 +205,7 @@ def func(
     """Register a function with values of its own.
 
     Args:
-        call: an ``async`` function, a plain one (which runs in a thread), or what stock arq's ``func`` gave.
+        call: an ``async`` function, a plain one (which runs in a thread), or what arq's ``func`` or ``cron`` gave.
         name: the name jobs call it by; default its ``__qualname__``.
         timeout, keep_result: seconds or text such as ``"10m"``.
         permanent: exception types after which it is not tried again.
@@ -215,7 +218,7 @@ def func(
     """
     if isinstance(call, JobFunction):
         return call
-    if isinstance(call, ArqFunction):
+    if isinstance(call, ArqFunction | CronJob):
         return JobFunction(
             call.name,
             call.coroutine,
@@ -245,15 +248,16 @@ def func(
 class FamilySettings:
     """Base class of a family's ``WorkerSettings``: class attributes are its values, inheritance included.
 
-    Beside the values of `FamilyValues`: ``family`` (its name), ``functions``, ``permanent`` (exception types never
-    tried again), ``on_startup``, ``on_shutdown``, ``on_job_start``, ``on_job_end``, ``after_job_end`` (coroutine
-    functions of the context), ``on_failure``, ``on_dead`` (of the context and the error, after a failed try and when a
-    job has become a dead letter), ``ctx`` (a mapping they start from), ``keep_result_forever``,
-    ``health_check_interval`` (seconds) and ``health_check_key``.
+    Beside the values of `FamilyValues`: ``family`` (its name), ``functions``, ``cron_jobs`` (`crontab` and arq's
+    ``cron``), ``permanent`` (exception types never tried again), ``on_startup``, ``on_shutdown``, ``on_job_start``,
+    ``on_job_end``, ``after_job_end`` (coroutine functions of the context), ``on_failure``, ``on_dead`` (of the context
+    and the error, after a failed try and when a job has become a dead letter), ``ctx`` (a mapping they start from),
+    ``keep_result_forever``, ``health_check_interval`` (seconds) and ``health_check_key``.
     """
 
     family: str
     functions: Sequence[Any] = ()
+    cron_jobs: Sequence[Any] = ()
 
 
 #: Called with the context and the error once a failure is recorded; the others get the context alone.
@@ -279,6 +283,7 @@ class Family:
     health_check_interval: float = 3600
     health_check_key: str | None = None
     stock: dict[str, Any] | None = None
+    schedules: list[StaticSchedule] = field(default_factory=list)
 
 
 _EXTRAS = {"permanent", "ctx", "keep_result_forever", "health_check_interval", "health_check_key"}
@@ -322,7 +327,8 @@ def load_family(settings: type, overrides: dict[str, Any] | None = None) -> Fami
     name = found.pop("family", None)
     if not isinstance(name, str) or not FAMILY_NAME.match(name):
         raise ConfigurationError(f"{settings.__name__}: family = {name!r} must be a name matching [a-z0-9_-]+")
-    registered = checked_functions(name, found.pop("functions"))
+    entries, functions = cron_entries(name, found.pop("cron_jobs")), found.pop("functions")
+    registered = checked_functions(name, [*functions, *functions_of(entries, [func(each) for each in functions])])
     hooks = {hook: found.pop(hook) for hook in HOOKS if hook in found}
     for hook, call in hooks.items():
         if call is not None and not inspect.iscoroutinefunction(call):
@@ -330,7 +336,7 @@ def load_family(settings: type, overrides: dict[str, Any] | None = None) -> Fami
     extras = {extra: found.pop(extra) for extra in _EXTRAS & found.keys()}
     unknown = found.keys() - FamilyValues.model_fields.keys()
     if unknown:
-        known = sorted({*FamilyValues.model_fields, *_EXTRAS, *HOOKS, "functions"})
+        known = sorted({*FamilyValues.model_fields, *_EXTRAS, *HOOKS, "functions", "cron_jobs"})
         raise ConfigurationError(f"family {name!r}: unknown {sorted(unknown)}; known are {', '.join(known)}")
     return Family(
         name=name,
@@ -338,6 +344,7 @@ def load_family(settings: type, overrides: dict[str, Any] | None = None) -> Fami
         functions=registered,
         values=checked_values(name, found | (overrides or {})),
         hooks={hook: call for hook, call in hooks.items() if call is not None},
+        schedules=static_schedules(name, entries, registered),
         **extras,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.errors import ConfigurationError
-from daemon.family import HOOKS, Family, FamilySettings, JobFunction, checked_functions, checked_values, load_family
+from daemon.family import HOOKS, Family, FamilySettings, checked_functions, checked_values, load_family
 from daemon.keys import FamilyKeys
 
 SHIPPED = "handlers:FAMILIES"
@@ -104,7 +104,7 @@ def adopt(settings: type, *, accept_pickle: bool = False) -> Family:
         stock.update(_pickle(missing))
     wait = found.get("job_completion_wait") or 0
     values = {name: found[name] for name in _VALUES & found.keys()}
-    functions: list[Callable[..., Any]] = [*found.get("functions", ()), *_cron_functions(found)]
+    functions: list[Callable[..., Any]] = [*found.get("functions", ()), *(found.get("cron_jobs") or ())]
     return Family(
         name=keys.family,
         keys=keys,
@@ -129,18 +129,3 @@ def _pickle(missing: set[str]) -> dict[str, Any]:
 
     defaults = {"job_serializer": pickle.dumps, "job_deserializer": pickle.loads}
     return {name: defaults[name] for name in missing}
-
-
-def _cron_functions(found: dict[str, Any]) -> list[Any]:
-    return [
-        JobFunction(
-            job.name,
-            job.coroutine,
-            job.timeout_s,
-            job.max_tries,
-            None,
-            job.keep_result_s,
-            job.keep_result_forever,
-        )
-        for job in found.get("cron_jobs") or ()
-    ]

@@ -1,7 +1,7 @@
 """One process: its session, connections and side tasks, the workers of its families, signals and the drain.
 
-Side tasks (lease renewal in a thread, wake-ups, heartbeat file, housekeeping) keep the workers working; one that dies
-takes the process down loudly, since a worker without it would only look alive.
+Side tasks (lease renewal in a thread, wake-ups, scheduler, heartbeat file, housekeeping) keep the workers working; one
+that dies takes the process down loudly, since a worker without it would only look alive.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
 from daemon.heartbeat import Heartbeat
 from daemon.leases import LeaseKeeper
+from daemon.scheduler import Scheduler
 from daemon.wakeups import Wakeups
 from daemon.worker import Worker
 
@@ -75,6 +76,7 @@ class Supervisor:
         self.redis = connect(url)
         self.templates = templates
         self.workers: list[Worker] = []
+        self.scheduler = Scheduler(url)
         self.patient = True
         self._burst = burst
         self._max_burst_jobs = max_burst_jobs
@@ -149,6 +151,8 @@ class Supervisor:
                 loop.add_signal_handler(number, self._on_signal, number)
         side = [asyncio.create_task(self._wakeups.run(), name="wakeups")]
         side.append(asyncio.create_task(self._housekeeping(keeper), name="housekeeping"))
+        if not self._burst:
+            side.append(asyncio.create_task(self.scheduler.run(), name="scheduler"))
         if self._heartbeat:
             side.append(asyncio.create_task(self._heartbeat.run(), name="heartbeat"))
         mains = [asyncio.create_task(worker.main(), name=worker.family.name) for worker in self.workers]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.cli import act, bulk, check, daemons, enqueue, explain, limits, look
+from daemon.cli import act, bulk, check, daemons, enqueue, explain, limits, look, schedule
 from daemon.cli.common import cell
 from daemon.errors import ArqdError, ConfigurationError
 
@@ -18,7 +18,7 @@ __all__ = ["app", "main"]
 
 #: systemd's units do not restart a daemon that ends with this status: a wrong configuration stays wrong.
 EX_CONFIG = 78
-DAEMONS = ("up", "run", "probe")
+DAEMONS = ("up", "run", "scheduler", "probe")
 
 app = typer.Typer(
     name="arqd",
@@ -38,7 +38,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for module in (daemons, enqueue, look, explain, act, bulk, limits, check):
+for module in (daemons, enqueue, look, explain, act, bulk, limits, schedule, check):
     module.register(app)
 
 

@@ -1,10 +1,11 @@
-"""Commands that stay: ``up``, ``run``, ``probe``; and ``bench``."""
+"""Commands that stay: ``up``, ``run``, ``scheduler``, ``probe``; and ``bench``."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(up)
     app.command()(run)
+    app.command()(scheduler)
     app.command()(probe)
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(context_settings=passed_on, add_help_option=False)(bench)
@@ -87,6 +89,29 @@ def run(
             end_process(0)
 
     uvloop.run(work())
+
+
+def scheduler() -> None:
+    """Make the ticks of schedules where no worker runs.
+
+    Workers do it as well; of all these processes one acts.
+    """
+    import uvloop
+
+    from daemon.scheduler import Scheduler
+
+    config = settings()
+    _log(config, "json")
+
+    async def lead() -> None:
+        task = asyncio.ensure_future(Scheduler(redis_url(config)).run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    uvloop.run(lead())
 
 
 def probe() -> None:

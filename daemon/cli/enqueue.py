@@ -65,12 +65,12 @@ def enqueue(
     }
     options = cast("JobOptions", {name: value for name, value in given.items() if value is not None})
     config = settings()
-    payload = _payload(json)
-    name, known = _find(config, function, family)
-    asyncio.run(_enqueue(config, name, function, _checked(known, payload), options, wait))
+    payload = read_payload(json)
+    name, known = find_function(config, function, family)
+    asyncio.run(_enqueue(config, name, function, checked_payload(known, payload), options, wait))
 
 
-def _payload(text: str) -> Any:
+def read_payload(text: str) -> Any:
     """Read the JSON of ``--json``; None when it is not given."""
     from pydantic_core import from_json
 
@@ -89,7 +89,7 @@ def _payload(text: str) -> Any:
     return payload
 
 
-def _find(config: Settings, function: str, family: str | None) -> tuple[str, JobFunction | None]:
+def find_function(config: Settings, function: str, family: str | None) -> tuple[str, JobFunction | None]:
     """Give the family of a function, and the function itself when it is registered here.
 
     Raises:
@@ -112,7 +112,7 @@ def _find(config: Settings, function: str, family: str | None) -> tuple[str, Job
     raise InvalidJob(f"no function {function!r} here; known are {known}{hint}")
 
 
-def _checked(known: JobFunction | None, payload: Any) -> Payload | list[Any] | dict[str, Any]:
+def checked_payload(known: JobFunction | None, payload: Any) -> Payload | list[Any] | dict[str, Any]:
     """Validate the payload as the worker will; one that is a `Payload` also brings its priority and result type.
 
     Raises:

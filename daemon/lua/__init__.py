@@ -26,9 +26,14 @@ NAMES = (
     "promote",
     "reprioritize",
     "page",
+    "plan",
+    "schedule",
+    "lead",
 )
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
-ALONE = ("permits",)
+ALONE = ("permits", "lead")
+#: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.
+ENQUEUING = ("schedule",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,11 @@ class Script:
 
 
 def _load(name: str) -> Script:
-    folder = Path(__file__).parent
-    text = "".join((folder / f"{part}.lua").read_text() for part in (*(() if name in ALONE else SHARED), name))
+    parts = {part: (Path(__file__).parent / f"{part}.lua").read_text() for part in (*SHARED, "enqueue", name)}
+    text = "" if name in ALONE else "".join(parts[part] for part in SHARED)
+    if name in ENQUEUING:
+        text += f"local function enqueue(ARGV)\n{parts['enqueue']}end\n"
+    text += parts[name]
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

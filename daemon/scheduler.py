@@ -1,0 +1,179 @@
+"""Who makes the due ticks of every family: one process at a time, the holder of a lease.
+
+The lease only saves work. That a tick is made once is the script's doing (``lua/schedule.lua``), so two leaders for a
+moment, after a pause or a failover, do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from daemon.connections import LOST, connect
+from daemon.lua import SCRIPTS
+from daemon.ticks import Ticks, ticks_of
+
+logger = logging.getLogger("arqd.scheduler")
+
+#: The leader's lease; a sorted set that wakes the leader for the families named in it; one that wakes a successor; the
+#: families that have, or had, schedules.
+LEASE, WAKE, FREE, FAMILIES = "arqd:scheduler", "arqd:scheduler:wake", "arqd:scheduler:free", "arqd:scheduler:families"
+
+LEASE_SECONDS = 5.0
+RENEW_SECONDS = LEASE_SECONDS / 3
+#: How often the leader looks at all families: a wake-up is sent after a change, so it may be lost.
+LOOK_SECONDS = 10.0
+BLOCK_SECONDS = 5.0
+AGAIN_SECONDS = 1.0
+
+Call = Callable[[], Awaitable[None]]
+
+
+async def announce(redis: Any, family: str) -> None:
+    """Make the leader know a family; before its first schedule is written."""
+    await redis.sadd(FAMILIES, family)
+
+
+async def wake(redis: Any, family: str) -> None:
+    """Tell the leader that a family's schedules have changed."""
+    await redis.zadd(WAKE, {family: 0})
+
+
+class Scheduler:
+    """Leads when no other process does, until it is cancelled; then another may at once.
+
+    Args:
+        url: Redis.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.leading = False
+        self._id = secrets.token_hex(8)
+        self._client = connect(url, timeout=BLOCK_SECONDS + 2)
+        self._periodic: list[tuple[float, Call]] = []
+        self._ticks: dict[str, Ticks] = {}
+        self._next: dict[str, float] = {}
+        self._popping: asyncio.Task[Any] | None = None
+
+    def every(self, seconds: float, call: Call) -> None:
+        """Have something called now and then while this process leads.
+
+        Args:
+            seconds: from the end of one call to the next.
+            call: what it raises is logged; it is cancelled when another process leads. Two processes may run it at once
+                for a moment.
+        """
+        self._periodic.append((seconds, call))
+
+    async def run(self) -> None:
+        """Wait for the lease and lead, again and again; Redis may come and go."""
+        try:
+            while True:
+                try:
+                    left = await self._hold()
+                    if left is None:
+                        await self._lead()
+                    else:
+                        await self._client.bzpopmin(FREE, min(left + random.uniform(0.05, 0.3), BLOCK_SECONDS))  # noqa: S311
+                except (*LOST, RedisError) as error:
+                    logger.debug("scheduler: %s", error)
+                    await asyncio.sleep(AGAIN_SECONDS)
+        finally:
+            with contextlib.suppress(*LOST, RedisError):
+                async with asyncio.timeout(1):
+                    await self._give_up()
+            await self._client.aclose()
+
+    # ------------------------------------------------------------------ lease
+
+    async def _hold(self) -> float | None:
+        """Take or renew the lease; None when it is held, else for how many seconds another still has it."""
+        ms = round(LEASE_SECONDS * 1000)
+        if self.leading and await self._client.get(LEASE) == self._id.encode():
+            await self._client.pexpire(LEASE, ms)
+            return None
+        left = await self._client.eval(SCRIPTS["lead"].text, 1, LEASE, self._id, ms)
+        return None if left < 0 else left / 1000
+
+    async def _give_up(self) -> None:
+        if await self._client.get(LEASE) == self._id.encode():
+            await self._client.delete(LEASE)
+            await self._client.zadd(FREE, {"1": 0})
+
+    # ------------------------------------------------------------------ lead
+
+    async def _lead(self) -> None:
+        """Make due ticks until the lease is lost."""
+        logger.info("scheduler: this process leads")
+        self.leading = True
+        periodic = [asyncio.create_task(_repeat(*each)) for each in self._periodic]
+        renew = look = 0.0
+        try:
+            while True:
+                now = time.monotonic()
+                if now >= renew:
+                    if await self._hold() is not None:
+                        logger.info("scheduler: another process leads")
+                        return
+                    renew = now + RENEW_SECONDS
+                if now >= look:
+                    await self._look()
+                    look = now + LOOK_SECONDS
+                for family in [family for family, at in self._next.items() if at <= now]:
+                    await self._make_due(family)
+                await self._sleep(min(renew, look, *self._next.values()))
+        finally:
+            self.leading = False
+            tasks = [*periodic, *([self._popping] if self._popping else [])]
+            self._popping = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look(self) -> None:
+        """Look at every family that may have schedules."""
+        for name in await self._client.smembers(FAMILIES):
+            family = name.decode()
+            self._ticks.setdefault(family, ticks_of(self._client, family))
+            self._next[family] = 0.0
+
+    async def _make_due(self, family: str) -> None:
+        try:
+            wait = await self._ticks[family].make_due()
+        except LOST:
+            raise
+        except RedisError as error:
+            # Its memory is full, perhaps: the ticks stay due.
+            logger.error("schedules of %s are late, trying again: %s", family, error)
+            wait = AGAIN_SECONDS
+        self._next[family] = time.monotonic() + LOOK_SECONDS if wait is None else time.monotonic() + wait
+
+    async def _sleep(self, until: float) -> None:
+        """Sleep until a time or until schedules have changed."""
+        if self._popping is None:
+            self._popping = asyncio.create_task(self._client.bzpopmin(WAKE, BLOCK_SECONDS))
+        await asyncio.wait({self._popping}, timeout=max(until - time.monotonic(), 0))
+        if self._popping.done():
+            popped, self._popping = self._popping, None
+            found = popped.result()
+            if found is not None:
+                family = found[1].decode()
+                self._ticks.setdefault(family, ticks_of(self._client, family))
+                self._next[family] = 0.0
+
+
+async def _repeat(seconds: float, call: Call) -> None:
+    while True:
+        try:
+            await call()
+        except Exception:
+            logger.exception("what the scheduler calls every %g s failed", seconds)
+        await asyncio.sleep(seconds)

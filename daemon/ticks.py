@@ -1,0 +1,120 @@
+"""Makes the due ticks of a family's schedules. Any number of processes may: the script makes each tick once."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from daemon.broker import Broker, DueTick
+from daemon.job import from_ms
+from daemon.keys import FamilyKeys
+from daemon.pages import server_ms
+from daemon.schedule import Planned, Schedule
+
+logger = logging.getLogger("arqd.scheduler")
+
+#: A tick made this late at most is only late, later it was missed: what a restart or a change of the leader takes.
+GRACE_MS = 60_000
+#: How many ticks ``run_all`` makes up for at most: the newest.
+RUN_ALL = 100
+#: Schedules looked at in one go.
+BATCH = 100
+
+
+class Step(NamedTuple):
+    """What to do about a due tick: make one for the time ``made`` (None: leave it out); it is next due then."""
+
+    made: int | None
+    following: int | None
+
+
+def step(schedule: Schedule, due: int, now: int, runs: int = 0) -> Step:
+    """Decide on a tick.
+
+    Args:
+        due: when it was due, ms.
+        now: Redis's clock, ms.
+        runs: ticks made before.
+    """
+    timing = schedule.timing
+    made: int | None = due
+    if now - due <= GRACE_MS:
+        following = timing.after(due)
+    elif schedule.missed == "run_once":
+        following = timing.after(now)
+    elif schedule.missed == "skip":
+        made, following = None, timing.after(now - GRACE_MS - 1)
+    else:
+        following = timing.after(due)
+        oldest = timing.newest(now, RUN_ALL)
+        if oldest is not None and oldest > due:
+            made, following = None, oldest
+    if made is not None and schedule.count is not None and runs + 1 >= schedule.count:
+        following = None
+    return Step(made, following)
+
+
+class Ticks:
+    """The schedules of one family.
+
+    Args:
+        broker: of the family; with a clock of its own, that counts in place of Redis's.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self._told: set[bytes] = set()
+
+    async def make_due(self) -> float | None:
+        """Make ticks that are due, some at a time.
+
+        Returns:
+            Seconds until there is more to do; None when no tick is to come.
+        """
+        redis, keys = self.broker.redis, self.broker.keys
+        ticks = keys.key("ticks")
+        now = await server_ms(redis) if self.broker.now is None else self.broker.now
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.zrange(ticks, "-inf", now, byscore=True, offset=0, num=BATCH, withscores=True)
+            pipe.zrange(ticks, f"({now}", "+inf", byscore=True, offset=0, num=1, withscores=True)
+            found, coming = await pipe.execute()
+        if found:
+            names = [name for name, _ in found]
+            definitions = await redis.hmget(keys.key("schedules"), names)
+            counted = await redis.hmget(keys.key("schedule:runs"), names)
+            steps = [
+                self._prepared(name.decode(), now, Planned.of(raw or b"", due, runs))
+                for (name, due), raw, runs in zip(found, definitions, counted, strict=True)
+            ]
+            made = [tick for tick in steps if tick is not None]
+            if made:
+                await self.broker.make_ticks(made)
+                # What they were replaced by may be due, too.
+                return 0.0
+        return (coming[0][1] - now) / 1000 if coming else None
+
+    def _prepared(self, name: str, now: int, found: Planned) -> DueTick | None:
+        """Give the call for a tick; None when its definition cannot be used here."""
+        written, due = f"{self.broker.keys.family}:{name}", found.due or 0
+        try:
+            schedule = found.schedule
+            made, following = step(schedule, due, now, found.runs)
+            job = None if made is None else schedule.job(self.broker.keys, made)
+        except Exception as error:
+            # Whatever stands there, perhaps of a newer version: it must not keep the others from running.
+            if found.definition not in self._told:
+                self._told.add(found.definition)
+                logger.error("schedule %s cannot be used, its ticks are not made: %s", written, error)
+            return None
+        if now - due > GRACE_MS:
+            times = from_ms(due).isoformat(), "never" if following is None else from_ms(following).isoformat()
+            logger.warning(
+                "schedule %s: missed since %s (%s), next due %s", written, times[0], schedule.missed, times[1]
+            )
+        runs = found.runs + (made is not None)
+        return DueTick(name, due, found.definition, following, runs, made or found.last, job)
+
+
+def ticks_of(redis: object, family: str) -> Ticks:
+    """Give the schedules of a family by its name."""
+    return Ticks(Broker(redis, FamilyKeys.of(family)))

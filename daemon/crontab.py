@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import timezone as fixed
 from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
@@ -29,6 +30,7 @@ ALIASES = {
 EVERY = "@every "
 #: The shortest period, and the step of crontab text, in ms.
 SHORTEST_MS = 1000
+_WEEK_MS = 7 * 86_400_000
 _HINT = "write minute hour day month weekday (seconds before them if wanted), @hourly, @daily ... or @every 30s"
 
 
@@ -91,48 +93,70 @@ class Timing:
         """Give the first time it is due after ``ms``; None when it never is again."""
         if self.start is not None:
             ms = max(ms, self.start - 1)
-        if self.period is not None:
+        if self.period is None:
+            due = self._next(ms)
+        else:
             base = (self.start or 0) % self.period
             due = base + ((ms - base) // self.period + 1) * self.period
-        else:
-            found = self._simulated(ms)
-            if found is None:
-                return None
-            due = found
-        return None if self.end is not None and due > self.end else due
+        return None if due is None or (self.end is not None and due > self.end) else due
 
     def newest(self, ms: int, count: int) -> int | None:
         """Give the time it was due ``count`` times ago, at ``ms`` or before; None when there were fewer."""
-        if self.end is not None:
-            ms = min(ms, self.end)
-        if self.period is not None:
+        due: int | None = (ms if self.end is None else min(ms, self.end)) + 1
+        if self.period is not None and due is not None:
             base = (self.start or 0) % self.period
-            due = base + ((ms - base) // self.period - count + 1) * self.period
-            return due if due >= (self.start or 0) else None
-        # A second later: what is due at `ms` itself counts.
-        simulated = self._simulate(self._local(ms + 1000), reverse=True)
-        try:
+            due = base + ((due - 1 - base) // self.period - count + 1) * self.period
+        else:
             for _ in range(count):
-                at = next(simulated)
+                due = None if due is None else self._next(due, back=True)
+        return due if due is not None and due >= (self.start or 0) else None
+
+    # ------------------------------------------------------------------ crontab text
+
+    def _next(self, ms: int, back: bool = False) -> int | None:
+        """Give the next time after ``ms``, or the last before it."""
+        try:
+            simulated = self._simulate(self._local(ms), back)
+            if simulated.fixup_tz is not None or zone(self.timezone) is UTC:
+                # In a repeated hour the simulation starts from the first of the two: what it gives may have passed.
+                return next(due for due in map(_ms, simulated) if (due < ms if back else due > ms))
+            return self._next_by_segment(ms, back)
         except (StopIteration, OverflowError):
             return None
-        # Forward from there, so that both ways give the same times when clocks change.
-        found = self._simulated(round(at.timestamp() * 1000) - 1)
-        return found if found is not None and found >= (self.start or 0) else None
+
+    def _next_by_segment(self, ms: int, back: bool) -> int:
+        """As `_next`, for text whose times are those of the clock on the wall, however often it shows them.
+
+        cronsim itself loses some where clocks change by half an hour. From one change to the next the zone is a fixed
+        offset, in which nothing can go wrong.
+        """
+        while True:
+            first = ms - 1 if back else ms + 1
+            clock = self._clock(first)
+            due = _ms(next(self._simulate(from_ms(ms).astimezone(clock), back)))
+            last = self._last_with(clock, first, due)
+            if last == due:
+                return due
+            ms = last
+
+    def _last_with(self, clock: tzinfo, first: int, due: int) -> int:
+        """Give the last time from ``first`` to ``due`` at which this clock is in force without a break."""
+        step = _WEEK_MS if due > first else -_WEEK_MS
+        near = far = first
+        while self._clock(far) == clock:
+            if far == due:
+                return due
+            near, far = far, min(far + step, due) if step > 0 else max(far + step, due)
+        while abs(far - near) > 1:
+            middle = (near + far) // 2
+            near, far = (middle, far) if self._clock(middle) == clock else (near, middle)
+        return near
+
+    def _clock(self, ms: int) -> tzinfo:
+        return fixed(self._local(ms).utcoffset() or timedelta())
 
     def _local(self, ms: int) -> datetime:
         return from_ms(ms).astimezone(zone(self.timezone))
-
-    def _simulated(self, ms: int) -> int | None:
-        # In a repeated hour the simulation starts from the first of the two: what it then gives may have passed.
-        try:
-            for at in self._simulate(self._local(ms)):
-                due = round(at.timestamp() * 1000)
-                if due > ms:
-                    return due
-        except (StopIteration, OverflowError):
-            pass
-        return None
 
     def _simulate(self, at: datetime, reverse: bool = False) -> CronSim:
         text = ALIASES.get(self.expression.strip().lower(), self.expression).strip()
@@ -147,6 +171,10 @@ class Timing:
             raise InvalidJob(f"cron {self.expression!r}: {reason[0].lower() + reason[1:]}: {_HINT}") from None
         simulated.day_and |= both
         return simulated
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
 
 
 def every(period: float | str | timedelta) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import secrets
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -43,8 +45,9 @@ async def announce(redis: Any, family: str) -> None:
 
 
 async def wake(redis: Any, family: str) -> None:
-    """Tell the leader that a family's schedules have changed."""
-    await redis.zadd(WAKE, {family: 0})
+    """Tell the leader that a family's schedules have changed; where that fails it finds out by itself."""
+    with contextlib.suppress(*LOST, RedisError):
+        await redis.zadd(WAKE, {family: 0})
 
 
 class Scheduler:
@@ -56,7 +59,8 @@ class Scheduler:
 
     def __init__(self, url: str) -> None:
         self.leading = False
-        self._id = secrets.token_hex(8)
+        # Who looks at the lease sees which process leads.
+        self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._client = connect(url, timeout=BLOCK_SECONDS + 2)
         self._periodic: list[tuple[float, Call]] = []
         self._ticks: dict[str, Ticks] = {}

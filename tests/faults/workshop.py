@@ -45,7 +45,7 @@ class WorkerProcess:
         log: the file of its output.
     """
 
-    def __init__(self, server: RedisServer, folder: Path, number: int, values: dict[str, Any]) -> None:
+    def __init__(self, server: RedisServer, folder: Path, number: int, settings: str, values: dict[str, Any]) -> None:
         self.log = folder / f"worker-{number}.log"
         self.session = ""
         self._heartbeat = folder / f"heartbeat-{number}.json"
@@ -57,7 +57,7 @@ class WorkerProcess:
             "ARQD_LOG_FORMAT": "text",
             FOLDER: str(folder),
         }
-        command = [sys.executable, "-m", "daemon", "run", "tests.faults.family:WorkerSettings"]
+        command = [sys.executable, "-m", "daemon", "run", settings]
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
         self.pid = self._process.pid
@@ -97,9 +97,9 @@ class Workshop:
         self.workers: list[WorkerProcess] = []
         self._values = values
 
-    def start(self, **values: Any) -> WorkerProcess:
+    def start(self, settings: str = "tests.faults.family:WorkerSettings", **values: Any) -> WorkerProcess:
         """Start a worker; see `ready`."""
-        worker = WorkerProcess(self.server, self.folder, len(self.workers) + 1, self._values | values)
+        worker = WorkerProcess(self.server, self.folder, len(self.workers) + 1, settings, self._values | values)
         self.workers.append(worker)
         return worker
 

@@ -11,10 +11,11 @@ Reading order, which is the way a job goes:
 7. ``decisions`` what becomes of it: completed, another try, the dead letters; ``retry`` has the backoff
 
 Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting),
-``permits`` (limits that families share),
-``heartbeat`` (the file the probe reads). Nouns: ``job``, ``codec``, ``run``, ``context``, ``keys``, ``errors``,
-``settings``, ``family``, ``registry``, ``logs``. Looking in: ``inspector``, ``pages``,
-``situation`` and ``explain`` (why a job does not run), ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
+``permits`` (limits that families share), ``heartbeat`` (the file the probe reads). Schedules: ``cron_jobs`` (in
+settings) and ``publish``, ``schedules`` (at run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and
+``scheduler`` (who makes them). Nouns: ``job``, ``codec``, ``run``, ``context``, ``keys``, ``errors``, ``settings``,
+``family``, ``registry``, ``logs``. Looking in: ``inspector``, ``pages``, ``situation`` and ``explain`` (why a job does
+not run), ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

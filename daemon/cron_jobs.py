@@ -190,7 +190,8 @@ def _translated(family: str, job: CronJob) -> CronEntry:
         raise ConfigurationError(
             f"family {family!r}: {job.name}: unique=False wants a run in every worker, but a tick is made once for all"
         )
-    options = {"job_id": job.job_id} if job.job_id else {}
+    # What arq's job_id is for: one at a time. As an id it would stay taken by a dead letter.
+    options = {"dedup_key": job.job_id} if job.job_id else {}
     return CronEntry(arq_expression(job), job, job.name, options=options, run_at_startup=job.run_at_startup)
 
 

@@ -25,7 +25,7 @@ from daemon.retry import Backoff
 Missed = Literal["run_once", "skip", "run_all"]
 
 #: What belongs to one job only, or to a producer.
-_NOT_HERE = {"run_at", "template"}
+_NOT_HERE = {"job_id", "run_at", "template"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +74,24 @@ class Schedule:
         Raises:
             InvalidJob: saying what is wrong.
         """
+        if not all(isinstance(text, str) for text in (self.name, self.function, self.expression, self.timezone)):
+            raise InvalidJob("a schedule's name, function, crontab text and time zone are text")
         if not self.name or len(self.name) > 128 or not self.name.isprintable() or " " in self.name:
             raise InvalidJob(
                 f"schedule name {self.name[:40]!r} must be plain text of 1 to 128 characters without blanks"
             )
         if not self.function or not self.function.isprintable():
             raise InvalidJob(f"schedule {self.name!r}: {self.function!r} is not a function's name")
-        if self.count is not None and (isinstance(self.count, bool) or self.count < 1):
+        if self.count is not None and (type(self.count) is not int or self.count < 1):
             raise InvalidJob(f"schedule {self.name!r}: count is 1 or more, not {self.count!r}")
         if self.missed not in get_args(Missed):
             raise InvalidJob(
                 f"schedule {self.name!r}: missed {self.missed!r} is not one of {', '.join(get_args(Missed))}"
             )
         if refused := sorted(_NOT_HERE & self.options.keys()):
-            raise InvalidJob(f"schedule {self.name!r}: {', '.join(refused)} cannot be an option of its jobs")
+            raise InvalidJob(
+                f"schedule {self.name!r}: {', '.join(refused)} cannot be an option of its jobs (a dedup_key can)"
+            )
         try:
             Timing(self.expression, self.timezone, self.start, self.end)
             self.job(FamilyKeys.of("family"), 0)
@@ -107,7 +111,7 @@ class Schedule:
             InvalidJob: for a wrong option.
         """
         options = dict(self.options)
-        options["job_id"] = options.get("job_id") or f"{self.name}:{run or due}"
+        options["job_id"] = f"{self.name}:{run or due}"
         tags = options.get("tags") or []
         options["tags"] = [*tags, f"schedule:{self.name}"] if not isinstance(tags, str) else tags
         if isinstance(options.get("backoff"), list):

@@ -71,7 +71,7 @@ class Scheduler:
         """Have something called now and then while this process leads.
 
         Args:
-            seconds: from the end of one call to the next.
+            seconds: from the end of one call to the next; the first comes when it begins to lead.
             call: what it raises is logged; it is cancelled when another process leads. Two processes may run it at once
                 for a moment.
         """
@@ -79,22 +79,30 @@ class Scheduler:
 
     async def run(self) -> None:
         """Wait for the lease and lead, again and again; Redis may come and go."""
+        away = False
         try:
             while True:
                 try:
                     left = await self._hold()
+                    if away:
+                        away = False
+                        logger.info("scheduler: Redis is back")
                     if left is None:
                         await self._lead()
                     else:
                         await self._client.bzpopmin(FREE, min(left + random.uniform(0.05, 0.3), BLOCK_SECONDS))  # noqa: S311
                 except (*LOST, RedisError) as error:
-                    logger.debug("scheduler: %s", error)
+                    if not away:
+                        away = True
+                        logger.warning("scheduler: Redis cannot be used, trying again: %s", error)
                     await asyncio.sleep(AGAIN_SECONDS)
         finally:
-            with contextlib.suppress(*LOST, RedisError):
-                async with asyncio.timeout(1):
-                    await self._give_up()
-            await self._client.aclose()
+            try:
+                with contextlib.suppress(*LOST, RedisError):
+                    async with asyncio.timeout(1):
+                        await self._give_up()
+            finally:
+                await self._client.aclose()
 
     # ------------------------------------------------------------------ lease
 

@@ -106,7 +106,7 @@ class Ticks:
                 self._told.add(found.definition)
                 logger.error("schedule %s cannot be used, its ticks are not made: %s", written, error)
             return None
-        if now - due > GRACE_MS:
+        if now - due > GRACE_MS and (made is None or schedule.missed == "run_once"):
             times = from_ms(due).isoformat(), "never" if following is None else from_ms(following).isoformat()
             logger.warning(
                 "schedule %s: missed since %s (%s), next due %s", written, times[0], schedule.missed, times[1]

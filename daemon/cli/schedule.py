@@ -116,12 +116,14 @@ def add(
 
 def pause(schedule: Name) -> None:
     """Let a schedule not be due until it is resumed."""
-    _told(schedule, "paused", asyncio.run(_act(lambda found: found.pause(schedule))))
+    paused = asyncio.run(_act(lambda found: found.pause(schedule)))
+    print(f"{schedule} paused" if paused else f"{schedule} was paused already")
 
 
 def resume(schedule: Name) -> None:
     """Let a paused schedule be due again, from now on."""
-    _told(schedule, "resumed", asyncio.run(_act(lambda found: found.resume(schedule))))
+    resumed = asyncio.run(_act(lambda found: found.resume(schedule)))
+    print(f"{schedule} resumed" if resumed else f"{schedule} was not paused")
 
 
 def run(schedule: Name) -> None:
@@ -136,12 +138,6 @@ def remove(schedule: Name) -> None:
     """
     asyncio.run(_act(lambda found: found.remove(schedule)))
     print(f"{schedule} removed")
-
-
-def _told(schedule: str, done: str, changed: bool) -> None:
-    print(
-        f"{schedule} {done}" if changed else f"{schedule} was {'not paused' if done == 'resumed' else 'paused'} already"
-    )
 
 
 @asynccontextmanager

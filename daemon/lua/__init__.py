@@ -28,7 +28,6 @@ NAMES = (
     "page",
     "plan",
     "schedule",
-    "lead",
 )
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead")

@@ -111,7 +111,7 @@ def test_arqs_fields_count() -> None:
     function, (static,) = loaded.functions["nightly"], loaded.schedules
     assert (function.timeout, function.max_tries, function.keep_result) == (7, 4, 5)
     assert (static.schedule.name, static.schedule.expression) == ("nightly", "0 12 3 * * *")
-    assert static.schedule.options == {"job_id": "only"}
+    assert static.schedule.options == {"dedup_key": "only"}
     assert static.run_at_startup
 
 

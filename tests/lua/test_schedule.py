@@ -199,6 +199,7 @@ async def test_one_at_a_time_has_the_lease(full: tuple[Engine, Fill]) -> None:
 
     assert await lead("a") == -1
     assert 0 < await lead("b") <= 5000
+    assert await lead("a") == -1, "whoever has it takes it again"
     assert await engine.redis.get("lease") == b"a"
     await engine.redis.delete("lease")
     assert await lead("b") == -1

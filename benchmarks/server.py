@@ -20,7 +20,8 @@ from daemon.errors import ConfigurationError
 def measured_server(url: str | None, *, force: bool) -> Iterator[tuple[str, str]]:
     """Give the URL of a server and what it is; for None one of our own, without persistence.
 
-    On a named one only keys with `NAME` are written, and they are removed before and after.
+    On a named one only keys with `NAME` are written, and they are removed before and after; the workers' lease for
+    schedules (``arqd:scheduler``) ends within a second.
 
     Raises:
         ConfigurationError: when it holds other data, unless ``force``.

@@ -11,7 +11,8 @@ from arq.cron import CronJob
 from arq.typing import WEEKDAYS
 from pydantic import ValidationError
 
-from daemon.codec import Binder, encode, encode_body
+from daemon.binding import Binder
+from daemon.codec import encode, encode_body
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.payload import Payload
 from daemon.schedule import Missed, Schedule, call_of, ms_of
@@ -148,22 +149,20 @@ def _function_name(function: Any, functions: Mapping[str, JobFunction]) -> str:
 
 
 def _schedule(entry: CronEntry, function: str) -> Schedule:
-    payload, options = entry.payload, dict(entry.options)
-    if isinstance(payload, Payload):
-        _, payload, options = call_of(payload, None, options)
-    else:
-        _, payload, options = call_of(function, payload, options)
+    known = isinstance(entry.payload, Payload)
+    call = call_of(entry.payload if known else function, None if known else entry.payload, entry.options)
     return Schedule(
         name=entry.name or function,
         function=function,
         expression=entry.expression,
         timezone=entry.timezone,
-        payload=payload,
+        payload=call.payload,
+        schema=call.schema,
         start=ms_of(entry.start, "start"),
         end=ms_of(entry.end, "end"),
         count=entry.count,
         missed=entry.missed,
-        options=options,
+        options=call.options,
         source="settings",
     ).checked()
 

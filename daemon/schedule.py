@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from pydantic_core import from_json
 
@@ -16,7 +16,7 @@ from daemon.errors import InvalidJob, Unreadable
 from daemon.job import seconds
 from daemon.keys import FamilyKeys
 from daemon.options import LATEST_DUE_MS, JobOptions, new_job
-from daemon.payload import Payload
+from daemon.payload import Payload, schema_mark
 from daemon.producer import MAX_PAYLOAD
 from daemon.retry import Backoff
 
@@ -39,6 +39,7 @@ class Schedule:
         expression, timezone, start, end: see `Timing`.
         count: ticks after which it has ended; None: no bound.
         missed: see `Missed`.
+        schema: the mark of its payload's class (`daemon.payload.schema_mark`), "" where that is not known.
         options: of its jobs (`JobOptions`).
         source: ``settings`` for one of a family's ``cron_jobs``, else ``runtime``.
         paused: whether it is not due until it is resumed.
@@ -49,6 +50,7 @@ class Schedule:
     expression: str
     timezone: str = "UTC"
     payload: dict[str, Any] | list[Any] | None = None
+    schema: str = ""
     start: int | None = None
     end: int | None = None
     count: int | None = None
@@ -117,7 +119,8 @@ class Schedule:
         if isinstance(options.get("backoff"), list):
             options["backoff"] = Backoff.from_json(options["backoff"])
         payload = self.payload if isinstance(self.payload, list) else [] if self.payload is None else [self.payload]
-        return new_job(keys, self.function, codec.encode(payload, "payload"), 0, cast(JobOptions, options))
+        args = codec.encode(payload, "payload")
+        return new_job(keys, self.function, args, 0, cast(JobOptions, options), self.schema)
 
     def as_bytes(self) -> bytes:
         """Give the form that stands in Redis."""
@@ -137,10 +140,17 @@ class Schedule:
             raise Unreadable("what stands there is not a schedule: remove it") from None
 
 
-def call_of(
-    job: Payload | str, payload: Mapping[str, Any] | Sequence[Any] | None, options: Mapping[str, Any]
-) -> tuple[str, dict[str, Any] | list[Any] | None, dict[str, Any]]:
-    """Give function, plain payload and options of a payload object, or of a function's name and its arguments.
+class Call(NamedTuple):
+    """What a schedule's jobs call, in plain data; see `Schedule`."""
+
+    function: str
+    payload: dict[str, Any] | list[Any] | None
+    schema: str
+    options: dict[str, Any]
+
+
+def call_of(job: Payload | str, payload: Mapping[str, Any] | Sequence[Any] | None, options: Mapping[str, Any]) -> Call:
+    """Give the call of a payload object, or of a function's name and its arguments.
 
     Raises:
         InvalidJob: for both at once, or what is neither.
@@ -154,13 +164,13 @@ def call_of(
             options.setdefault("priority", spec.priority)
         if spec.keyed and (key := job.dedup_key()) is not None:
             options.setdefault("dedup_key", key)
-        return spec.function, from_json(job.__pydantic_serializer__.to_json(job)), options
+        return Call(spec.function, from_json(job.__pydantic_serializer__.to_json(job)), schema_mark(type(job)), options)
     if not isinstance(job, str):
         raise InvalidJob(f"{type(job).__name__} is no payload: give a Payload, or a function's name with its fields")
     found = from_json(codec.encode(payload, "payload"))
     if not isinstance(found, dict | list | None):
         raise InvalidJob("a payload is its fields, or a list of positional arguments")
-    return job, found, options
+    return Call(job, found, "", options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +188,13 @@ class Planned:
         return Schedule.from_bytes(self.definition)
 
     def readable(self) -> Schedule | None:
-        """Give the definition, None where it cannot be read."""
+        """Give the definition, None where it cannot be read or says times that are not known here."""
         try:
-            return self.schedule
-        except Unreadable:
+            schedule = self.schedule
+            schedule.timing.after(0)
+        except (Unreadable, InvalidJob, TypeError, AttributeError):
             return None
+        return schedule
 
     @classmethod
     def of(cls, definition: bytes, due: float | None, runs: bytes | None) -> Planned:

@@ -117,8 +117,10 @@ class Scheduler:
 
     async def _give_up(self) -> None:
         if await self._client.get(LEASE) == self._id.encode():
-            await self._client.delete(LEASE)
-            await self._client.zadd(FREE, {"1": 0})
+            async with self._client.pipeline(transaction=False) as pipe:
+                # Who waits gets it at once; where nobody does it must not stay.
+                pipe.delete(LEASE).zadd(FREE, {"1": 0}).pexpire(FREE, 1000)
+                await pipe.execute()
 
     # ------------------------------------------------------------------ lead
 

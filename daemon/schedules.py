@@ -142,18 +142,19 @@ class Schedules:
             family = family or job.__job__.family
         if family is None or not FAMILY_NAME.match(family):
             raise InvalidJob(f"schedule {name!r}: family {family!r} must match [a-z0-9_-]+")
-        function, fields, carried = call_of(job, payload, options)
+        call = call_of(job, payload, options)
         schedule = Schedule(
             name=name,
-            function=function,
+            function=call.function,
             expression=cron if cron is not None else every_(every or 0),
             timezone=timezone,
-            payload=fields,
+            payload=call.payload,
+            schema=call.schema,
             start=ms_of(start, "start"),
             end=ms_of(end, "end"),
             count=count,
             missed=missed,
-            options=carried,
+            options=call.options,
         ).checked()
         keys = FamilyKeys.of(family)
         with translated():
@@ -172,7 +173,7 @@ class Schedules:
         changes.
 
         Args:
-            changes: arguments of `add`, also ``function`` and ``payload``.
+            changes: arguments of `add`; ``function`` names another one, ``payload`` may be a `Payload`.
 
         Raises:
             ScheduleConflict: for one of a family's settings: change it there.
@@ -277,7 +278,9 @@ def _named(written: str) -> tuple[FamilyKeys, str]:
 
 def _changed(schedule: Schedule, changes: dict[str, Any]) -> Schedule:
     """Give a schedule with these changes made, unchecked."""
-    function, payload = changes.pop("function", schedule.function), changes.pop("payload", schedule.payload)
+    job, payload = changes.pop("function", schedule.function), changes.pop("payload", schedule.payload)
+    if isinstance(payload, Payload):
+        job, payload = payload, None
     cron, period = changes.pop("cron", None), changes.pop("every", None)
     if cron is not None and period is not None:
         raise InvalidJob(f"schedule {schedule.name!r}: give cron or every, not both")
@@ -286,8 +289,10 @@ def _changed(schedule: Schedule, changes: dict[str, Any]) -> Schedule:
         expression = cron if cron is not None else every_(period)
     known: dict[str, Any] = {name: changes.pop(name) for name in ("timezone", "count", "missed") if name in changes}
     known |= {name: ms_of(changes.pop(name), name) for name in ("start", "end") if name in changes}
-    function, payload, options = call_of(function, payload, {**schedule.options, **changes})
-    return replace(schedule, function=function, payload=payload, expression=expression, options=options, **known)
+    call = call_of(job, payload, {**schedule.options, **changes})
+    if call[:2] == (schedule.function, schedule.payload):
+        call = call._replace(schema=call.schema or schedule.schema)
+    return replace(schedule, **call._asdict(), expression=expression, **known)
 
 
 def _info(family: str, name: str, found: Planned, upcoming: int) -> ScheduleInfo:

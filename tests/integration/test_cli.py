@@ -28,8 +28,11 @@ from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 ACTIONS = ["retry", "remove", "promote", "priority", "abort", "pause", "resume", "drain", "clean", "clear", "limits"]
-DAEMONS, OTHERS = ["up", "run", "probe", "bench"], ["enqueue", "job", "jobs", "queues", "stats", "explain", *ACTIONS]
-COMMANDS = [*DAEMONS, *OTHERS, "check", "dead"]
+DAEMONS, OTHERS = (
+    ["up", "run", "scheduler", "probe", "bench"],
+    ["enqueue", "job", "jobs", "queues", "stats", "explain", *ACTIONS],
+)
+COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule"]
 
 
 class Ended(NamedTuple):
@@ -159,7 +162,14 @@ def test_wrong_usage_is_told_in_one_line(arqd: Arqd, arguments: list[str], said:
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [(["run", "email"], 78), (["up"], 78), (["probe"], 78), (["queues"], 1), (["enqueue", "greet"], 1)],
+    [
+        (["run", "email"], 78),
+        (["up"], 78),
+        (["scheduler"], 78),
+        (["probe"], 78),
+        (["queues"], 1),
+        (["enqueue", "greet"], 1),
+    ],
 )
 def test_a_wrong_setting_has_a_status_of_its_own_for_daemons(arqd: Arqd, arguments: list[str], status: int) -> None:
     ended = arqd(*arguments, ARQD_PROBE_PORT="9000")

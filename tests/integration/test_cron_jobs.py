@@ -219,7 +219,8 @@ async def test_those_made_at_run_time_are_not_touched(
 
 
 async def test_what_cannot_be_read_is_replaced(redis_url: str, schedules: Schedules) -> None:
-    await schedules.redis.hset("{t}:schedules", mapping={"clean_up": "garbage", "other": "garbage"})
+    nowhere = b'{"name": "clean_up", "function": "f", "expression": "@daily", "timezone": "Mars", "source": "settings"}'
+    await schedules.redis.hset("{t}:schedules", mapping={"clean_up": nowhere, "other": "garbage"})
     await start(redis_url, family(DAILY))
     assert [(info.name, info.state) for info in await schedules.list("t")] == [
         ("t:clean_up", "active"),

@@ -12,8 +12,9 @@ import pytest
 from daemon.errors import InvalidJob, RedisFull, ScheduleConflict, ScheduleNotFound, TooLarge
 from daemon.family import Fixed
 from daemon.keys import FamilyKeys
-from daemon.payload import Payload
+from daemon.payload import Payload, schema_mark
 from daemon.producer import Producer
+from daemon.schedule import read_schedule
 from daemon.schedules import Schedules
 from tests.conftest import RedisServerFactory
 from tests.engine import eventually
@@ -186,6 +187,25 @@ async def test_change(schedules: Schedules) -> None:
     assert after.state == "active"
 
 
+async def test_the_release_of_a_payload_goes_with_it(schedules: Schedules) -> None:
+    async def schema() -> str:
+        found = await read_schedule(schedules.redis, KEYS, "s")
+        assert found is not None
+        return found.schedule.schema
+
+    await schedules.add("s", Work(name="ada"), every=60)
+    assert await schema() == schema_mark(Work)
+    job = await schedules.run_now("t:s")
+    raw = await schedules.redis.get(f"arq:job:{{t}}:{job.partition(':')[2]}")
+    assert f'"v":"{schema_mark(Work)}"'.encode() in raw
+    await schedules.change("t:s", priority=9)
+    assert await schema() == schema_mark(Work)
+    await schedules.change("t:s", payload={"name": "bob"})
+    assert await schema() == ""
+    info = await schedules.change("t:s", payload=Work(name="eve"))
+    assert (info.payload, await schema()) == ({"name": "eve"}, schema_mark(Work))
+
+
 async def test_a_change_does_not_end_a_pause(schedules: Schedules) -> None:
     await schedules.add("s", "work", family="t", cron="@daily")
     await schedules.pause("t:s")
@@ -221,11 +241,14 @@ async def test_remove(schedules: Schedules) -> None:
 
 async def test_what_is_no_schedule_is_listed_and_can_be_removed(schedules: Schedules) -> None:
     await schedules.add("s", "work", family="t", cron="@daily")
-    await schedules.redis.hset(KEYS.key("schedules"), "bad", "garbage")
-    bad, good = await schedules.list("t")
-    assert (bad.name, bad.state, bad.next_runs) == ("t:bad", "unreadable", [])
-    assert good.state == "active"
-    await schedules.remove("t:bad")
+    nowhere = b'{"name": "bad", "function": "f", "expression": "* * * * *", "timezone": "Mars/Phobos"}'
+    for raw in (b"garbage", b'{"name": "bad", "function": "f", "expression": 3}', nowhere):
+        await schedules.redis.hset(KEYS.key("schedules"), "bad", raw)
+        await schedules.redis.zadd(KEYS.key("ticks"), {"bad": 5})
+        bad, good = await schedules.list("t")
+        assert (bad.name, bad.state, bad.next_runs) == ("t:bad", "unreadable", [])
+        assert good.state == "active"
+        await schedules.remove("t:bad")
     assert [info.name for info in await schedules.list("t")] == ["t:s"]
 
 

@@ -62,7 +62,7 @@ async def fail(redis: Any, count: int) -> None:
             result = codec.encode_result(ended, False, codec.encode(codec.describe_error(error, "tries")), record.body)
             line = codec.encode({"at": reply.now, "try": 1, "type": error.type, "message": error.message})
             outcomes.append(
-                Outcome("b", claim.id, n, str(record.stamp), result, 86_400_000, line, claim.score)
+                Outcome("b", claim.id, n, str(record.stamp), result, 86_400_000, line, score=claim.score)
             )  # fmt: skip
         n += 1
     await broker.sync(SESSION, n, 600_000, b"{}", 5, None, None, (), leave=True)

@@ -15,7 +15,8 @@ Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), 
 settings) and ``publish``, ``schedules`` (at run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and
 ``scheduler`` (who makes them). Nouns: ``job``, ``codec``, ``run``, ``context``, ``keys``, ``errors``, ``settings``,
 ``family``, ``registry``, ``logs``. Looking in: ``inspector``, ``pages``, ``situation`` and ``explain`` (why a job does
-not run), ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
+not run), ``observer`` (what a worker tells of a try), ``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``.
+Operating: ``control``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

@@ -20,6 +20,9 @@ from daemon.lua import SCRIPTS
 
 #: Jobs and bytes one call of the enqueue script takes: about 10 ms of the server's time.
 ENQUEUE_JOBS, ENQUEUE_BYTES = 1000, 1_000_000
+#: Bytes of events a family keeps unless it says otherwise; lua/events.lua says the same.
+MAX_EVENTS = 2_000_000
+NOTHING: Mapping[str, int] = {}
 
 
 class NewJob(NamedTuple):
@@ -46,7 +49,11 @@ class Repeat(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a claim ended; ``kind`` and the meaning of a, b, c are in ``lua/tick.lua``; ``score`` is the claim's."""
+    """How a claim ended; ``kind`` and the meaning of a, b, c are in ``lua/tick.lua``; ``score`` is the claim's.
+
+    ``detail`` is its event's, ``share`` what it adds to the statistics: function, microseconds it waited and ran (-1:
+    not counted).
+    """
 
     kind: str
     id: bytes
@@ -55,7 +62,9 @@ class Outcome(NamedTuple):
     a: bytes | int = b""
     b: int | str = 0
     c: bytes = b""
+    detail: str = ""
     score: bytes = b"0"
+    share: tuple[str, int, int] | None = None
 
 
 class Claim(NamedTuple):
@@ -191,12 +200,14 @@ class Broker:
         outcomes: Sequence[Outcome],
         channel: Channel | None = None,
         meanwhile: Callable[[], None] = lambda: None,
+        statistics: Mapping[str, int] = NOTHING,
     ) -> Tick:
         """Settle outcomes (at most 128) and claim up to ``wanted`` jobs in one round trip; see ``lua/tick.lua``.
 
         Args:
             channel: a connection of the caller's own; None uses the client.
             meanwhile: called while the server works, which needs a channel.
+            statistics: amounts by field, added unless an outcome is refused.
         """
         args: list[Any] = [
             session,
@@ -209,9 +220,12 @@ class Broker:
             settings.keep_count,
             settings.keep_age,
             settings.poll,
+            len(statistics),
         ]
+        for field in statistics.items():
+            args += field
         for outcome in outcomes:
-            args += outcome[:7]
+            args += outcome[:8]
         reply = await (self.run("tick", *args) if channel is None else self._overlap(channel, meanwhile, args))
         if reply[0] != b"ok":
             return Tick(reply[0].decode())
@@ -243,6 +257,8 @@ class Broker:
         held: Iterable[Held],
         *,
         lanes: Mapping[str, str] | None = None,
+        max_events: int = MAX_EVENTS,
+        statistics: bool = True,
         leave: bool = False,
     ) -> list[bytes] | None:
         """Register the session, or leave for good; make what Redis holds for it equal to ``held``.
@@ -250,6 +266,8 @@ class Broker:
         Args:
             rate: starts and period in microseconds.
             lanes: limits of groups and functions (`daemon.limits.lanes_of_settings`).
+            max_events: bytes of events the family keeps, 0 for none.
+            statistics: whether it keeps statistics.
 
         Returns:
             The ids of ``held`` that are not this session's any more; None when a newer call was seen.
@@ -257,7 +275,12 @@ class Broker:
         count, per_us = rate or ("", "")
         limit = "" if global_limit is None else global_limit
         args: list[Any] = [session, n, lease_ms, int(leave), info, priority, count, per_us, limit]
-        args += [len(lanes or {}), *(part for item in (lanes or {}).items() for part in item)]
+        args += [
+            max_events,
+            int(statistics),
+            len(lanes or {}),
+            *(part for item in (lanes or {}).items() for part in item),
+        ]
         for job in held:
             args += job
         reply = await self.run("sync", *args)
@@ -345,9 +368,9 @@ class Broker:
         times = ["" if ms is None else ms for ms in (old[1], due)]
         return bool(await self.run("plan", name, expected, times[0], new or b"", times[1]))
 
-    async def progress(self, session: str, job_id: str, percent: int, note: str) -> bool:
-        """Note a job's progress; False when the session does not hold it any more."""
-        return bool(await self.run("progress", session, job_id, f"{percent} {note}"))
+    async def progress(self, session: str, job_id: str, percent: int, note: str, detail: str = "") -> bool:
+        """Note a job's progress; False when the session does not hold it any more. ``detail`` begins its event's."""
+        return bool(await self.run("progress", session, job_id, f"{percent} {note}", detail))
 
     async def once(self, session: str, job_id: bytes, claim: int, receipt: bytes = b"") -> bytes | None:
         """Read a job's receipts, ``step<tab>JSON`` a line, or add one; None when this claim does not hold the job."""

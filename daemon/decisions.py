@@ -20,6 +20,7 @@ from daemon.broker import Outcome
 from daemon.errors import ClaimLost, InvalidJob, JobFailed, RetryAfter, TooLarge
 from daemon.family import LISTENERS, JobFunction
 from daemon.keys import spoken_id
+from daemon.observer import Observer
 from daemon.retry import Backoff
 from daemon.run import Run
 
@@ -36,6 +37,7 @@ class Decisions:
         self.worker = worker
         self.family = worker.family
         self.dialect = worker.dialect
+        self._observer = Observer(worker.family.values)
         self._listened = not worker.family.hooks.keys().isdisjoint(LISTENERS)
         self._keep_ms = self._keep_of(None)
         self._keeps = {name: self._keep_of(function) for name, function in worker.family.functions.items()}
@@ -126,7 +128,8 @@ class Decisions:
 
     def outcome(self, run: Run, kind: str, a: bytes | int, b: int | str = 0, c: bytes = b"") -> Outcome:
         """Any outcome; see ``lua/tick.lua`` for what a, b and c mean."""
-        return Outcome(kind, run.claim.id, run.number, run.stamp, a, b, c, run.claim.score)
+        detail, share = self._observer.observe(run, kind, a, c)
+        return Outcome(kind, run.claim.id, run.number, run.stamp, a, b, c, detail, run.claim.score, share)
 
     def _keep(self, run: Run) -> int:
         return self._keeps[run.function.name] if run.function else self._keep_ms

@@ -9,8 +9,18 @@ from typing import Annotated, Any, Self
 
 from arq.cron import CronJob
 from arq.worker import Function as ArqFunction
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from daemon.broker import MAX_EVENTS
 from daemon.cron_jobs import StaticSchedule, cron_entries, crontab, functions_of, static_schedules
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.job import priority_level, seconds
@@ -165,6 +175,10 @@ class FamilyValues(BaseModel):
     max_crashes: int = Field(3, ge=1, description="workers a job may kill before it becomes a dead letter")
     max_payload: int = Field(1_000_000, ge=1, description="largest payload accepted, bytes of JSON")
     max_result: int = Field(512 * 1024, ge=1, description="largest result kept, bytes of JSON")
+    max_events: ByteSize = Field(
+        ByteSize(MAX_EVENTS), ge=0, description="events kept for `arqd tail`, bytes or `2MB`; the oldest go; 0: none"
+    )
+    statistics: bool = Field(True, description="whether numbers are kept for `arqd stats`")
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from daemon.job import JobInfo, JobLogs, JobState
 from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_logs
 from daemon.keys import JOB, FamilyKeys, parse_id
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, JobPage, Listing, describe, server_ms
+from daemon.statistics import FamilyStatistics, Step, read_statistics
 
 #: Only the head of a record is read where its times are enough.
 _HEAD = 120
@@ -190,6 +192,28 @@ class Inspector:
             if record.startswith(codec.MAGIC) and parts[2].isdigit():
                 since.append(int(parts[2]))
         return max(0.0, (now - min(since)) / 1000) if since else None
+
+    async def stats(
+        self, family: str, *, last: float | str = 3600, since: datetime | None = None, until: datetime | None = None,
+        step: Step | None = None, function: str | None = None,
+    ) -> FamilyStatistics:  # fmt: skip
+        """Give throughput, failures, run times and waits of a family, in all, per function, and as a series.
+
+        Args:
+            last: of so many seconds (or ``"24h"``), in whole minutes or hours: the first is in it from its beginning.
+            since, until: of this time instead.
+            step: ``minute`` (kept for a day) or ``hour`` (for two weeks); default minutes for three hours or less.
+            function: of this function only.
+
+        Raises:
+            InvalidJob: for an unknown family or a time that has not begun.
+        """
+        keys = self.of(family)
+        with translated():
+            now = await server_ms(self.redis)
+            return await read_statistics(
+                self.redis, keys, now, last=last, since=since, until=until, step=step, function=function
+            )
 
     # ------------------------------------------------------------------ workers
 

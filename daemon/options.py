@@ -75,7 +75,8 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
     job_id: Any = options.get("job_id") or uuid7()
     if not isinstance(job_id, str) or not job_id.isprintable() or len(job_id) > 256:
         raise InvalidJob(f"job_id {str(job_id)[:40]!r} must be plain text of at most 256 characters")
-    carried: dict[str, Any] = {}
+    # When it is due, as far as it was asked for: what it waits before does not count as waiting.
+    carried: dict[str, Any] = {} if when == "now" else {"d" if when == "in" else "u": ms}
     max_tries: Any = options.get("max_tries")
     if max_tries is not None:
         if isinstance(max_tries, bool) or not isinstance(max_tries, int) or max_tries < 1:

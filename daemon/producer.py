@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -12,6 +12,7 @@ from daemon import codec
 from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translate, translated
 from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
+from daemon.events import Event, EventReader, Since, iterate
 from daemon.handle import JobHandle, SyncJobHandle
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, checked_template, new_job
@@ -53,6 +54,7 @@ class Producer:
         self.redis = redis
         self.max_payload = max_payload
         self.replies = ReplyReader(redis, open_blocking)
+        self._open_blocking = open_blocking
         self._brokers: dict[str, Broker] = {}
         self._templates = {name: checked_template(name, options) for name, options in (templates or {}).items()}
 
@@ -259,6 +261,28 @@ class Producer:
             raise InvalidJob(f"job id {job_id!r} names no family: write it as family:id")
         return JobHandle(self, family, ids[0] if named else self.broker(family).keys.job_id(job_id), False, returns)
 
+    def events(self, families: str | Sequence[str], since: Since = "now") -> AsyncGenerator[Event, None]:
+        """Give what happens to the jobs of one family or several, without end.
+
+            async for event in producer.events("email"):
+                print(event.at, event.kind, event.id)
+
+        It reads on a connection of its own, which is opened again when it is lost; nothing is told twice. What a family
+        keeps is bounded (``max_events``), so that who is slow misses the oldest.
+
+        Args:
+            since: ``now`` (when it is first asked), ``start`` (of what is kept), a time, or the position of an event to
+                go on behind; of several families a mapping of family to position.
+
+        Raises:
+            InvalidJob: for a name that is no family's, or a wrong place to begin.
+            RedisRefused: while reading, when Redis refuses this user.
+        """
+        names = [families] if isinstance(families, str) else list(families)
+        for name in names:
+            self.broker(name)
+        return EventReader(self.redis, self._open_blocking, names, since).follow()
+
     async def abort(self, job: JobHandle, timeout: float) -> bool:
         """See `JobHandle.abort`."""
         broker = self.broker(job.family)
@@ -357,3 +381,7 @@ class SyncProducer:
     def job(self, job_id: str, family: str | None = None, returns: Any = None) -> SyncJobHandle:
         """See `Producer.job`."""
         return SyncJobHandle(self, self._producer.job(job_id, family, returns))
+
+    def events(self, families: str | Sequence[str], since: Since = "now") -> Iterator[Event]:
+        """See `Producer.events`."""
+        return iterate(self._producer.events(families, since), self._loop)

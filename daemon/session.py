@@ -17,6 +17,7 @@ from daemon.connections import LOST, Channel, translate
 from daemon.errors import RedisRefused
 from daemon.keys import spoken_id
 from daemon.limits import lanes_of_settings
+from daemon.observer import sum_up
 
 if TYPE_CHECKING:
     from daemon.worker import Worker
@@ -48,7 +49,17 @@ class Session:
         self._resent: set[tuple[bytes, int]] = set()
         self._settled: deque[tuple[float, Outcome]] = deque(maxlen=RESEND_COUNT)
         self._number = 0
+        # How many outcomes at the front were in one call before: they go together again, so that its statistics count
+        # if, and only if, they did not count then.
+        self._together: deque[int] = deque()
+        # Statistics of outcomes that were accepted in a call with refused ones: for the next call.
+        self._carried: dict[str, int] = {}
         self._channel = Channel(worker.client)
+
+    @property
+    def carries(self) -> bool:
+        """Whether it has statistics to send."""
+        return bool(self._carried)
 
     @property
     def number(self) -> int:
@@ -68,6 +79,7 @@ class Session:
         if worker.permits is not None:
             wanted = await worker.permits.take(wanted)
         self._sending = self._take()
+        carried, self._carried = self._carried, {}
         self._number += 1
         try:
             reply = await worker.broker.tick(
@@ -79,28 +91,39 @@ class Session:
                 self._sending,
                 self._channel,
                 meanwhile,
+                sum_up(self._sending, carried.copy()),
             )
         except (*LOST, RedisError) as error:
             if worker.permits is not None:
                 # It may have been done.
                 worker.permits.used(wanted)
+            # What was carried is sent once: nobody knows whether it was counted, and outcomes sent again tell only of
+            # their own.
             await self._recover(error)
             return None
         if reply.status != "ok":
+            self._carried = carried
             await self._recover(None)
             return None
         if worker.permits is not None:
             worker.permits.used(len(reply.claims))
+        if reply.refused:
+            refused = set(reply.refused)
+            accepted = [outcome for outcome in self._sending if outcome.id not in refused]
+            self._carried = sum_up(accepted, carried)
         self._acknowledge(reply)
         return reply
 
     def _take(self) -> list[Outcome]:
         taken: list[Outcome] = []
         size = 0
-        while self.outcomes and len(taken) < MAX_SETTLES and size < MAX_SETTLE_BYTES:
+        again = self._together.popleft() if self._together else 0
+        while self.outcomes and len(taken) < (again or MAX_SETTLES) and size < MAX_SETTLE_BYTES:
             outcome = self.outcomes.popleft()
             size += len(outcome.a) if isinstance(outcome.a, bytes) else 8
             taken.append(outcome)
+        if again and len(taken) < again:
+            self._together.appendleft(again - len(taken))
         return taken
 
     def _acknowledge(self, reply: Tick) -> None:
@@ -126,7 +149,7 @@ class Session:
         worker, name = self.worker, self.worker.family.name
         # After a failover the next call must find the new server.
         await self._channel.close()
-        self.outcomes.extendleft(reversed(self._sending))
+        self._first(self._sending)
         if error is not None:
             # Only the reply may be lost: refused the next time, they are gone as they should be.
             self._resent.update((outcome.id, outcome.claim) for outcome in self._sending)
@@ -189,6 +212,8 @@ class Session:
                 values.global_limit,
                 held.values(),
                 lanes=lanes_of_settings(worker.family),
+                max_events=int(values.max_events),
+                statistics=values.statistics,
                 leave=leave,
             )
         if worker.permits is not None:
@@ -197,7 +222,14 @@ class Session:
         # A failover may have rolled back what had been acknowledged; told again, a settled job is simply "gone".
         self._settled.clear()
         self._resent.update((outcome.id, outcome.claim) for outcome in recent)
-        self.outcomes.extendleft(reversed(recent))
+        for start in reversed(range(0, len(recent), MAX_SETTLES)):
+            self._first(recent[start : start + MAX_SETTLES])
+
+    def _first(self, outcomes: list[Outcome]) -> None:
+        """Send these again before all others, in a call of their own."""
+        if outcomes:
+            self.outcomes.extendleft(reversed(outcomes))
+            self._together.appendleft(len(outcomes))
 
     async def leave(self) -> None:
         """Deregister; nothing is held any more."""

@@ -29,6 +29,7 @@ from daemon.family import Family
 from daemon.keys import spoken_id
 from daemon.listeners import Listeners
 from daemon.metrics import FamilyMetrics
+from daemon.observer import waited_seconds
 from daemon.permits import Permits
 from daemon.pool import end_pool, process_pool
 from daemon.producer import Producer
@@ -204,7 +205,10 @@ class Worker(ArqWorker):
     async def report_progress(self, job_id: str, percent: int, note: str | None) -> None:
         """See `JobContext.progress`; a lost connection is no reason to fail the job."""
         try:
-            await self.broker.progress(self.supervisor.session, job_id, percent, (note or "").replace("\n", " ")[:200])
+            run = self.running.get(job_id.encode("utf-8", "surrogateescape"))
+            detail = f"{run.name}\t{run.job_try}" if run else ""
+            line = (note or "").replace("\n", " ")[:200]
+            await self.broker.progress(self.supervisor.session, job_id, percent, line, detail)
         except LOST as error:
             logger.warning("progress of %s not reported: %s", spoken_id(job_id), error)
 
@@ -244,9 +248,11 @@ class Worker(ArqWorker):
         return max(free, 0)
 
     def _must_tick(self) -> bool:
+        if self.session.outcomes or self.session.carries or self._restore_mark:
+            return True
         if self.permits is not None and self.permits.due:
             return True
-        return bool(self.session.outcomes) or self._restore_mark or (self._claimable and self._free() > 0)
+        return self._claimable and self._free() > 0
 
     async def _round(self) -> None:
         """One tick. While its reply is under way the claims of the one before are started."""
@@ -336,9 +342,7 @@ class Worker(ArqWorker):
         self.listeners.note(run, outcome)
 
     def _count(self, run: Run, kind: str, duration: float) -> None:
-        entry = run.entry
-        waited = max(0.0, run.started - entry.enqueued_ms / 1000) if entry else 0.0
-        self.metrics.observe(run.name, _OUTCOME_NAMES[kind], waited, duration)
+        self.metrics.observe(run.name, _OUTCOME_NAMES[kind], waited_seconds(run), duration)
         if kind == "c":
             self.jobs_complete += 1
         elif kind == "r":

@@ -1,4 +1,4 @@
-"""Commands that look: ``job``, ``jobs``, ``queues``, ``stats``."""
+"""Commands that look: ``job``, ``jobs``, ``queues``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ def register(app: typer.Typer) -> None:
     app.command()(job)
     app.command()(jobs)
     app.command()(queues)
-    app.command()(stats)
 
 
 def job(
@@ -188,26 +187,3 @@ def queues(json: Json = False) -> None:
 async def _queues() -> list[Any]:
     async with inspector() as found:
         return await found.queues()
-
-
-def stats(json: Json = False) -> None:
-    """Show what was done so far, and the workers."""
-    totals, workers = asyncio.run(_stats())
-    if json:
-        print_json({"totals": totals, "workers": workers})
-        return
-    outcomes = sorted({name for counts in totals.values() for name in counts})
-    print_table(
-        ("family", *outcomes), [(family, *(counts.get(o, 0) for o in outcomes)) for family, counts in totals.items()]
-    )
-    print()
-    if not workers:
-        print("no worker is running")
-        return
-    names = ("family", "session", "host", "pid", "slots", "running", "draining", "lease_seconds", "mean_seconds", "lag")
-    print_table(names, [tuple(getattr(worker, name) for name in names) for worker in workers])
-
-
-async def _stats() -> tuple[dict[str, dict[str, int]], list[Any]]:
-    async with inspector() as found:
-        return {queue.family: queue.totals for queue in await found.queues()}, await found.workers()

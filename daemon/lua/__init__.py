@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARED = ("prelude", "room", "dedup", "ends", "lanes", "parked")
+SHARED = ("prelude", "events", "room", "dedup", "ends", "lanes", "parked")
 NAMES = (
     "enqueue",
     "tick",

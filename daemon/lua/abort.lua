@@ -15,9 +15,12 @@ if session or score >= HELD and score < SUSPECT then
   if session then tell_abort(session, n, id) end
   word = 'asked'
 else
-  finish({ { 'a', id, ARGV[4], tonumber(ARGV[5]) } })
+  local name = name_of(id)
+  finish({ { 'a', id, ARGV[4], tonumber(ARGV[5]), nil, name } })
+  count_up({ (name == '' and '?' or name) .. '\31a', '1' }, 1, 2)
   redis.call('HINCRBY', totals, 'aborted', 1)
 end
 set_mark()
 set_suspects()
+write_events()
 return word

@@ -21,12 +21,13 @@ for _, band in ipairs({ { '-inf', '(1' }, { '(1', '(' .. num(HELD) }, { num(SUSP
     local id, score = found[i], tonumber(found[i + 1])
     if score ~= 1 or not holder(id) then
       if score >= LANE and score < LANES_END then leave_lane(id) end
-      ended[#ended + 1] = { 'a', id, '', 0 }
+      ended[#ended + 1] = { 'a', id, '', 0, nil, name_of(id) }
     end
   end
-  finish(ended)
+  finish(ended, 'removed')
   left, removed = left - #ended, removed + #ended
 end
 set_mark()
 set_suspects()
+write_events()
 return removed

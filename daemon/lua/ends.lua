@@ -15,15 +15,17 @@ local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r =
   p = 'parked' }
 
 -- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
--- {kind, id, result, keep, keep as text}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its payload, history
--- and receipts; what a handler logged stays as long as the result.
-local function finish(ended)
+-- {kind, id, result, keep, keep as text, event's detail}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its
+-- payload, history and receipts; what a handler logged stays as long as the result. `told` is the event's kind where it is
+-- not the usual one.
+local function finish(ended, told)
   if #ended == 0 then return end
   local ids, gone, indexed = {}, {}, { c = {}, b = {}, a = {}, e = {} }
   local forget, unkept, stamp = {}, {}, num(now)
   for i, job in ipairs(ended) do
     local kind, id, result, keep = job[1], job[2], job[3], job[4]
     ids[i] = id
+    tell(told or TOLD[kind], id, job[6] or '')
     gone[#gone + 1] = 'arq:in-progress:' .. id
     if kind ~= 'b' then
       gone[#gone + 1] = 'arq:job:' .. id

@@ -6,6 +6,7 @@
 -- Returns per job: 1 added, 0 a job with this id exists, or {id of the job that has its dedup key, 1 if that job has got
 -- its payload}.
 local added, records, scores, ready = {}, {}, {}, {}
+local enqueued = 0
 local fallback
 local seen = {}
 local keepers, kept, moves = {}, {}, {}
@@ -44,6 +45,7 @@ local function repeated(i, job, mode, key, span, level, due)
   if mode == 'debounce' and span > 0 then kept[#kept + 1] = { key, job.id, span } end
   records[#records + 1] = 'arq:job:' .. job.id
   records[#records + 1] = record_of(i, job.level)
+  tell('replaced', job.id, function_of(records[#records]))
   return 1
 end
 
@@ -74,11 +76,14 @@ for i = 4, #ARGV, 7 do
   else
     records[#records + 1] = 'arq:job:' .. id
     records[#records + 1] = record_of(i, level)
+    local name, group = string.match(tail, '^([^\t\n]*)\t([^\n]*)\n')
+    name, enqueued = name or '', enqueued + 1
+    tell('enqueued', id, due > now and name .. '\t\t\tfor ' .. math.ceil((due - now) / 1000) .. ' s later' or name)
     if due > now then
       scores[#scores + 1] = num(math.min(due, HELD - 1) + level / 16)
       scores[#scores + 1] = id
     else
-      ready[#ready + 1] = { id, level, string.match(tail, '^[^\t\n]*\t([^\n]*)\n') or '' }
+      ready[#ready + 1] = { id, level, group or '' }
     end
     if key then
       keepers[key] = { id = id, level = level }
@@ -112,4 +117,6 @@ if #kept > 0 then keep_dedup(kept) end
 -- Workers sleep until the next job they knew of: wake one when an earlier one came.
 local earlier = soonest and first_delayed() < soonest
 if not set_mark() and earlier then redis.call('ZADD', mark, 0, '1') end
+write_events()
+if enqueued > 0 then count_up({ 'enqueued', num(enqueued) }, 1, 2) end
 return added

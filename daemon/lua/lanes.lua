@@ -218,6 +218,7 @@ end
 local function release_orphan(session, id, entry, crashed, max_crashes)
   local score = tonumber(string.match(entry, '^%d+ (%S+)'))
   local count = crashed and redis.call('HINCRBY', crashes, id, 1) or 0
+  tell(crashed and 'crashed' or 'released', id, name_of(id))
   if count > 1 and count < max_crashes then
     redis.call('ZADD', queue, num(SUSPECT + now), id)
   elseif crashed and score >= 0 then

@@ -12,4 +12,6 @@ else
 end
 set_mark()
 set_suspects()
+if changed == 1 then tell(ARGV[3] == '1' and 'paused' or 'resumed', '', '') end
+write_events()
 return changed

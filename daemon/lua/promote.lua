@@ -10,6 +10,7 @@ for i = 3, #ARGV do
   if score and score >= now + 1 and score < HELD then
     local record = get('arq:job:' .. id)
     place(id, level_of(score, record), record)
+    tell('promoted', id, function_of(record))
     word = 'promoted'
   elseif not score and redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) == 0 then
     word = 'not_found'
@@ -17,4 +18,5 @@ for i = 3, #ARGV do
   words[#words + 1] = word
 end
 set_mark()
+write_events()
 return words

@@ -17,6 +17,7 @@ for i = 3, #ARGV do
     end
     if not level or level < 1 then level = default_level() end
     place(id, math.min(level, 10), record)
+    tell('redriven', id, function_of(record))
     words[#words + 1] = 'retried'
   elseif redis.call('EXISTS', key, 'arq:result:' .. id) > 0 then
     words[#words + 1] = 'not_failed'
@@ -25,4 +26,5 @@ for i = 3, #ARGV do
   end
 end
 set_mark()
+write_events()
 return words

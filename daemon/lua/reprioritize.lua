@@ -38,10 +38,12 @@ for i = 4, #ARGV do
     local record = get('arq:job:' .. id)
     rewrite(id, record)
     move(id, score, record)
+    tell('reprioritized', id, function_of(record) .. '\t\t\tpriority ' .. num(level))
     words[#words + 1] = 'changed'
   else
     words[#words + 1] = redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 and 'ended' or 'not_found'
   end
 end
 set_mark()
+write_events()
 return words

@@ -2,7 +2,8 @@
 -- made the same.
 -- ARGV: 3 session, 4 call number, 5 lease ms, 6 "1" to leave for good, 7 what to publish of the worker (JSON),
 --   8 default priority, 9 rate limit count ("" none), 10 its period in microseconds, 11 global limit ("" none),
---   12 how many limits of groups and functions the settings have, then field and value of each (lua/lanes.lua);
+--   12 bytes of events kept (0 none), 13 "1" if statistics are kept,
+--   14 how many limits of groups and functions the settings have, then field and value of each (lua/lanes.lua);
 --   then four per job it runs or has finished and not yet settled: id, claim number, score before the claim, stamp
 -- Returns {"ok", now, {ids to cancel: another worker has them or they are gone}} or {"stale"}.
 local session, n, lease = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -13,7 +14,7 @@ redis.call('DEL', mark)
 observe(lease, last ~= false)
 
 local mine, lost = {}, {}
-local first_held = 13 + 2 * ARGV[12]
+local first_held = 15 + 2 * ARGV[14]
 for i = first_held, #ARGV, 4 do
   local id, claim, score, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   mine[id] = true
@@ -58,7 +59,7 @@ if ARGV[6] == '1' then
 else
   redis.call('ZADD', workers, num(now + lease), session)
   redis.call('HSET', session_key(session), 'n', n, 'info', ARGV[7])
-  redis.call('HSET', conf, 'priority', ARGV[8])
+  redis.call('HSET', conf, 'priority', ARGV[8], 'events', ARGV[12], 'statistics', ARGV[13])
   if ARGV[9] ~= '' then
     redis.call('HSET', conf, 'rate', ARGV[9], 'per', ARGV[10])
   else
@@ -72,8 +73,10 @@ else
   for _, field in ipairs(limited and redis.call('HKEYS', limits) or {}) do
     if string.sub(field, 1, 2) == 's:' then redis.call('HDEL', limits, field) end
   end
-  for i = 13, first_held - 1, 2 do redis.call('HSET', limits, ARGV[i], ARGV[i + 1]) end
+  for i = 15, first_held - 1, 2 do redis.call('HSET', limits, ARGV[i], ARGV[i + 1]) end
 end
 set_mark()
 set_suspects()
+write_events()
+if ARGV[12] == '0' then redis.call('UNLINK', prefix .. 'events') end
 return { 'ok', now, lost }

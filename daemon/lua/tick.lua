@@ -2,7 +2,8 @@
 -- ARGV: 3 session, 4 call number, 5 jobs wanted, 6 "1" if this process runs nothing at all (it may take a suspect),
 --   7 lease ms, 8 default timeout ms, 9 max crashes, 10 completed kept (count, -1 no bound), 11 and their age ms,
 --   12 poll ms while stock producers are about (0: only if some were seen in the last hour, every 500);
---   then seven per outcome: kind, id, claim number, enqueue stamp, a, b, c
+--   13 how many statistics of these outcomes follow, a field and an amount each (lua/events.lua): added if none of them
+--   is refused; then eight per outcome: kind, id, claim number, enqueue stamp, a, b, c, the event's detail
 --     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep ms, c history line
 --     "r" retry: a delay ms, b ended tries, c history line
 --     "l" release: a delay ms or -1 (back in its place), c note
@@ -35,7 +36,8 @@ local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 -- ---------------------------------------------------------------- settle
 local refused, ended, unheld, counts = {}, {}, {}, {}
 local settles = {}
-for i = 13, #ARGV, 7 do settles[#settles + 1] = i end
+local first_settle = 14 + 2 * ARGV[13]
+for i = first_settle, #ARGV, 8 do settles[#settles + 1] = i end
 if #settles > 0 then
   local ids = {}
   for j, i in ipairs(settles) do ids[j] = ARGV[i + 1] end
@@ -80,13 +82,14 @@ if #settles > 0 then
       if counted and entries[j] then leave_lanes(entries[j]) end
       unheld[#unheld + 1] = id
       if INDEX[kind] then
-        ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 5] }
+        ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 5], ARGV[i + 7] }
         if kind == 'b' then
           redis.call('PERSIST', 'arq:job:' .. id)
           add_history(id, ARGV[i + 6])
         end
       else
         local delay = tonumber(ARGV[i + 4])
+        tell(TOLD[kind], id, ARGV[i + 7])
         redis.call('DEL', 'arq:in-progress:' .. id)
         if kind == 'p' then
           park(id, score, ARGV[i + 4], session)
@@ -111,6 +114,8 @@ if #settles > 0 then
   for kind, count in pairs(counts) do redis.call('HINCRBY', totals, TOTAL[kind], count) end
   if counts.c then trim(completed, keep_count, keep_age) end
 end
+
+if #refused == 0 then count_up(ARGV, 14, first_settle - 1) end
 
 -- ---------------------------------------------------------------- reap
 local function reap()
@@ -215,8 +220,9 @@ if wanted > 0 and redis.call('EXISTS', parked) == 1 and unpark(session, wanted) 
 local free, rate_wait, limit = room()
 local claims = {}
 
--- A header without a time limit of its own; finding it makes no strings, which are what a claim mostly costs.
-local USUAL = '^arqd1 %d+ %d+ 0 '
+-- A header without a time limit of its own. Finding it makes no strings, which are what a claim mostly costs, but the
+-- function's name, which is always the same few.
+local USUAL = '^arqd1 %d+ %d+ 0 %d+ ([^\t\n]*)\t'
 
 local function last_failure(id)
   return string.match(redis.call('HGET', history, id) or '', '([^\n]*)$')
@@ -252,10 +258,14 @@ local function claim(found, names, records)
       end
     end
     local life = usual
-    if record and not string.find(record, USUAL) then
+    local name = record and string.match(record, USUAL)
+    if record and not name then
       local _, _, timeout = header(record)
       if timeout and timeout > 0 then life = num(timeout + 10000) end
+      name = function_of(record)
     end
+    name = name or ''
+    if not asked then tell('started', id, counts_of[i] and name .. '\t' .. (tonumber(counts_of[i]) or 0) + 1 or name) end
     redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', life)
     scores[2 * i - 1], scores[2 * i] = held_at, id
     holding[2 * i - 1], holding[2 * i] = id, claim_number .. found[2 * i]
@@ -328,6 +338,7 @@ if first_suspect and first_suspect[1] and not isolated then
 end
 
 write_lanes()
+write_events()
 
 -- ---------------------------------------------------------------- wake-up
 if #claims > 0 then free, rate_wait = room() end

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from benchmarks import main
+from benchmarks import main, observing
 from benchmarks.server import measured_server
 
 SMALL = ["--quick", "--waiting", "50", "--jobs", "60", "--singles", "2"]
@@ -65,3 +65,12 @@ def test_it_brings_a_server_of_its_own() -> None:
         assert client.config_get("appendonly") == {"appendonly": "no"}
     with redis.Redis.from_url(url) as client, pytest.raises(redis.ConnectionError):
         client.ping()
+
+
+def test_what_statistics_take_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "memory.json"
+    assert observing.main(["memory", "--quick", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())["memory"]
+    assert (found["minute keys"]["count"], found["hour keys"]["count"]) == (1440, 24)
+    assert 0 < found["minute keys"]["mean bytes"] < found["hour keys"]["mean bytes"]
+    assert json.loads(capsys.readouterr().out)["memory"] == found

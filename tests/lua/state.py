@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon import codec
-from daemon.broker import Broker, Claim, Held, NewJob, Outcome, Repeat, Tick, TickSettings
+from daemon.broker import MAX_EVENTS, Broker, Claim, Held, NewJob, Outcome, Repeat, Tick, TickSettings
 from daemon.errors import Unreadable
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 
@@ -33,6 +33,8 @@ class Mine:
 
     claim: Claim
     n: int
+    #: What its outcome's event tells.
+    detail: str = "send\t1\t20"
 
     @property
     def name(self) -> str:
@@ -49,7 +51,7 @@ class Mine:
         return Held(self.claim.id, self.n, self.claim.score, self.stamp)
 
     def _outcome(self, kind: str, a: bytes | int, b: int = 0, c: bytes = b"") -> Outcome:
-        return Outcome(kind, self.claim.id, self.n, self.stamp, a, b, c, self.claim.score)
+        return Outcome(kind, self.claim.id, self.n, self.stamp, a, b, c, self.detail, self.claim.score)
 
     def complete(self, result: bytes = b"done", keep: int = 600_000) -> Outcome:
         return self._outcome("c", result, keep)
@@ -170,12 +172,14 @@ class Engine:
     async def sync(
         self, session: str = A, *held: Held, n: int | None = None, rate: tuple[int, int] | None = None,
         limit: int | None = None, priority: int = 5, leave: bool = False, lanes: dict[str, str] | None = None,
+        max_events: int = MAX_EVENTS, statistics: bool = True,
     ) -> list[bytes] | None:  # fmt: skip
         """Register a session; ``rate`` is starts and ms."""
         number = self._number(session, n)
         per_us = rate and (rate[0], rate[1] * 1000)
         lost = await self.broker.sync(
-            session, number, self.lease, b"{}", priority, per_us, limit, held, leave=leave, lanes=lanes
+            session, number, self.lease, b"{}", priority, per_us, limit, held, leave=leave, lanes=lanes,
+            max_events=max_events, statistics=statistics,
         )  # fmt: skip
         await self.check()
         return lost
@@ -183,9 +187,12 @@ class Engine:
     async def tick(
         self, session: str = A, *outcomes: Outcome, wanted: int = 0, alone: bool = False, n: int | None = None,
         timeout: int = 300_000, max_crashes: int = 3, keep_count: int = -1, keep_age: int = -1, poll: int = 0,
+        statistics: dict[str, int] | None = None,
     ) -> Tick:  # fmt: skip
         settings = TickSettings(self.lease, timeout, max_crashes, keep_count, keep_age, poll)
-        reply = await self.broker.tick(session, self._number(session, n), wanted, alone, settings, outcomes)
+        reply = await self.broker.tick(
+            session, self._number(session, n), wanted, alone, settings, outcomes, statistics=statistics or {}
+        )
         await self.check()
         return reply
 
@@ -260,9 +267,11 @@ class Engine:
 
     async def traces(self) -> set[str]:
         """Every key, without those that belong to the family as a whole while a worker lives."""
-        lasting = {self.keys.key(name) for name in ("clock", "conf", "totals", "workers")}
+        lasting = {self.keys.key(name) for name in ("clock", "conf", "totals", "workers", "events")}
         found = {key.decode() for key in await self.redis.keys("*")}
-        return {key for key in found - lasting if not key.startswith(self.keys.key("session:"))}
+        return {
+            key for key in found - lasting if not key.startswith((self.keys.key("session:"), self.keys.key("stats:")))
+        }
 
     async def total(self, name: str) -> int:
         return int(await self.redis.hget(self.keys.key("totals"), name) or 0)

@@ -11,7 +11,9 @@ from tests.lua.state import LEASE, NOW, A, B, Engine
 
 
 async def _conf(engine: Engine) -> dict[bytes, bytes]:
-    return dict(await engine.redis.hgetall(engine.keys.key("conf")))
+    conf = dict(await engine.redis.hgetall(engine.keys.key("conf")))
+    assert (conf.pop(b"events"), conf.pop(b"statistics")) == (b"2000000", b"1")
+    return conf
 
 
 async def test_a_session_is_registered_with_its_lease(engine: Engine) -> None:

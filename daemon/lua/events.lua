@@ -1,0 +1,88 @@
+-- Put after the prelude: what a call tells the outside, events and statistics.
+--
+--   {f}:events          a stream, one entry for all events of a call: one field "e" with three lines per event: its kind,
+--                       its detail (function, try, run time in ms, note; tabs between, what is missing at the end left
+--                       out) and the job's id ("" for one of the queue)
+--   {f}:stats:m:<n>     statistics of the nth minute since the epoch; {f}:stats:h:<n> of the nth hour: whole numbers by
+--                       "<function>\31<what>" (daemon/statistics.py), and "enqueued"
+--   conf                "events": bytes the stream may hold, 0 for none at all; "statistics": "0" for none
+local TOLD = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retrying', l = 'released', w = 'released',
+  p = 'parked' }
+local tell, write_events, count_up
+
+do
+  local events = prefix .. 'events'
+  -- What an entry takes beside its text; a full stream is some parts long, and loses one when it begins another.
+  local OVERHEAD, PARTS = 40, 8
+  local budget, counts
+  local lines, last = {}, 0
+
+  local function read_settings()
+    local c = redis.call('HMGET', conf, 'events', 'statistics')
+    budget, counts = tonumber(c[1] or nil) or 2000000, c[2] ~= '0'
+  end
+
+  -- Notes an event of this call. Nothing is joined here: strings are what a script mostly costs.
+  function tell(kind, id, detail)
+    if not budget then read_settings() end
+    if budget == 0 then return end
+    -- A stock producer's id may hold anything.
+    if string.find(id, '\n', 1, true) then id = string.gsub(id, '\n', ' ') end
+    lines[last + 1], lines[last + 2], lines[last + 3] = kind, detail, id
+    last = last + 3
+  end
+
+  -- Where each part begins is kept in the clock, so that the stream is cut at a known number of bytes without looking
+  -- at it: at most all parts but one are left.
+  local function cut(first, part, id)
+    local begins = {}
+    for k = math.max(first, part - PARTS + 1), part do
+      begins[#begins + 1] = 'events:' .. k % PARTS
+      begins[#begins + 1] = id
+    end
+    redis.call('HSET', clock, unpack(begins))
+    local oldest = redis.call('HGET', clock, 'events:' .. (part + 1) % PARTS)
+    if oldest then redis.pcall('XTRIM', events, 'MINID', oldest) end
+  end
+
+  -- Writes the events of this call, in one entry; every script that tells ends with it.
+  function write_events()
+    if last == 0 then return end
+    local text = table.concat(lines, '\n')
+    lines, last = {}, 0
+    local size = #text + OVERHEAD
+    local written = redis.call('HINCRBY', clock, 'events', size)
+    local id = redis.pcall('XADD', events, num(now) .. '-' .. num(written), 'e', text)
+    -- The clock went back: behind the last entry then.
+    if type(id) == 'table' then id = redis.pcall('XADD', events, '*', 'e', text) end
+    local before, part = math.floor((written - size) * PARTS / budget), math.floor(written * PARTS / budget)
+    if part > before and type(id) == 'string' then cut(before + 1, part, id) end
+  end
+
+  local function add(key, life, list, first, final)
+    for i = first, final, 2 do
+      -- An expiry is needed when the key is new, and then its first field is.
+      local sum = redis.pcall('HINCRBY', key, list[i], list[i + 1])
+      if i == first and sum == tonumber(list[i + 1]) then redis.call('PEXPIRE', key, life) end
+    end
+  end
+
+  -- Adds field and amount pairs of a list to this minute's and this hour's statistics.
+  function count_up(list, first, final)
+    if final < first then return end
+    if not budget then read_settings() end
+    if not counts then return end
+    add(prefix .. 'stats:m:' .. num(math.floor(now / 60000)), 90000000, list, first, final)
+    add(prefix .. 'stats:h:' .. num(math.floor(now / 3600000)), 15 * DAY, list, first, final)
+  end
+end
+
+local function function_of(record)
+  return record and string.match(record, '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t') or ''
+end
+
+-- The function of a job whose record has not been read; a payload may be large, and its key of a wrong type.
+local function name_of(id)
+  local head = redis.pcall('GETRANGE', 'arq:job:' .. id, 0, 511)
+  return function_of(type(head) == 'string' and head)
+end

@@ -1,0 +1,172 @@
+"""`Inspector.stats` of real workers: right figures, whatever calls are lost."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as LostConnection
+
+from daemon.broker import Outcome
+from daemon.connections import Channel
+from daemon.context import JobContext
+from daemon.errors import InvalidJob, PermanentError
+from daemon.family import Fixed
+from daemon.inspector import Inspector
+from daemon.producer import Producer
+from daemon.session import Session
+from tests.engine import eventually, make_family, run_burst, until, working
+
+
+async def work(ctx: JobContext, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def fail(ctx: JobContext) -> None:
+    raise OSError("busy") if ctx.job_try == 1 else PermanentError("no")
+
+
+def inspector(producer: Producer) -> Inspector:
+    return Inspector(producer.redis, ["t"])
+
+
+async def test_what_a_worker_did(redis_url: str, producer: Producer) -> None:
+    jobs = await producer.enqueue_many("work", [[0.01]] * 5, family="t")
+    jobs.append(await producer.enqueue("fail", family="t"))
+    async with working(redis_url, make_family("t", work, fail, backoff=Fixed(0))):
+        await asyncio.gather(*(job.result(10) for job in jobs), return_exceptions=True)
+    found = await inspector(producer).stats("t", last="10m")
+    assert found.step == "minute"
+    assert (found.total.enqueued, found.total.completed, found.total.retried, found.total.failed) == (6, 5, 1, 1)
+    worked, failed = found.functions["work"], found.functions["fail"]
+    assert (worked.completed, worked.failed, failed.retried, failed.failed) == (5, 0, 1, 1)
+    assert worked.mean_run is not None
+    assert 0.008 <= worked.mean_run < 5
+    assert worked.p95_run is not None
+    assert 0.008 / 1.2 <= worked.p95_run < 6
+    assert worked.mean_wait is not None
+    assert 0 <= worked.mean_wait < 10
+    assert found.total.throughput == pytest.approx(5 / (found.until - found.since).total_seconds())
+    assert sum(point.figures.completed for point in found.series) == 5
+    only = await inspector(producer).stats("t", function="fail")
+    assert (list(only.functions), only.total.completed, only.total.failed) == (["fail"], 0, 1)
+    hours = await inspector(producer).stats("t", last="2d")
+    assert (hours.step, hours.total.completed) == ("hour", 5)
+
+
+@pytest.mark.parametrize("late", ["delay", "run_at"])
+async def test_a_delay_that_was_asked_for_is_no_wait(redis_url: str, producer: Producer, late: str) -> None:
+    options: Any = {"delay": 1.5} if late == "delay" else {"run_at": datetime.now(UTC) + timedelta(seconds=1.5)}
+    job = await producer.enqueue("work", [0], family="t", **options)
+    async with working(redis_url, make_family("t", work)) as supervisor:
+        await job.result(10)
+        metrics = supervisor.workers[0].metrics.snapshot()["functions"]["work"]
+    mean_wait = (await inspector(producer).stats("t")).total.mean_wait
+    assert mean_wait is not None
+    assert mean_wait < 1.4
+    assert metrics["wait"]["sum"] < 1.4
+
+
+async def test_names_no_function_has_do_not_fill_it(redis_url: str, producer: Producer) -> None:
+    for number in range(5):
+        await producer.enqueue(f"invented{number}", family="t")
+    async with working(redis_url, make_family("t", work)):
+
+        async def parked() -> bool:
+            return (await inspector(producer).stats("t")).total.parked == 5
+
+        await eventually(parked)
+    assert list((await inspector(producer).stats("t")).functions) == ["?"]
+
+
+async def test_an_outcome_that_came_too_late_keeps_the_others_of_its_call(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+    calls: list[int] = []
+
+    async def wait(ctx: JobContext) -> None:
+        await gate.wait()
+
+    take = Session._take
+
+    def counting(session: Session) -> list[Outcome]:
+        taken = take(session)
+        calls.append(len(taken))
+        return taken
+
+    monkeypatch.setattr(Session, "_take", counting)
+    jobs = await producer.enqueue_many("wait", [[] for _ in range(8)], family="t")
+    async with working(redis_url, make_family("t", wait)) as supervisor:
+        worker = supervisor.workers[0]
+        await until(lambda: len(worker.running) == 8)
+        await producer.redis.hdel(worker.keys.key("held", supervisor.session), jobs[3].job_id)
+        gate.set()
+        await until(lambda: not worker.busy and not worker.session.carries)
+        total = (await inspector(producer).stats("t")).total
+        queue = await inspector(producer).queue("t")
+    assert 8 in calls, "all outcomes went with one call"
+    assert queue.totals["completed"] == total.completed == 7
+    assert total.mean_run is not None
+
+
+async def test_lost_replies_neither_add_nor_take_away(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls are done but never answered, or never done: outcomes are sent again, and counted once."""
+    read, send, number = Channel.read, Channel.send, 0
+
+    async def losing_reply(channel: Channel) -> Any:
+        nonlocal number
+        reply = await read(channel)
+        number += 1
+        if number % 3 == 0:
+            await channel.close()
+            raise LostConnection("cut")
+        return reply
+
+    async def losing_call(channel: Channel, *command: Any) -> None:
+        nonlocal number
+        number += 1
+        if number % 7 == 0:
+            await channel.close()
+            raise LostConnection("cut")
+        await send(channel, *command)
+
+    monkeypatch.setattr(Channel, "read", losing_reply)
+    monkeypatch.setattr(Channel, "send", losing_call)
+    jobs = await producer.enqueue_many("work", [[0]] * 600, family="t")
+    async with working(redis_url, make_family("t", work, max_jobs=50)) as supervisor:
+        await asyncio.gather(*(job.result(20) for job in jobs))
+        await until(lambda: not supervisor.workers[0].busy)
+    found = await inspector(producer).stats("t")
+    assert (found.total.completed, found.total.enqueued) == (600, 600)
+    assert (await inspector(producer).queue("t")).totals["completed"] == 600
+
+
+async def test_switched_off_nothing_is_kept(redis_url: str, producer: Producer) -> None:
+    family = make_family("t", work, statistics=False)
+    await run_burst(redis_url, family)
+    await producer.enqueue("work", [0], family="t")
+    await run_burst(redis_url, family)
+    assert await producer.redis.keys("*stats*") == []
+    found = await inspector(producer).stats("t")
+    assert (found.total.enqueued, found.functions) == (0, {})
+
+
+async def test_a_time_that_makes_no_sense_is_refused(producer: Producer) -> None:
+    looking, now = inspector(producer), datetime.now(UTC)
+    calls: list[tuple[dict[str, Any], str]] = [
+        ({"since": now + timedelta(hours=1)}, "since must be before until"),
+        ({"since": now - timedelta(hours=1), "until": now - timedelta(hours=2)}, "since must be before until"),
+        ({"last": "soon"}, "is not a duration"),
+        ({"last": 0}, "since must be before until"),
+        ({"step": "day"}, "use minute or hour"),
+    ]
+    for options, told in calls:
+        with pytest.raises(InvalidJob, match=told):
+            await looking.stats("t", **options)
+    with pytest.raises(InvalidJob, match="there is no family"):
+        await looking.stats("u")

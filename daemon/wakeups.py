@@ -56,6 +56,9 @@ class Wakeups:
                     self._client_id = None
                     await asyncio.sleep(AGAIN_SECONDS)
         finally:
+            if self._unblocking is not None:
+                self._unblocking.cancel()
+                await asyncio.gather(self._unblocking, return_exceptions=True)
             await self._client.aclose()
 
     async def _serve(self, connection: Any) -> None:

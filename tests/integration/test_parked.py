@@ -65,7 +65,7 @@ async def send_both(ctx: JobContext, job: Both) -> str:
 
 
 def release(send: Any, *functions: Any) -> Any:
-    return make_family("t", func(send, name="send"), old, *functions)
+    return make_family("t", func(send, name="send"), old, *functions, keep_completed=None)
 
 
 async def old(ctx: JobContext, n: int) -> int:

@@ -13,10 +13,11 @@ Reading order, which is the way a job goes:
 Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting),
 ``permits`` (limits that families share), ``heartbeat`` (the file the probe reads). Schedules: ``cron_jobs`` (in
 settings) and ``publish``, ``schedules`` (at run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and
-``scheduler`` (who makes them). Nouns: ``job``, ``codec``, ``run``, ``context``, ``keys``, ``errors``, ``settings``,
-``family``, ``registry``, ``logs``. Looking in: ``inspector``, ``pages``, ``situation`` and ``explain`` (why a job does
-not run), ``observer`` (what a worker tells of a try), ``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``.
-Operating: ``control``.
+``scheduler`` (who makes them). Jobs that wait for others: ``flows`` (what a caller describes), ``flow_plan`` (what is
+sent), ``flow_broker`` and ``courier`` (from slot to slot), ``flow_view``. Nouns: ``job``, ``codec``, ``run``,
+``context``, ``keys``, ``errors``, ``settings``, ``family``, ``registry``, ``logs``. Looking in: ``inspector``,
+``pages``, ``situation`` and ``explain`` (why a job does not run), ``observer`` (what a worker tells of a try),
+``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

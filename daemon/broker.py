@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
 class Claim(NamedTuple):
     """A job this process now holds.
 
-    ``record`` is None when its payload is gone; ``failure`` is its last failed try's history line, 0 for none.
+    ``record`` is None when its payload is gone; ``failure`` its last failed try or 0; ``child`` which child fails it.
     """
 
     id: bytes
@@ -80,6 +80,7 @@ class Claim(NamedTuple):
     crashes: bytes
     aborted: bytes
     failure: bytes | int = 0
+    child: bytes = b""
 
 
 class Held(NamedTuple):
@@ -117,7 +118,7 @@ class DueTick(NamedTuple):
 
 @dataclass(slots=True)
 class Tick:
-    """The reply of a tick; times in ms. ``status`` is ``ok``, ``sync`` (register again) or ``stale``."""
+    """A tick's reply, times in ms. ``status``: ``ok``, ``sync`` (register again), ``stale``; ``told`` the outbox."""
 
     status: str
     now: int = 0
@@ -125,6 +126,7 @@ class Tick:
     drain: bool = False
     refused: Sequence[bytes] = ()
     claims: Sequence[Claim] = ()
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +231,9 @@ class Broker:
         reply = await (self.run("tick", *args) if channel is None else self._overlap(channel, meanwhile, args))
         if reply[0] != b"ok":
             return Tick(reply[0].decode())
-        _, now, wait, drain, refused, flat = reply
-        claims = [Claim(*flat[i : i + 7]) for i in range(0, len(flat), 7)]
-        return Tick("ok", now, wait, drain == b"1", refused, claims)
+        _, now, wait, drain, refused, flat, told = reply
+        claims = [Claim(*flat[i : i + 8]) for i in range(0, len(flat), 8)]
+        return Tick("ok", now, wait, drain == b"1", refused, claims, told == b"1")
 
     async def _overlap(self, channel: Channel, meanwhile: Callable[[], None], args: list[Any]) -> Any:
         command = self.call("tick", *args)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from daemon import codec
 from daemon.connections import LOST
 from daemon.errors import InvalidJob
+from daemon.flows import ChildResult, read_children
 from daemon.job import from_ms
+from daemon.keys import spoken_id
 from daemon.receipts import Receipts, check_step
 
 if TYPE_CHECKING:
@@ -229,6 +231,24 @@ class JobContext(dict[Any, Any]):
         if not 0 <= percent <= 100:
             raise InvalidJob(f"progress {percent!r} is not 0 to 100")
         await self.worker.report_progress(self.job_id, int(percent), note)
+
+    async def children(self) -> dict[str, ChildResult]:
+        """Give the children of this job that have ended, by id, in the order they were given.
+
+        A parent that runs since all have ended gets them all; see `daemon.flows` for what is in a result.
+        """
+        return await read_children(self.worker.client, self.job_id)
+
+    async def previous(self) -> Any:
+        """Give the result of the step before in a chain, plain JSON data.
+
+        Raises:
+            InvalidJob: when this job waited for none or for several others: then use `children`.
+        """
+        found = list((await self.children()).values())
+        if len(found) != 1:
+            raise InvalidJob(f"{spoken_id(self.job_id)} had {len(found)} jobs before it, not one: use ctx.children()")
+        return found[0].result
 
     async def run_in_process(self, function: Callable[..., T], *args: Any) -> T:
         """Run CPU work in the process pool, so that the event loop and the lease renewal go on.

@@ -111,7 +111,7 @@ class JobFailed(ArqdError):
         message: its text.
         traceback: its formatted traceback, ``""`` when there is none.
         reason: why the job will not be tried again: ``tries`` (used up), ``permanent``, ``crashes``,
-            ``unreadable``, ``expired``, or ``too_large`` (its result).
+            ``child`` (one it waited for failed), ``unreadable``, ``expired``, or ``too_large`` (its result).
         tries: how many tries had ended when it failed.
     """
 

@@ -22,7 +22,7 @@ from daemon.keys import FamilyKeys, spoken_id
 #: What can happen; docs/events.md tells when.
 KINDS = (
     "enqueued", "replaced", "started", "progress", "completed", "retrying", "failed", "aborted", "expired", "released",
-    "parked",     "crashed", "promoted", "reprioritized", "redriven", "removed", "paused", "resumed",
+    "parked", "crashed", "unblocked", "promoted", "reprioritized", "redriven", "removed", "paused", "resumed",
 )  # fmt: skip
 
 #: How long one read waits; shorter on a client that may time out before.

@@ -85,6 +85,8 @@ class Executor:
         if entry is None or 0 < entry.deadline_ms < now_ms:
             why = "its payload is gone" if entry is None else "its deadline passed before it could run"
             return self.decisions.ended(run, "e", JobExpired("JobExpired", why), "expired")
+        if claim.child:
+            return self.decisions.bury(run, JobFailed("ChildFailed", claim.child.decode()), "child")
         run.function = function = self.family.functions.get(entry.function)
         if function is None:
             return self._park(run, entry.function, f"no worker knows the function {entry.function!r}")

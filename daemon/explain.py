@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.connections import translated
 from daemon.job import JobState, from_ms
-from daemon.job_info import HELD, LANE, PARKED, SUSPECT
+from daemon.job_info import BLOCKED, HELD, LANE, PARKED, SUSPECT
 from daemon.keys import spoken_id
 from daemon.situation import Situation, Worker, look
 
@@ -25,6 +25,7 @@ _BURIED = {
     "payload": "its payload is not what the function takes",
     "unreadable": "it cannot be read",
     "too_large": "its result is too large",
+    "child": "a job it waited for failed",
 }
 _ENDED = {
     JobState.COMPLETED: "It was completed{}.",
@@ -36,6 +37,7 @@ _ENDED = {
 class Reason(StrEnum):
     """Why a job does not run. Of those that keep a waiting job back, the first in this order is told."""
 
+    BLOCKED = "blocked"
     PAUSED = "paused"
     NO_WORKER = "no_worker"
     UNKNOWN_FUNCTION = "unknown_function"
@@ -122,6 +124,8 @@ class _Judge:
             return self._delayed()
         if self.at.info.state is JobState.PARKED:
             return self._parked()
+        if self.at.info.state is JobState.BLOCKED:
+            return self._blocked()
         return self._stopped() or self._in_lane() or self._limited() or self._shared() or self._in_line()
 
     def _answer(
@@ -149,6 +153,16 @@ class _Judge:
         return f"{told} (in {far})" if ms > self.now else f"{told} ({far} ago)"
 
     # ------------------------------------------------------------------ waiting
+
+    def _blocked(self) -> Explanation:
+        """It waits for other jobs, whatever its queue does."""
+        left, ended = self.at.children_left, self.at.children_ended
+        names = [spoken_id(name.decode("utf-8", "replace")) for name in self.at.awaited]
+        some = ", ".join(names) + (f" and {left - len(names)} more" if left > len(names) else "")
+        have = "has" if ended == 1 else "have"
+        message = f"It waits for its children {some}; {ended} of {left + ended} {have} ended."
+        facts: dict[str, Any] = {"waits_for": names, "left": left, "children": left + ended}
+        return self._answer(Reason.BLOCKED, message, since=self.score - BLOCKED, **facts)
 
     def _stopped(self) -> Explanation | None:
         """Nobody claims from this queue, or not this job."""

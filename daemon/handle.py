@@ -10,7 +10,8 @@ from daemon.job import JobInfo, JobLogs, JobState
 from daemon.keys import spoken_id
 
 if TYPE_CHECKING:
-    from daemon.producer import Producer, SyncProducer
+    from daemon.producer import Producer
+    from daemon.sync_producer import SyncProducer
 
 
 class JobHandle:

@@ -16,6 +16,7 @@ from daemon import codec
 from daemon.connections import connect, translated
 from daemon.errors import InvalidJob, JobNotFound
 from daemon.explain import Explanation, explain
+from daemon.flow_view import FlowNode, add_relations, read_flow
 from daemon.job import JobInfo, JobLogs, JobState
 from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_logs
 from daemon.keys import JOB, FamilyKeys, parse_id
@@ -30,7 +31,7 @@ _HEAD = 120
 class QueueStats:
     """A queue at a glance. ``limited`` of those ``waiting`` are kept back by a limit of their group or function, the
     others can run now; ``oldest_age_seconds`` is the age of the oldest of these (None without any); ``totals`` counts
-    outcomes since the queue exists."""
+    outcomes since the queue exists; ``blocked`` wait for other jobs and are not among those ``waiting``."""
 
     family: str
     waiting: int = 0
@@ -47,6 +48,7 @@ class QueueStats:
     slots: int = 0
     totals: dict[str, int] = field(default_factory=dict)
     limited: int = 0
+    blocked: int = 0
 
 
 @dataclass(slots=True)
@@ -129,6 +131,7 @@ class Inspector:
                 pipe.zcount(keys.queue, HELD, f"({SUSPECT}")
                 pipe.zcount(keys.queue, now + 1, f"({HELD}")
                 pipe.zcount(keys.queue, PARKED, "+inf")
+                pipe.zcount(keys.queue, BLOCKED, f"({LANE}")
                 for index in INDEX.values():
                     pipe.zcard(keys.key(index))
                 pipe.hget(keys.key("conf"), "paused")
@@ -136,7 +139,7 @@ class Inspector:
                 found = await pipe.execute()
             ready, suspects, limited, *counts, paused, totals = found
             stats = QueueStats(family, ready + suspects + limited, paused=paused is not None)
-            for name, count in zip(("active", "delayed", "parked", *INDEX), counts, strict=True):
+            for name, count in zip(("active", "delayed", "parked", "blocked", *INDEX), counts, strict=True):
                 setattr(stats, name, count)
             stats.limited = limited
             stats.totals = {name.decode(): int(count) for name, count in totals.items()}
@@ -250,6 +253,7 @@ class Inspector:
             for job_id in ids:
                 (info,) = await describe(self.redis, keys, [job_id])
                 if info is not None:
+                    await add_relations(self.redis, keys, job_id, info)
                     return info
         raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
 
@@ -321,6 +325,24 @@ class Inspector:
             return keys, [keys.prefix + written, written]
         known = ", ".join(sorted(self.families))
         raise InvalidJob(f"job id {written!r} names no known family: write it as family:id (families: {known})")
+
+    async def flow(self, written: str, *, limit: int = 500) -> FlowNode:
+        """Give a job with the jobs it waits or waited for, and what these wait for, as a tree.
+
+        Args:
+            limit: most jobs in all; `FlowNode.more` says where some are left out.
+
+        Raises:
+            JobNotFound: when it never existed or its record has been removed.
+            InvalidJob: when the id names no family and there are several.
+        """
+        keys, ids = self.find(written)
+        with translated():
+            for job_id in ids:
+                found = await read_flow(self.redis, keys, job_id, limit)
+                if found is not None:
+                    return found
+        raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
 
     async def explain(self, written: str) -> Explanation:
         """Tell why a job does not run, and when it will; one that is not there is told so, too.

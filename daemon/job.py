@@ -25,7 +25,8 @@ PRIORITIES = {
 
 
 class JobState(StrEnum):
-    """Where a job stands: ``parked`` waits for a worker that can run it, ``failed`` is the dead letters.
+    """Where a job stands: ``parked`` waits for a worker that can run it, ``blocked`` for other jobs, ``failed`` is the
+    dead letters.
 
     Paused is a state of a queue, not of a job.
     """
@@ -33,6 +34,7 @@ class JobState(StrEnum):
     WAITING = "waiting"
     DELAYED = "delayed"
     PARKED = "parked"
+    BLOCKED = "blocked"
     ACTIVE = "active"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -113,7 +115,8 @@ class JobInfo:
 
     ``tries`` counts ended tries, ``crashes`` the workers that died while they ran it, ``history`` holds one entry
     per failed try, oldest first: ``{"at", "try", "type", "message"}``. ``error`` is what it failed of:
-    ``{"type", "message", "traceback", "reason"}``.
+    ``{"type", "message", "traceback", "reason"}``. Of a flow (only where one job is asked for): ``parents`` that wait
+    for it, how many ``children`` it has or had and how many of them have not ended (``children_left``).
     """
 
     id: str
@@ -137,6 +140,9 @@ class JobInfo:
     error: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+    parents: list[str] = field(default_factory=list)
+    children: int | None = None
+    children_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

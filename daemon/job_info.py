@@ -20,6 +20,8 @@ def _state(score: float | None, now: int, result: dict[str, Any] | None) -> JobS
     if score is not None:
         if score >= PARKED:
             return JobState.PARKED
+        if BLOCKED <= score < LANE:
+            return JobState.BLOCKED
         if score < now + 1 or score >= SUSPECT:
             return JobState.WAITING
         return JobState.DELAYED if score < HELD else JobState.ACTIVE

@@ -37,6 +37,9 @@ SCRIPT_KEYS = (
     "parked",
     "receipts",
     "logs",
+    "flows",
+    "parents",
+    "outbox",
 )
 
 
@@ -108,6 +111,11 @@ class LimitKeys:
     def key(self, *parts: str) -> str:
         """A key of this limit: ``{limit:openai}:conf``."""
         return self.prefix + ":".join(parts)
+
+
+def family_of(job_id: str) -> str:
+    """Give the family of an id in Redis that carries its hash tag, ``{email}:<id>``."""
+    return job_id[1 : job_id.index("}:")]
 
 
 def spoken_id(job_id: str) -> str:

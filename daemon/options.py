@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from daemon import codec
 from daemon.broker import NewJob
@@ -12,6 +12,9 @@ from daemon.errors import InvalidJob
 from daemon.job import priority_level, seconds, uuid7
 from daemon.keys import FamilyKeys
 from daemon.retry import Backoff
+
+if TYPE_CHECKING:
+    from daemon.handle import JobHandle, SyncJobHandle
 
 LATEST_DUE_MS = 2**45
 DEDUP_MODES = ("drop", "replace", "debounce")
@@ -36,6 +39,7 @@ class JobOptions(TypedDict, total=False):
         dedup_mode: what a repeat does: ``drop`` (default) nothing, ``replace`` gives its payload to the job that waits,
             ``debounce`` also makes it wait its ``delay`` anew.
         template: name of a preset of options (`Producer.template`); options beside it win.
+        depends_on: ids or handles of jobs that must have completed before it starts; it fails when one of them does.
     """
 
     priority: int | str
@@ -52,6 +56,7 @@ class JobOptions(TypedDict, total=False):
     dedup_window: float | str
     dedup_mode: Literal["drop", "replace", "debounce"]
     template: str
+    depends_on: Sequence[str | JobHandle | SyncJobHandle]
 
 
 def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: JobOptions, schema: str = "") -> NewJob:
@@ -69,6 +74,8 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
         body = codec.encode_body(args, schema=schema)
         return NewJob(keys.prefix + uuid7(), level, "now", 0, 0, 0, codec.record_tail(function, "", body))
     _refuse_unknown(options, JobOptions.__annotations__)
+    if options.get("depends_on"):
+        raise InvalidJob("depends_on belongs to one job: use enqueue for it, or enqueue_flow")
     when, ms = _due(options)
     if options.get("priority") is not None:
         level = priority_level(options["priority"])
@@ -108,7 +115,9 @@ def checked_template(name: str, options: Mapping[str, Any]) -> JobOptions:
         InvalidJob: naming the template, for an unknown or wrong option.
     """
     # What belongs to one job cannot be preset.
-    known = [option for option in JobOptions.__annotations__ if option not in ("job_id", "run_at", "template")]
+    known = [
+        option for option in JobOptions.__annotations__ if option not in ("job_id", "run_at", "template", "depends_on")
+    ]
     try:
         _refuse_unknown(options, known)
         example = {"dedup_key": "key", "delay": 0, **options}

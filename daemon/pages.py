@@ -18,7 +18,7 @@ from daemon import codec
 from daemon.broker import Broker, PageEntry
 from daemon.errors import InvalidJob
 from daemon.job import JobInfo, JobState
-from daemon.job_info import HELD, PARKED, SUSPECT, job_info
+from daemon.job_info import BLOCKED, HELD, LANE, PARKED, SUSPECT, job_info
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 
 #: Most jobs in a page, and in one call of a script.
@@ -44,7 +44,7 @@ class JobFilter:
         tag: one of the tags it was enqueued with.
         error: type of the error it ended of, ``"ValueError"``.
         since, until: aware times, ``since`` included: when it ended, when it started (active), when it is due
-            (delayed), when it was parked, when it was enqueued (waiting).
+            (delayed), when it was parked or began to wait (blocked), when it was enqueued (waiting).
     """
 
     function: str | None = None
@@ -215,9 +215,11 @@ def _bands(state: JobState, where: JobFilter, now: int) -> list[tuple[str, str]]
     since = _ms(where.since) if where.since else None
     until = _ms(where.until) if where.until else None
     if state is JobState.WAITING:
-        return [("-inf", f"({now + 1}"), (str(SUSPECT), f"({PARKED}")]
+        return [("-inf", f"({now + 1}"), (str(SUSPECT), f"({BLOCKED}"), (str(LANE), f"({PARKED}")]
     if state is JobState.PARKED:
         return [(str(PARKED + (since or 0)), "+inf" if until is None else f"({PARKED + until}")]
+    if state is JobState.BLOCKED:
+        return [(str(BLOCKED + (since or 0)), f"({LANE if until is None else min(BLOCKED + until, LANE)}")]
     if state is JobState.DELAYED:
         return [(str(max(now + 1, since or 0)), f"({HELD if until is None else min(until, HELD)}")]
     if state is JobState.ACTIVE:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack, cast, overload
 
 from daemon import codec
 from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translate, translated
 from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
-from daemon.events import Event, EventReader, Since, iterate
+from daemon.events import Event, EventReader, Since
+from daemon.flows import Batch, BatchHandle, Node
 from daemon.handle import JobHandle, SyncJobHandle
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, checked_template, new_job
 from daemon.payload import FAMILY_NAME, Payload, schema_mark
 from daemon.replies import ReplyReader
+from daemon.sync_producer import SyncProducer
 
 __all__ = ["JobHandle", "JobOptions", "Producer", "SyncJobHandle", "SyncProducer"]
 
-T = TypeVar("T")
 MAX_PAYLOAD = 1_000_000
 KEEP_ABORTED_MS = 3_600_000
 
@@ -157,8 +156,32 @@ class Producer:
             RedisUnavailable, RedisRefused, RedisFull: nothing was written, or (lost connection) it is unknown: enqueue
                 again with the same ``job_id``.
         """
+        if options.get("depends_on"):
+            from daemon.flow_plan import enqueue_flow
+
+            return cast(JobHandle, await enqueue_flow(self, Node(job, payload, family, (), "fail", options)))
         prepared = self._prepare(job, payload, family, options)
         return (await self._send(prepared[0], [prepared]))[0]
+
+    @overload
+    async def enqueue_flow(self, flow: Node) -> JobHandle: ...
+    @overload
+    async def enqueue_flow(self, flow: Batch) -> BatchHandle: ...
+    async def enqueue_flow(self, flow: Node | Batch) -> JobHandle | BatchHandle:
+        """Hand over jobs that wait for others, of any families: all of them or none.
+
+        Args:
+            flow: what `daemon.flows.node`, `chain` or `batch` made.
+
+        Returns:
+            The handle of the root, which ends last; of a batch its own. One that was there already is not ``created``,
+            and nothing else was made.
+
+        Raises: as `enqueue`, and ArqdError when handing over took more than an hour.
+        """
+        from daemon.flow_plan import enqueue_flow
+
+        return await enqueue_flow(self, flow)
 
     async def enqueue_many(
         self,
@@ -314,74 +337,3 @@ def _with_own_key(job: Payload, options: JobOptions) -> JobOptions:
         options.pop("dedup_mode", None)
         options.pop("dedup_window", None)
     return options
-
-
-class SyncProducer:
-    """`Producer` for code without an event loop: same methods, without ``await``.
-
-    It runs a `Producer` on an event loop in a thread of its own; use it as a context manager and share it between
-    threads.
-    """
-
-    def __init__(self, url: str = "redis://localhost:6379", **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="arqd-producer", daemon=True)
-        self._thread.start()
-        self._producer = self._run(self._open(url, options))
-
-    @classmethod
-    def connect(cls, url: str = "redis://localhost:6379", **options: Any) -> Self:
-        """Give a producer for a Redis URL; see `Producer.connect`."""
-        return cls(url, **options)
-
-    @staticmethod
-    async def _open(url: str, options: Any) -> Producer:
-        return Producer.connect(url, **options)
-
-    def _run(self, call: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close its connections and end its thread."""
-        if self._thread.is_alive():
-            self._run(self._producer.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-    def health(self) -> bool:
-        """See `Producer.health`."""
-        return self._run(self._producer.health())
-
-    def template(self, name: str, **options: Unpack[JobOptions]) -> JobOptions:
-        """See `Producer.template`."""
-        return self._producer.template(name, **options)
-
-    def enqueue(self, job: Payload | str, payload: Any = None, **options: Any) -> SyncJobHandle:
-        """See `Producer.enqueue`."""
-        return SyncJobHandle(self, self._run(self._producer.enqueue(job, payload, **options)))
-
-    def enqueue_many(self, jobs: Any, payloads: Any = None, **options: Any) -> list[SyncJobHandle]:
-        """See `Producer.enqueue_many`."""
-        handles = self._run(self._producer.enqueue_many(jobs, payloads, **options))
-        return [SyncJobHandle(self, handle) for handle in handles]
-
-    def enqueue_each(self, jobs: Any, *, family: str | None = None) -> list[SyncJobHandle]:
-        """See `Producer.enqueue_each`."""
-        return [SyncJobHandle(self, handle) for handle in self._run(self._producer.enqueue_each(jobs, family=family))]
-
-    def job(self, job_id: str, family: str | None = None, returns: Any = None) -> SyncJobHandle:
-        """See `Producer.job`."""
-        return SyncJobHandle(self, self._producer.job(job_id, family, returns))
-
-    def events(self, families: str | Sequence[str], since: Since = "now") -> Iterator[Event]:
-        """See `Producer.events`."""
-        return iterate(self._producer.events(families, since), self._loop)

@@ -22,6 +22,8 @@ from daemon.shared_limits import SharedLimitInfo, read_shared
 _CONF = ("paused", "until", "rate", "per", "global", "own:rate", "own:per", "own:global", "priority")
 #: A job that moves between the two looks is looked at again, at most so often.
 _LOOKS = 3
+#: Most children that are named.
+_AWAITED = 5
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class Situation:
         due: how many came due before it, or at all where it has its place; theirs they get with the next claim.
         suspects: how many that run alone stand before it.
         shared: limits that its workers share with other families.
+        awaited: some of the children it waits for; ``children_left`` of them have not ended, ``children_ended`` have.
     """
 
     keys: FamilyKeys
@@ -107,6 +110,9 @@ class Situation:
     suspects: int = 0
     lane: Lane | None = None
     shared: list[SharedLimitInfo] = field(default_factory=list)
+    awaited: list[bytes] = field(default_factory=list)
+    children_left: int = 0
+    children_ended: int = 0
 
     @property
     def now(self) -> int:
@@ -194,6 +200,7 @@ async def _second_look(redis: Any, at: Situation) -> bool:
     """Add what the first look led to; False when the job has moved meanwhile."""
     assert at.score is not None
     key, queue, lanes = at.keys.key, at.keys.queue, at.lanes
+    job_id = at.name.decode("utf-8", "surrogateescape")
     async with redis.pipeline(transaction=True) as pipe:
         for level in range(1, at.level + 1):
             low = READY_BASE + level * LEVEL
@@ -202,6 +209,9 @@ async def _second_look(redis: Any, at: Situation) -> bool:
         pipe.zrank(queue, at.name)
         pipe.zcount(queue, 0, f"({at.score:.17g}" if 0 <= at.score < at.now + 1 else at.now)
         pipe.zcount(queue, SUSPECT, f"({at.score:.17g}")
+        pipe.srandmember(key("pending", job_id), _AWAITED)
+        pipe.scard(key("pending", job_id))
+        pipe.hlen(key("children", job_id))
         for lane in lanes:
             every = lane[:2] + "*"
             pipe.hmget(key("limits"), f"until:{lane}", lane, every, f"s:{lane}", f"s:{every}")
@@ -214,6 +224,7 @@ async def _second_look(redis: Any, at: Situation) -> bool:
         found = iter(await pipe.execute())
     at.levels = [next(found) for _ in range(at.level)]
     score, at.rank, at.due, at.suspects = (next(found) for _ in range(4))
+    at.awaited, at.children_left, at.children_ended = sorted(next(found)), next(found), next(found)
     for lane in lanes:
         limits, active, starts, rank = (next(found) for _ in range(4))
         if rank is not None:

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 import daemon
 from daemon.connections import LOST, connect, safe_url, translated
+from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
 from daemon.heartbeat import Heartbeat
@@ -74,9 +75,11 @@ class Supervisor:
         self.state = "starting"
         self.redis_up = False
         self.redis = connect(url)
+        self.courier = Courier(self.redis, names, told=self._courier_done)
         self.templates = templates
         self.workers: list[Worker] = []
         self.scheduler = Scheduler(url)
+        self.scheduler.every(SWEEP_SECONDS, Courier(self.redis).sweep_all)
         self.patient = True
         self._burst = burst
         self._max_burst_jobs = max_burst_jobs
@@ -119,6 +122,11 @@ class Supervisor:
         """Whether this worker has to claim nothing while a suspect job runs or is awaited."""
         return self._isolating is not None and not self.isolates(worker)
 
+    def _courier_done(self) -> None:
+        """Outboxes were emptied: a burst may be over."""
+        for worker in self.workers:
+            worker.nudge()
+
     def job_ended(self, worker: Worker) -> None:
         """A worker runs nothing any more."""
         if self._isolating is worker:
@@ -151,6 +159,7 @@ class Supervisor:
                 loop.add_signal_handler(number, self._on_signal, number)
         side = [asyncio.create_task(self._wakeups.run(), name="wakeups")]
         side.append(asyncio.create_task(self._housekeeping(keeper), name="housekeeping"))
+        side.append(asyncio.create_task(self.courier.run(), name="courier"))
         if not self._burst:
             side.append(asyncio.create_task(self.scheduler.run(), name="scheduler"))
         if self._heartbeat:

@@ -267,6 +267,8 @@ class Worker(ArqWorker):
         if reply is None:
             self._claimable = True
             return
+        if reply.told:
+            self.supervisor.courier.wake()
         self._plan(reply)
         self._claimed = [(claim, self.session.number, reply.now) for claim in reply.claims]
         if not self._must_tick():
@@ -374,8 +376,10 @@ class Worker(ArqWorker):
             pipe.zcount(self.keys.queue, "-inf", f"({2**45}")
             pipe.zcount(self.keys.queue, 2**47, f"({2**47 + 2**46}")
             pipe.zcount(self.keys.queue, SUSPECT_SCORE, f"({2**46 + 2**45}")
-            pending, in_lanes, suspects = await pipe.execute()
-            return int(pending) + int(in_lanes), int(suspects)
+            # A parent may be waiting for what stands there.
+            pipe.exists(self.keys.key("outbox"))
+            pending, in_lanes, suspects, untold = await pipe.execute()
+            return int(pending) + int(in_lanes) + int(untold), int(suspects)
 
     async def close(self) -> None:
         """Run ``on_shutdown`` and close what it opened."""

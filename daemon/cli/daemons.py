@@ -92,22 +92,28 @@ def run(
 
 
 def scheduler() -> None:
-    """Make the ticks of schedules where no worker runs.
+    """Make the ticks of schedules, and the jobs of flows, where no worker runs.
 
     Workers do it as well; of all these processes one acts.
     """
     import uvloop
 
+    from daemon.connections import connect
+    from daemon.courier import SWEEP_SECONDS, Courier
     from daemon.scheduler import Scheduler
 
     config = settings()
     _log(config, "json")
 
     async def lead() -> None:
-        task = asyncio.ensure_future(Scheduler(redis_url(config)).run())
+        url = redis_url(config)
+        redis, leader = connect(url), Scheduler(url)
+        leader.every(SWEEP_SECONDS, Courier(redis).sweep_all)
+        task = asyncio.ensure_future(leader.run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         await asyncio.wait({task})
+        await redis.aclose()
         if not task.cancelled():
             task.result()
 

@@ -48,6 +48,7 @@ def enqueue(
     dedup_key: Annotated[str | None, typer.Option(help="While a job has this key, none is added.")] = None,
     dedup_window: Annotated[str | None, typer.Option(help="It has the key so long; default while it lives.")] = None,
     dedup_mode: Annotated[DedupMode | None, typer.Option(help="What a repeat does to a waiting job.")] = None,
+    depends_on: Annotated[list[str] | None, typer.Option(help="A job that must complete first; repeatable.")] = None,
     template: Annotated[str | None, typer.Option(help="A preset of options from ARQD_TEMPLATES.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress, then print its result.")] = False,
 ) -> None:
@@ -61,6 +62,7 @@ def enqueue(
         "dedup_key": dedup_key,
         "dedup_window": dedup_window,
         "dedup_mode": None if dedup_mode is None else dedup_mode.value,
+        "depends_on": depends_on or None,
         "template": template,
     }
     options = cast("JobOptions", {name: value for name, value in given.items() if value is not None})

@@ -37,6 +37,7 @@ class State(StrEnum):
 
     WAITING = "waiting"
     DELAYED = "delayed"
+    BLOCKED = "blocked"
     ACTIVE = "active"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -93,7 +94,7 @@ def print_job(info: JobInfo) -> None:
     for name in ("payload", "result"):
         if facts[name] is not None:
             facts[name] = to_json(facts[name]).decode()
-    facts["tags"] = " ".join(info.tags)
+    facts["tags"], facts["parents"] = " ".join(info.tags), " ".join(info.parents)
     for name, value in facts.items():
         if value not in (None, ""):
             print(f"{name:<12} {cell(value)}")
@@ -177,7 +178,8 @@ def queues(json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    names = ("waiting", "active", "delayed", "completed", "failed", "aborted", "expired", "paused", "workers", "slots")
+    states = ("waiting", "active", "delayed", "blocked", "completed", "failed", "aborted", "expired")
+    names = (*states, "paused", "workers", "slots")
     print_table(
         ("family", *names, "oldest s"),
         [(queue.family, *(getattr(queue, name) for name in names), queue.oldest_age_seconds) for queue in found],

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARED = ("prelude", "events", "room", "dedup", "ends", "lanes", "parked")
+SHARED = ("prelude", "events", "room", "dedup", "flows", "ends", "lanes", "parked")
 NAMES = (
     "enqueue",
     "tick",
@@ -28,6 +28,8 @@ NAMES = (
     "page",
     "plan",
     "schedule",
+    "flow",
+    "outbox",
 )
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead")

@@ -13,8 +13,10 @@ local function leave_lane(id)
   end
 end
 
--- A stock abort() files a held job under score 1, until the next tick: these come last, and stay.
-for _, band in ipairs({ { '-inf', '(1' }, { '(1', '(' .. num(HELD) }, { num(SUSPECT), '+inf' }, { '1', '1' } }) do
+-- Parents come first, so that no child's removal makes one a dead letter. A stock abort() files a held job under score 1,
+-- until the next tick: these come last, and stay.
+local blocked = { num(BLOCKED), '(' .. num(LANE) }
+for _, band in ipairs({ blocked, { '-inf', '(1' }, { '(1', '(' .. num(HELD) }, { num(SUSPECT), '+inf' }, { '1', '1' } }) do
   local ended = {}
   local found = left > 0 and redis.call('ZRANGEBYSCORE', queue, band[1], band[2], 'WITHSCORES', 'LIMIT', 0, left) or {}
   for i = 1, #found, 2 do

@@ -82,6 +82,7 @@ local function finish(ended, told)
   end
   if redis.call('EXISTS', abort_set) == 1 then redis.call('ZREM', abort_set, unpack(ids)) end
   if redis.call('EXISTS', dedup) == 1 then free_dedup(ended) end
+  if redis.call('EXISTS', flows, parents) > 0 then end_flows(ended) end
 end
 
 -- Drops ended jobs from an index with all they left, at most `count` (oldest first).
@@ -102,6 +103,7 @@ local function forget(index, ids)
     redis.call('HDEL', logs, unpack(ids))
     if index == dead then redis.call('HDEL', receipts, unpack(ids)) end
   end
+  if redis.call('EXISTS', flows, parents) > 0 then forget_flows(ids) end
   return #ids
 end
 

@@ -7,15 +7,15 @@
 --   LATER    due ms + level/16            delayed or waiting for a retry; no fraction: a stock producer's
 --   HELD     2^45 + claim ms              active
 --   SUSPECT  2^46 + ms                    crashed twice, runs alone
+--   BLOCKED  2^46 + 2^45 + ms             waits for its children (lua/flows.lua)
 --   LANE     2^47 + ms                    its group or its function is at a limit (lua/lanes.lua)
 --   PARKED   2^47 + 2^46 + ms             no worker could run it (lua/parked.lua)
--- The band from 2^46 + 2^45 is reserved for jobs waiting for children.
 local queue, mark, suspects, workers, clock, conf = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local completed, dead, aborted, expired = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local crashes, progress, history, waiters, totals = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local tags, limits, active, windows, lanes, dedup = KEYS[16], KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21]
-local parked, receipts, logs = KEYS[22], KEYS[23], KEYS[24]
-local abort_set = KEYS[25]
+local parked, receipts, logs, flows, parents, outbox = KEYS[22], KEYS[23], KEYS[24], KEYS[25], KEYS[26], KEYS[27]
+local abort_set = KEYS[28]
 local prefix = ARGV[1]
 
 local READY, LEVEL, STEP = -4503599627370496, 281474976710656, 64

@@ -1,5 +1,5 @@
 -- Sends dead letters back to their queue: same id, tries and crashes start anew, the history stays, an old deadline
--- does not count any more.
+-- does not count any more. One that failed by a child runs with the results that are there.
 -- ARGV: 3... ids
 -- Returns one word per id: "retried", "not_failed" (it is in another state), or "not_found".
 local words = {}
@@ -17,6 +17,7 @@ for i = 3, #ARGV do
     end
     if not level or level < 1 then level = default_level() end
     place(id, math.min(level, 10), record)
+    rerun(id)
     tell('redriven', id, function_of(record))
     words[#words + 1] = 'retried'
   elseif redis.call('EXISTS', key, 'arq:result:' .. id) > 0 then

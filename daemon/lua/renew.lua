@@ -17,7 +17,8 @@ redis.call('ZREMRANGEBYSCORE', abort_set, '-inf', num(now - 30 * DAY))
 local margin = now + 3600000
 local bands = {
   { HELD + margin, '(' .. num(SUSPECT) },
-  { SUSPECT + margin, '(' .. num(LANE) },
+  { SUSPECT + margin, '(' .. num(BLOCKED) },
+  { BLOCKED + margin, '(' .. num(LANE) },
   { LANE, '(' .. num(LANE + 1099511627776) },
   { LANE + margin, '(' .. num(PARKED) },
   { PARKED, '(' .. num(PARKED + 1099511627776) },

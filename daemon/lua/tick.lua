@@ -11,7 +11,8 @@
 --     "p" parked, this process cannot run it: a need, c note
 -- Returns {"sync"} (this session is unknown here), {"stale"} (an older call than one seen), or
 --   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
---    {id, record or nil, score, ended tries, crashes, "1" if to be aborted, its last failure's history line or 0, ...}}.
+--    {id, record or nil, score, ended tries, crashes, "1" if to be aborted, its last failure's history line or 0,
+--     why it is to be failed by a child or '', ...}, "1" if this call wrote to the outbox}.
 local session, n, wanted, alone = ARGV[3], tonumber(ARGV[4]), math.min(tonumber(ARGV[5]), 128), ARGV[6] == '1'
 local lease, default_timeout, max_crashes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep_count, keep_age, poll = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
@@ -241,6 +242,7 @@ local function claim(found, names, records)
   local counts_of = redis.call('MGET', unpack(tries))
   records = records or redis.call('MGET', unpack(keys))
   local crashed = redis.call('EXISTS', crashes) == 1 and redis.call('HMGET', crashes, unpack(ids)) or {}
+  local states = redis.call('EXISTS', flows) == 1 and redis.call('HMGET', flows, unpack(ids)) or {}
   -- Formatting a number costs as much as a command: what is the same for all is written once.
   local token, held_at, usual = session .. ':' .. n, num(HELD + now), num(default_timeout + 10000)
   local claim_number = n .. ' '
@@ -273,7 +275,8 @@ local function claim(found, names, records)
     claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
     claims[at + 4], claims[at + 5], claims[at + 6] = counts_of[i] or '0', crashed[i] or '0', asked and '1' or '0'
     claims[at + 7] = counts_of[i] and last_failure(id) or 0
-    at = at + 7
+    claims[at + 8] = states[i] and failed_by_child(states[i]) or ''
+    at = at + 8
   end
   redis.call('ZADD', queue, unpack(scores))
   redis.call('HSET', held, unpack(holding))
@@ -352,4 +355,4 @@ if poll > 0 then
 elseif now - (tonumber(redis.call('HGET', clock, 'stock') or nil) or 0) < 3600000 then
   wait_for(500)
 end
-return { 'ok', now, wait, drain, refused, claims }
+return { 'ok', now, wait, drain, refused, claims, sent and '1' or '0' }

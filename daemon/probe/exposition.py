@@ -14,7 +14,7 @@ from daemon import __version__
 from daemon.metrics import DURATION_BOUNDS, WAIT_BOUNDS
 
 #: The states of ``arqd_queue_jobs``, each an attribute of `QueueFigures`.
-STATES = ("waiting", "active", "delayed", "completed", "failed", "aborted", "expired")
+STATES = ("waiting", "active", "delayed", "blocked", "completed", "failed", "aborted", "expired")
 
 
 class QueueFigures(Protocol):
@@ -26,6 +26,8 @@ class QueueFigures(Protocol):
     def active(self) -> int: ...
     @property
     def delayed(self) -> int: ...
+    @property
+    def blocked(self) -> int: ...
     @property
     def completed(self) -> int: ...
     @property

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 ACTIONS = ["retry", "remove", "promote", "priority", "abort", "pause", "resume", "drain", "clean", "clear", "limits"]
 DAEMONS, OTHERS = (
     ["up", "run", "scheduler", "probe", "bench"],
-    ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "explain", *ACTIONS],
+    ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "flow", "explain", *ACTIONS],
 )
 COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from daemon.events import KINDS, Event, EventReader, Since
+from daemon.flow_broker import ChildEnd, FlowBroker, FlowJob
 from tests.engine import calls
 from tests.lua.conftest import Fill
 from tests.lua.state import A, B, Engine, Mine
@@ -122,6 +123,16 @@ async def _claimed(engine: Engine) -> None:
     await engine.take("a")
 
 
+async def _unblock(engine: Engine) -> None:
+    flows = FlowBroker(engine.redis, engine.keys, engine.now)
+    parent = FlowJob(engine.job("a"), "", [engine.id("b")])
+    assert await flows.commit("0" * 16, [engine.keys.family], parent, 0, [])
+    end = ChildEnd(
+        *(value.encode() for value in (engine.id("a"), engine.id("b"), "0" * 16, "fail", "0", "1-0", "c")), "", b"[]"
+    )
+    await flows.end([end])
+
+
 def _outcome(kind: str) -> Callable[[Engine], Awaitable[None]]:
     async def settled(engine: Engine) -> None:
         await _settled(engine, kind)
@@ -146,6 +157,7 @@ CASES: dict[str, tuple[Callable[[Engine], Awaitable[None]], Told]] = {
     "parked": (_outcome("park"), ("parked", "a", "send", 1, 0.02, "")),
     "released since its claim was not heard of": (_lost_claim, ("released", "a", "send", None, None, "")),
     "crashed": (_crash, ("crashed", "a", "send", None, None, "")),
+    "unblocked": (_unblock, ("unblocked", "a", "send", None, None, "")),
     "cleared": (_clear, ("removed", "a", "send", None, None, "")),
     "removed": (_remove, ("removed", "a", "send", None, None, "")),
     "cleaned": (_clean, ("removed", "a", "", None, None, "")),

@@ -30,7 +30,7 @@ async def test_a_claim_carries_everything_the_worker_needs(engine: Engine) -> No
     reply = await engine.tick(wanted=1)
     (claim,) = reply.claims
     seen = await engine.look("a")
-    assert claim == (engine.id("a").encode(), seen.record, claim.score, b"0", b"0", b"0", 0)
+    assert claim == (engine.id("a").encode(), seen.record, claim.score, b"0", b"0", b"0", 0, b"")
     assert float(claim.score) == float(place)
     assert b"e" not in claim.score, "a rounded score would move the job when it is given back"
     assert (reply.now, reply.refused, reply.drain) == (NOW, [], False)

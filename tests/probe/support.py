@@ -48,6 +48,7 @@ class Figures:
     waiting: int = 0
     active: int = 0
     delayed: int = 0
+    blocked: int = 0
     completed: int = 0
     failed: int = 0
     aborted: int = 0

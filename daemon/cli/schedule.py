@@ -111,7 +111,8 @@ def add(
         "tags": tag,
         "dedup_key": dedup_key,
     }
-    print(asyncio.run(_add(name, named, function, job, given)))
+    # It is written family:name everywhere else.
+    print(asyncio.run(_add(name.removeprefix(f"{named}:"), named, function, job, given)))
 
 
 def pause(schedule: Name) -> None:

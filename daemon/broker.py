@@ -302,6 +302,10 @@ class Broker:
         """Send dead letters back: ``retried``, ``not_failed`` or ``not_found`` for each id (at most 500)."""
         return [word.decode() for word in await self.run("redrive", *ids)]
 
+    async def discard(self, ids: Sequence[str]) -> list[str]:
+        """Remove dead letters: ``discarded``, ``not_failed`` or ``not_found`` for each id (at most 500)."""
+        return [word.decode() for word in await self.run("discard", *ids)]
+
     async def remove(self, ids: Sequence[str]) -> list[str]:
         """Remove jobs: ``removed``, ``active`` or ``not_found`` for each id (at most 500)."""
         return [word.decode() for word in await self.run("remove", *ids)]

@@ -120,11 +120,16 @@ def typed(returns: Any) -> TypeAdapter[Any]:
 def describe_error(error: BaseException, reason: str) -> dict[str, Any]:
     """Give what travels of an exception: type, message, traceback (its end, when it is long) and reason."""
     if isinstance(error, JobFailed):
-        kind, message, trace = error.type, error.message, error.traceback
+        message, trace = error.message, error.traceback
     else:
-        kind, message = type(error).__qualname__, text_of(error)[:4096]
+        message = text_of(error)[:4096]
         trace = "".join(traceback.format_exception(error))[-TRACEBACK_LIMIT:] if error.__traceback__ else ""
-    return {"type": kind, "message": plain(message), "traceback": plain(trace), "reason": reason}
+    return {"type": type_of(error), "message": plain(message), "traceback": plain(trace), "reason": reason}
+
+
+def type_of(error: BaseException) -> str:
+    """Give the name of an exception's class; of a job's failure that of its cause."""
+    return error.type if isinstance(error, JobFailed) else type(error).__qualname__
 
 
 def text_of(error: BaseException) -> str:

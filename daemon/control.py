@@ -1,4 +1,4 @@
-"""Operating queues: pause, drain, clean, clear; retry, promote, reprioritize, abort, remove.
+"""Operating queues: pause, drain, clean, clear; retry, discard, promote, reprioritize, abort, remove.
 
 What concerns many jobs goes in portions of some ms of the server's time each, so it can be interrupted at any point
 and simply be called again.
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 from daemon import codec
 from daemon.broker import Broker
 from daemon.connections import connect, translated
+from daemon.dead_letters import Walk
 from daemon.errors import InvalidJob
 from daemon.inspector import Inspector
 from daemon.job import JobState, priority_level, seconds
 from daemon.job_info import HELD, SUSPECT
 from daemon.keys import JOB
-from daemon.pages import EVERY, INDEX, PAGE, JobFilter, Listing, server_ms
+from daemon.pages import EVERY, INDEX, PAGE, JobFilter, server_ms
 from daemon.producer import KEEP_ABORTED_MS
 
 #: How long a portion should take at most, in seconds, measured here: the next one is smaller after a longer one.
@@ -30,6 +29,7 @@ PORTION_SECONDS = 0.02
 FIRST = 50
 
 Progress = Callable[[int, int], None]
+Act = Callable[[list[str]], Awaitable[list[str]]]
 
 
 def _quiet(done: int, total: int) -> None: ...
@@ -150,33 +150,43 @@ class Control:
     async def retry_all(
         self, family: str, where: JobFilter = EVERY, *, dry_run: bool = False, progress: Progress = _quiet
     ) -> int:
-        """Send the dead letters a filter lets through back to the queue, oldest first, as `retry` does.
+        """Send the dead letters a filter lets through back to the queue at once, oldest first, as `retry` does.
 
-        Only those there were at the beginning: what fails again meanwhile stays a dead letter.
+        Only those there were at the beginning: what fails again meanwhile stays a dead letter. `daemon.redrive` tries
+        some of each cause first.
 
         Returns:
             How many were (with ``dry_run``: would be) sent back.
         """
         broker = self._broker(family)
+        return await self._each_dead(broker, where, broker.redrive, "retried", dry_run, progress)
+
+    async def discard_all(
+        self, family: str, where: JobFilter = EVERY, *, dry_run: bool = False, progress: Progress = _quiet
+    ) -> int:
+        """Remove the dead letters a filter lets through for good, oldest first, those there were at the beginning.
+
+        Returns:
+            How many were (with ``dry_run``: would be) removed.
+        """
+        broker = self._broker(family)
+        return await self._each_dead(broker, where, broker.discard, "discarded", dry_run, progress)
+
+    async def _each_dead(
+        self, broker: Broker, where: JobFilter, act: Act, done: str, dry_run: bool, progress: Progress
+    ) -> int:
         with translated():
-            now = await server_ms(self.redis)
-            until = datetime.fromtimestamp((now + 1) / 1000, UTC)
-            where = replace(where, until=min(where.until or until, until))
-            listing = Listing(self.redis, broker.keys, JobState.FAILED, where, now, down=False)
-            total = await listing.size()
-            at, end, looked, retried, size = None, False, 0, 0, FIRST
-            while not end:
+            walk = Walk(self.redis, broker.keys, where, await server_ms(self.redis))
+            total = await walk.size()
+            looked, acted, size = 0, 0, FIRST
+            while not walk.end:
                 began = time.perf_counter()
-                found, last, end = await listing.portion(at, size)
-                ids = await listing.confirmed(found)
-                if ids and not dry_run:
-                    retried += (await broker.redrive(ids)).count("retried")
-                else:
-                    retried += len(ids)
-                looked, at = looked + size, last or at
+                ids = await walk.look(size)
+                acted += (await act(ids)).count(done) if ids and not dry_run else len(ids)
+                looked += size
                 progress(min(looked, total), total)
                 size = _next_size(size, time.perf_counter() - began)
-        return retried
+        return acted
 
     # ------------------------------------------------------------------ jobs
 
@@ -188,8 +198,16 @@ class Control:
         """
         return await self._each(written, lambda broker, ids: broker.redrive(ids))
 
+    async def discard(self, written: Sequence[str]) -> dict[str, str]:
+        """Remove dead letters with all they left.
+
+        Returns:
+            For each id ``discarded``, ``not_failed`` or ``not_found``.
+        """
+        return await self._each(written, lambda broker, ids: broker.discard(ids))
+
     async def remove(self, written: Sequence[str]) -> dict[str, str]:
-        """Remove jobs with all they left; a dead letter is discarded this way.
+        """Remove jobs with all they left, dead letters too.
 
         Returns:
             For each id ``removed``, ``active`` (abort it first) or ``not_found``.

@@ -17,6 +17,7 @@ from arq.worker import Retry, RetryJob
 
 from daemon import codec
 from daemon.broker import Outcome
+from daemon.causes import cause_of
 from daemon.errors import ClaimLost, InvalidJob, JobFailed, RetryAfter, TooLarge
 from daemon.family import LISTENERS, JobFunction
 from daemon.keys import spoken_id
@@ -113,7 +114,12 @@ class Decisions:
         else:
             spent = {"duration": round(time.perf_counter() - run.begun_at, 6)}
             logger.error("dead letter (%s): %s: %s", reason, kind, text, exc_info=error, extra=spent)
-        return self.outcome(run, "b", record, keep, self._history(run, error))
+        return self.outcome(run, "b", record, keep, self._history(run, error) + b"\n" + self._cause(run, error))
+
+    def _cause(self, run: Run, error: BaseException) -> bytes:
+        function = run.entry.function if run.entry else ""
+        module = getattr(run.function.call, "__module__", None) if run.function else None
+        return cause_of(error, self.family.name, function, module or "").line(function)
 
     def _note(self, run: Run, error: BaseException) -> None:
         # Only for listeners: an error holds its traceback, and that the run.
@@ -158,9 +164,8 @@ class Decisions:
 
     @staticmethod
     def _history(run: Run, error: BaseException) -> bytes:
-        kind = error.type if isinstance(error, JobFailed) else type(error).__qualname__
-        line = {"at": int(time.time() * 1000), "try": run.job_try, "type": kind, "message": codec.text_of(error)[:500]}
-        return codec.encode(line)
+        kind, message = codec.type_of(error), codec.text_of(error)[:500]
+        return codec.encode({"at": int(time.time() * 1000), "try": run.job_try, "type": kind, "message": message})
 
     def tell(self, run: Run, outcome: Outcome | None, duration: float) -> None:
         """Write the log line of the end; None: no longer ours."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,7 @@ INDEX = {
 }
 #: What of a record, and of a result, holds what filters ask for; where it does not, the whole is read.
 _RECORD_HEAD, _RESULT_HEAD, _TAIL = 256, 512, 512
+_CAUSE = re.compile(r"[0-9a-f]{10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class JobFilter:
         function: name of the function.
         tag: one of the tags it was enqueued with.
         error: type of the error it ended of, ``"ValueError"``.
+        cause: the group of dead letters it is in (`daemon.dead_letters`).
         since, until: aware times, ``since`` included: when it ended, when it started (active), when it is due
             (delayed), when it was parked or began to wait (blocked), when it was enqueued (waiting).
     """
@@ -52,12 +55,17 @@ class JobFilter:
     error: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    cause: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("since", "until"):
             time = getattr(self, name)
             if time is not None and getattr(time, "tzinfo", None) is None:
                 raise InvalidJob(f"{name} {time!r} has no time zone: pass an aware datetime, e.g. datetime.now(UTC)")
+
+
+        if self.cause is not None and not _CAUSE.fullmatch(self.cause):
+            raise InvalidJob(f"cause {self.cause[:40]!r} is none: it is ten hexadecimal digits, as arqd dead groups tells")
 
 
 EVERY = JobFilter()
@@ -96,6 +104,11 @@ class Listing:
         self._ended = state in INDEX
         self._down = self._ended if down is None else down
         self._bands = _bands(state, where, now)
+        self._index = INDEX.get(state, "queue")
+        if where.cause is not None:
+            if state is not JobState.FAILED:
+                raise InvalidJob(f"jobs that are {state} have no cause: list the failed ones, or leave it out")
+            self._index = f"cause:{where.cause}"
         if where.error is not None and not self._ended:
             raise InvalidJob(f"jobs that are {state} have no error: list the failed ones, or leave error out")
 
@@ -108,7 +121,7 @@ class Listing:
 
     async def size(self) -> int:
         """Give how many jobs there are to look at."""
-        key = self._keys.key(INDEX[self._state]) if self._ended else self._keys.queue
+        key = self._keys.key(self._index) if self._ended else self._keys.queue
         return sum([await self._redis.zcount(key, low, high) for low, high in self._bands])
 
     async def portion(self, after: PageEntry | None, most: int, wanted: int = PAGE) -> Portion:
@@ -117,7 +130,7 @@ class Listing:
         found: list[PageEntry] = []
         for low, high in self._bands:
             found += await self._broker.page(
-                INDEX.get(self._state, "queue"), low, high, down=self._down, after=after,
+                self._index, low, high, down=self._down, after=after,
                 count=most + 1 - len(found), head=head, tail=_TAIL,
             )  # fmt: skip
             if len(found) > most:
@@ -191,6 +204,7 @@ class Listing:
         return (
             where.function in (None, info.function)
             and (where.tag is None or where.tag in info.tags)
+            and where.cause in (None, info.cause)
             and where.error in (None, (info.error or {}).get("type"))
         )
 
@@ -256,8 +270,13 @@ async def describe(redis: Any, keys: FamilyKeys, ids: Sequence[str]) -> list[Job
         for name in ("progress", "history", "crashes"):
             pipe.hmget(keys.key(name), encoded)
         pipe.zmscore(keys.queue, encoded)
-        columns = await pipe.execute()
-    return [job_info(keys, job_id, now, *(column[i] for column in columns)) for i, job_id in enumerate(ids)]
+        pipe.hmget(keys.key("caused"), encoded)
+        *columns, causes = await pipe.execute()
+    found = [job_info(keys, job_id, now, *(column[i] for column in columns)) for i, job_id in enumerate(ids)]
+    for info, cause in zip(found, causes, strict=True):
+        if info is not None and info.state is JobState.FAILED and cause is not None:
+            info.cause = cause.decode()
+    return found
 
 
 async def server_ms(redis: Any) -> int:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARED = ("prelude", "events", "room", "dedup", "flows", "ends", "lanes", "parked")
+SHARED = ("prelude", "events", "room", "dedup", "flows", "causes", "ends", "lanes", "parked")
 NAMES = (
     "enqueue",
     "tick",
@@ -15,6 +15,7 @@ NAMES = (
     "await",
     "abort",
     "redrive",
+    "discard",
     "remove",
     "progress",
     "once",

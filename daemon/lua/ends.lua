@@ -15,13 +15,13 @@ local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r =
   p = 'parked' }
 
 -- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
--- {kind, id, result, keep, keep as text, event's detail}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter keeps its
--- payload, history and receipts; what a handler logged stays as long as the result. `told` is the event's kind where it is
--- not the usual one.
+-- {kind, id, result, keep, keep as text, event's detail, cause}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter
+-- keeps its payload, history and receipts; what a handler logged stays as long as the result. `told` is the event's kind
+-- where it is not the usual one.
 local function finish(ended, told)
   if #ended == 0 then return end
   local ids, gone, indexed = {}, {}, { c = {}, b = {}, a = {}, e = {} }
-  local forget, unkept, stamp = {}, {}, num(now)
+  local forget, unkept, buried, stamp = {}, {}, {}, num(now)
   for i, job in ipairs(ended) do
     local kind, id, result, keep = job[1], job[2], job[3], job[4]
     ids[i] = id
@@ -41,6 +41,7 @@ local function finish(ended, told)
       local list = indexed[kind]
       list[#list + 1] = stamp
       list[#list + 1] = id
+      if kind == 'b' then buried[#buried + 1] = { id, job[7] or '' } end
     else
       unkept[#unkept + 1] = id
     end
@@ -48,6 +49,7 @@ local function finish(ended, told)
   for kind, list in pairs(indexed) do
     if #list > 0 then redis.call('ZADD', INDEX[kind], unpack(list)) end
   end
+  if #buried > 0 then note_causes(buried) end
   -- A reused id may stand in another index, whose trimming would take this result.
   if #indexed.b > 0 or redis.call('EXISTS', aborted, expired) > 0 then
     for kind, index in pairs(INDEX) do
@@ -98,7 +100,10 @@ local function forget(index, ids)
   end
   redis.call('UNLINK', unpack(gone))
   redis.call('ZREM', index, unpack(ids))
-  if index == dead then redis.call('HDEL', history, unpack(ids)) end
+  if index == dead then
+    redis.call('HDEL', history, unpack(ids))
+    drop_causes(ids)
+  end
   if redis.call('EXISTS', receipts, logs) > 0 then
     redis.call('HDEL', logs, unpack(ids))
     if index == dead then redis.call('HDEL', receipts, unpack(ids)) end

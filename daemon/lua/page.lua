@@ -1,9 +1,10 @@
 -- A page of the queue or of an index, from a score and an id on, with the two ends of each job's record or result.
--- ARGV: 3 "queue" | "completed" | "dead" | "aborted" | "expired", 4 and 5 the lowest and highest score (as ZRANGEBYSCORE
---   takes the highest, the lowest inclusive), 6 "1" for the highest first, 7 score ("" to begin) and 8 id of the last
+-- ARGV: 3 "queue" | "completed" | "dead" | "aborted" | "expired" | "cause:<cause>", 4 and 5 the lowest and highest score (as
+--   ZRANGEBYSCORE takes the highest, the lowest inclusive), 6 "1" for the highest first, 7 score ("" to begin) and 8 id of the last
 --   one seen, which may be gone, 9 at most so many, 10 bytes of the beginning (0: neither end), 11 bytes of the end (at least 1)
 -- Returns {id, score, beginning, end, ...}, or {id, score, ...}. Reads only; costs the logarithm of the queue's size.
 local key = ({ queue = queue, completed = completed, dead = dead, aborted = aborted, expired = expired })[ARGV[3]]
+  or prefix .. ARGV[3]
 local lowest, highest, down, count = ARGV[4], ARGV[5], ARGV[6] == '1', tonumber(ARGV[9])
 local ranges = ARGV[10] == '0' and {} or { { 0, ARGV[10] - 1 }, { -ARGV[11], -1 } }
 

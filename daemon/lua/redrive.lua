@@ -2,7 +2,7 @@
 -- does not count any more. One that failed by a child runs with the results that are there.
 -- ARGV: 3... ids
 -- Returns one word per id: "retried", "not_failed" (it is in another state), or "not_found".
-local words = {}
+local words, back = {}, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
   local key = 'arq:job:' .. id
@@ -11,6 +11,7 @@ for i = 3, #ARGV do
     local level, stamp, timeout = header(record)
     redis.call('UNLINK', 'arq:result:' .. id, 'arq:retry:' .. id)
     redis.call('ZREM', dead, id)
+    back[#back + 1] = id
     if level then
       local tail = string.match(record, '^arqd1 %d+ %d+ %d+ %d+ (.*)$')
       redis.call('SET', key, table.concat({ 'arqd1', level, stamp, num(timeout), '0', tail }, ' '))
@@ -26,6 +27,7 @@ for i = 3, #ARGV do
     words[#words + 1] = 'not_found'
   end
 end
+if #back > 0 then drop_causes(back) end
 set_mark()
 write_events()
 return words

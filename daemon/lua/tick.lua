@@ -4,7 +4,8 @@
 --   12 poll ms while stock producers are about (0: only if some were seen in the last hour, every 500);
 --   13 how many statistics of these outcomes follow, a field and an amount each (lua/events.lua): added if none of them
 --   is refused; then eight per outcome: kind, id, claim number, enqueue stamp, a, b, c, the event's detail
---     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep ms, c history line
+--     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep ms, c history line;
+--        of "b" then the lines of its cause (lua/causes.lua)
 --     "r" retry: a delay ms, b ended tries, c history line
 --     "l" release: a delay ms or -1 (back in its place), c note
 --     "w" told to wait: a delay ms, b who waits ("queue", "group", "function"), c note
@@ -86,7 +87,9 @@ if #settles > 0 then
         ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 5], ARGV[i + 7] }
         if kind == 'b' then
           redis.call('PERSIST', 'arq:job:' .. id)
-          add_history(id, ARGV[i + 6])
+          local line, cause = string.match(ARGV[i + 6], '^([^\n]*)\n?(.*)$')
+          add_history(id, line)
+          ended[#ended][7] = cause
         end
       else
         local delay = tonumber(ARGV[i + 4])

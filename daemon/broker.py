@@ -300,11 +300,11 @@ class Broker:
 
     async def redrive(self, ids: Sequence[str]) -> list[str]:
         """Send dead letters back: ``retried``, ``not_failed`` or ``not_found`` for each id (at most 500)."""
-        return [word.decode() for word in await self.run("redrive", *ids)]
+        return [word.decode() for word in await self.run("redrive", *map(_raw, ids))]
 
     async def discard(self, ids: Sequence[str]) -> list[str]:
         """Remove dead letters: ``discarded``, ``not_failed`` or ``not_found`` for each id (at most 500)."""
-        return [word.decode() for word in await self.run("discard", *ids)]
+        return [word.decode() for word in await self.run("discard", *map(_raw, ids))]
 
     async def remove(self, ids: Sequence[str]) -> list[str]:
         """Remove jobs: ``removed``, ``active`` or ``not_found`` for each id (at most 500)."""
@@ -386,6 +386,11 @@ class Broker:
     async def log(self, session: str, job_id: bytes, claim: int, line: bytes) -> bool:
         """Keep a line of a job's handler; False when this claim does not hold the job any more."""
         return bool(await self.run("log", session, job_id, claim, line))
+
+
+def _raw(job_id: str) -> bytes:
+    """Give an id as it stands in Redis, where a stock producer may have written any bytes."""
+    return job_id.encode("utf-8", "surrogateescape")
 
 
 def _added(reply: Sequence[Any]) -> list[bool | Repeat]:

@@ -12,6 +12,7 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from hashlib import blake2b
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -68,9 +69,7 @@ def cause_of(error: BaseException, family: str, function: str, module: str = "")
 
 # ---------------------------------------------------------------------- place
 
-_LIBRARIES = tuple(
-    os.path.join(os.path.realpath(path), "") for path in {sysconfig.get_path(n) for n in ("stdlib", "platstdlib")}
-)
+_LIBRARIES = tuple(f"{Path(sysconfig.get_path(name)).resolve()}{os.sep}" for name in ("stdlib", "platstdlib"))
 _INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 #: Python 3.11 runs a comprehension in a frame of its own, later ones do not.
 _INNER = re.compile(r"(?:\.<locals>)?\.<(?:list|dict|set)comp>|(?:\.<locals>)?\.<genexpr>")
@@ -81,7 +80,7 @@ def _place(error: BaseException, package: str) -> str:
     place = ""
     for frame in _frames(error):
         if _is_users(frame, package):
-            name = frame.f_globals.get("__name__") or os.path.basename(frame.f_code.co_filename)
+            name = frame.f_globals.get("__name__") or Path(frame.f_code.co_filename).stem
             place = f"{name}:{_INNER.sub('', frame.f_code.co_qualname)}"
             # Where an endless recursion ends is chance, where it begins is not.
             if isinstance(error, RecursionError):
@@ -126,6 +125,7 @@ _DATA = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _NAME = re.compile(r"['\"`][A-Za-z_][\w.]*(?:\(\))?['\"`]")
+_WORDS = re.compile(r"(?:[^\W\d_]+[_.,:-]+)+")
 _MANY = re.compile(r"#(?:[,+/]? ?#)+|'…'(?:, ?'…')+")
 
 
@@ -149,13 +149,9 @@ def mask(text: str, *, names: bool = False) -> str:
 
 
 def _masked_token(token: str) -> str:
-    """``order-17`` is ``order-#``; what holds digits in several parts, as random ids do, is ``#``."""
-    parts = re.split(r"([_.,:-])", token.lstrip("-"))
-    numbered = [i for i, part in enumerate(parts) if any(char.isdigit() for char in part)]
-    if len(numbered) != 1:
-        return "#"
-    parts[numbered[0]] = "#"
-    return "".join(parts)
+    """``order-17`` is ``order-#``; from the first part with a digit on nothing is kept, since random ids go on so."""
+    kept = _WORDS.match(token.lstrip("-"))
+    return (kept.group() if kept else "") + "#"
 
 
 def _text(error: BaseException) -> str:

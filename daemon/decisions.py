@@ -114,7 +114,8 @@ class Decisions:
         else:
             spent = {"duration": round(time.perf_counter() - run.begun_at, 6)}
             logger.error("dead letter (%s): %s: %s", reason, kind, text, exc_info=error, extra=spent)
-        return self.outcome(run, "b", record, keep, self._history(run, error) + b"\n" + self._cause(run, error))
+        outcome = self.outcome(run, "b", record, keep, self._history(run, error))
+        return outcome._replace(c=outcome.c + b"\n" + self._cause(run, error))
 
     def _cause(self, run: Run, error: BaseException) -> bytes:
         function = run.entry.function if run.entry else ""

@@ -63,9 +63,10 @@ class JobFilter:
             if time is not None and getattr(time, "tzinfo", None) is None:
                 raise InvalidJob(f"{name} {time!r} has no time zone: pass an aware datetime, e.g. datetime.now(UTC)")
 
-
         if self.cause is not None and not _CAUSE.fullmatch(self.cause):
-            raise InvalidJob(f"cause {self.cause[:40]!r} is none: it is ten hexadecimal digits, as arqd dead groups tells")
+            raise InvalidJob(
+                f"cause {self.cause[:40]!r} is none: it is ten hexadecimal digits, as arqd dead groups tells"
+            )
 
 
 EVERY = JobFilter()

@@ -1,4 +1,4 @@
-"""Commands that change jobs: ``retry``, ``remove``, ``promote``, ``priority``, ``abort``, and ``dead``."""
+"""Commands that change jobs: ``retry``, ``remove``, ``promote``, ``priority``, ``abort``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import typer
 
 from daemon.cli.bulk import DryRun, tell_counts, told
 from daemon.cli.common import (
-    Cursor,
     Error,
     Function,
     Json,
-    Limit,
     Since,
     Tag,
     Until,
@@ -23,7 +21,6 @@ from daemon.cli.common import (
     print_json,
     refuse_unknown_family,
 )
-from daemon.cli.look import list_jobs, print_page
 
 if TYPE_CHECKING:
     from daemon.pages import JobFilter
@@ -56,11 +53,6 @@ def register(app: typer.Typer) -> None:
     app.command()(promote)
     app.command()(priority)
     app.command()(abort)
-    dead = typer.Typer(name="dead", help="List, retry or discard dead letters.", rich_markup_mode=None)
-    dead.command("list")(list_dead)
-    dead.command("retry")(retry)
-    dead.command("discard")(discard)
-    app.add_typer(dead)
 
 
 def retry(
@@ -89,7 +81,7 @@ def retry(
         where = job_filter(function, tag, error, since, until)
         tell_counts(asyncio.run(_retry_all(family, where, dry_run, json)), dry_run, json)
     else:
-        _tell(asyncio.run(_act("retry", ids or [])), json)
+        tell(asyncio.run(act("retry", ids or [])), json)
 
 
 def remove(ids: Ids, json: Json = False) -> None:
@@ -97,7 +89,7 @@ def remove(ids: Ids, json: Json = False) -> None:
 
     Their results go with them.
     """
-    _tell(asyncio.run(_act("remove", ids)), json)
+    tell(asyncio.run(act("remove", ids)), json)
 
 
 def promote(ids: Ids, json: Json = False) -> None:
@@ -105,7 +97,7 @@ def promote(ids: Ids, json: Json = False) -> None:
 
     Those that wait for a retry, too.
     """
-    _tell(asyncio.run(_act("promote", ids)), json)
+    tell(asyncio.run(act("promote", ids)), json)
 
 
 def priority(
@@ -117,7 +109,7 @@ def priority(
 
     It goes behind those that wait at that level; a delayed one keeps its time.
     """
-    _tell(asyncio.run(_act("set_priority", [id], level)), json)
+    tell(asyncio.run(act("set_priority", [id], level)), json)
 
 
 def abort(ids: Ids, json: Json = False) -> None:
@@ -125,31 +117,11 @@ def abort(ids: Ids, json: Json = False) -> None:
 
     A waiting or delayed one is aborted at once; of a running one the handler is cancelled.
     """
-    _tell(asyncio.run(_act("abort", ids)), json)
+    tell(asyncio.run(act("abort", ids)), json)
 
 
-def list_dead(
-    family: Annotated[str, typer.Argument(help="The family.", metavar="FAMILY")],
-    function: Function = None,
-    error: Error = None,
-    tag: Tag = None,
-    since: Since = None,
-    until: Until = None,
-    cursor: Cursor = None,
-    limit: Limit = 50,
-    json: Json = False,
-) -> None:
-    """List a family's dead letters."""
-    where = job_filter(function, tag, error, since, until)
-    print_page(asyncio.run(list_jobs(family, "failed", where, cursor, limit)), json)
-
-
-def discard(ids: Ids, json: Json = False) -> None:
-    """Remove dead letters for good."""
-    _tell(asyncio.run(_discard(ids)), json)
-
-
-async def _act(action: str, ids: list[str], *args: str) -> dict[str, str]:
+async def act(action: str, ids: list[str], *args: str) -> dict[str, str]:
+    """Do it with `Control`'s method of that name; gives what became of each job."""
     from daemon.keys import parse_id
 
     async with control(*(parse_id(id)[0] for id in ids)) as found:
@@ -164,24 +136,7 @@ async def _retry_all(family: str, where: JobFilter, dry_run: bool, json: bool) -
         return {family: {"retried": retried}}
 
 
-async def _discard(ids: list[str]) -> dict[str, str]:
-    from daemon.errors import JobNotFound
-    from daemon.job import JobState
-    from daemon.keys import parse_id
-
-    outcomes: dict[str, str] = {}
-    async with control(*(parse_id(id)[0] for id in ids)) as found:
-        for id in ids:
-            try:
-                state = (await found.inspector.job(id)).state
-            except JobNotFound:
-                outcomes[id] = "not_found"
-                continue
-            outcomes |= await found.remove([id]) if state is JobState.FAILED else {id: "not_failed"}
-    return {id: "discarded" if outcome == "removed" else outcome for id, outcome in outcomes.items()}
-
-
-def _tell(outcomes: dict[str, str], json: bool) -> None:
+def tell(outcomes: dict[str, str], json: bool) -> None:
     """Print what became of each job.
 
     Raises:

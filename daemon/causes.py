@@ -125,7 +125,9 @@ _DATA = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _NAME = re.compile(r"['\"`][A-Za-z_][\w.]*(?:\(\))?['\"`]")
-_WORDS = re.compile(r"(?:[^\W\d_]+[_.,:-]+)+")
+#: What may be the beginning of a random id is not kept.
+_WORDS = re.compile(r"(?:(?![a-fA-F]+[_.,:-])[^\W\d_]+[_.,:-]+)+")
+_OPEN = re.compile(r"(?<![\w…])['\"](?!…).*")
 _MANY = re.compile(r"#(?:[,+/]? ?#)+|'…'(?:, ?'…')+")
 
 
@@ -144,8 +146,10 @@ def mask(text: str, *, names: bool = False) -> str:
             return _masked_token(text)
         return {"keep": text, "address": "#"}.get(str(kind), f"<{kind}>")
 
-    line = " ".join(codec.plain(text[:LOOKED_AT]).split())
-    return _MANY.sub(lambda found: found.group()[0] if found.group()[0] == "#" else "'…'", _DATA.sub(masked, line))
+    line = _DATA.sub(masked, " ".join(codec.plain(text[:LOOKED_AT]).split()))
+    if len(text) > LOOKED_AT:
+        line = _OPEN.sub("'…'", line)
+    return _MANY.sub(lambda found: "#" if found.group()[0] == "#" else "'…'", line)
 
 
 def _masked_token(token: str) -> str:

@@ -18,6 +18,7 @@ sent), ``flow_broker`` and ``courier`` (from slot to slot), ``flow_view``. Nouns
 ``context``, ``keys``, ``errors``, ``settings``, ``family``, ``registry``, ``logs``. Looking in: ``inspector``,
 ``pages``, ``situation`` and ``explain`` (why a job does not run), ``observer`` (what a worker tells of a try),
 ``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
+Dead letters: ``causes``, ``dead_letters`` (their groups), ``redrive`` (sending them back with care).
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

@@ -162,8 +162,10 @@ def _text(error: BaseException) -> str:
     """Give an error's text; of a validation only what is wrong where, since its text quotes what was given."""
     if isinstance(error, ValidationError):
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
-        told = (".".join(str(part) for part in one["loc"]) + ": " + one["type"] for one in wrong)
-        return f"{error.title}: " + "; ".join(dict.fromkeys(told))
+        told = (".".join(map(str, one["loc"])).removeprefix("a.0.") + ": " + one["type"] for one in wrong)
+        # Of a job's payload the title is that of the record it stands in (daemon/binding.py), as its first argument.
+        title = "payload" if error.title == "Envelope" else error.title
+        return f"{title}: " + "; ".join(dict.fromkeys(told))
     if isinstance(error, JobFailed):
         return error.message
     return codec.text_of(error)

@@ -121,10 +121,10 @@ class Redrive:
             JobStateError: when the queue is paused or has no worker, so that no canary would run.
             JobNotFound, InvalidJob: as `look`. RedisUnavailable, RedisRefused: ``groups`` tells what was done.
         """
-        if self._canaries:
-            await self._refuse_idle_queue()
         self._progress = progress or self._progress
         waiting = iter(await self.look())
+        if self._canaries and self.groups:
+            await self._refuse_idle_queue()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(AT_ONCE, len(self.groups))):

@@ -212,7 +212,7 @@ async def _redrive(
             await (work.look() if dry_run else work.run(told(name, json)))
         except BaseException:
             # Interrupted: it can be called again, and this is what has been done.
-            if work.groups and not dry_run:
+            if any(one.retried for one in work.groups):
                 _tell(work.groups, False, json)
             raise
     _tell(work.groups, dry_run, json)

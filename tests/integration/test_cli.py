@@ -145,10 +145,10 @@ def test_help_imports_no_server_library() -> None:
         (["enqueue", "greet", "--json", "@nowhere.json"], "nowhere.json cannot be read: No such file"),
         (["enqueue", "greet", "--at", "tomorrow"], "--at: write an ISO 8601 time"),
         (["enqueue", "greet", "--at", "2030-01-31T08:00:00"], "--at: say the time zone too"),
-        (["dead", "retry"], "give ids, or --family FAMILY --all"),
-        (["dead", "retry", "--all"], "give ids, or --family FAMILY --all"),
-        (["dead", "retry", "--family", "email"], "give ids, or --family FAMILY --all"),
-        (["dead", "retry", "email:1", "--family", "email", "--all"], "give ids, or --family FAMILY --all"),
+        (["dead", "retry"], "give ids, --group, or --family FAMILY --all"),
+        (["dead", "retry", "--all"], "name the --family"),
+        (["dead", "retry", "--family", "email"], "give ids, --group, or --family FAMILY --all"),
+        (["dead", "retry", "email:1", "--family", "email", "--all"], "give ids, --group, or --family FAMILY --all"),
     ],
 )
 def test_wrong_usage_is_told_in_one_line(arqd: Arqd, arguments: list[str], said: str) -> None:
@@ -409,10 +409,10 @@ def test_all_dead_letters_of_a_family_are_retried(queue: Arqd, redis_url: str) -
     for _ in range(5):
         greet(queue, "nobody")
     work(redis_url)
-    ended = queue("dead", "retry", "--family", "greetings", "--all")
+    ended = queue("retry", "--family", "greetings", "--all")
     assert (ended.status, ended.out) == (0, "greetings: 5 retried\n")
     assert queue("dead", "list", "greetings", "--json").json() == {"jobs": [], "cursor": None}
-    assert queue("dead", "retry", "--family", "greetings", "--all").status == 0
+    assert queue("retry", "--family", "greetings", "--all").status == 0
 
 
 def test_jobs_are_removed(queue: Arqd) -> None:

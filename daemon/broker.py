@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import NoScriptError
 
 from daemon.connections import Channel
-from daemon.keys import FamilyKeys
+from daemon.keys import FamilyKeys, raw_id
 from daemon.lua import SCRIPTS
 
 #: Jobs and bytes one call of the enqueue script takes: about 10 ms of the server's time.
@@ -211,19 +211,8 @@ class Broker:
             meanwhile: called while the server works, which needs a channel.
             statistics: amounts by field, added unless an outcome is refused.
         """
-        args: list[Any] = [
-            session,
-            n,
-            wanted,
-            int(alone),
-            settings.lease,
-            settings.default_timeout,
-            settings.max_crashes,
-            settings.keep_count,
-            settings.keep_age,
-            settings.poll,
-            len(statistics),
-        ]
+        args: list[Any] = [session, n, wanted, int(alone), settings.lease, settings.default_timeout]
+        args += [settings.max_crashes, settings.keep_count, settings.keep_age, settings.poll, len(statistics)]
         for field in statistics.items():
             args += field
         for outcome in outcomes:
@@ -300,11 +289,11 @@ class Broker:
 
     async def redrive(self, ids: Sequence[str]) -> list[str]:
         """Send dead letters back: ``retried``, ``not_failed`` or ``not_found`` for each id (at most 500)."""
-        return [word.decode() for word in await self.run("redrive", *map(_raw, ids))]
+        return [word.decode() for word in await self.run("redrive", *map(raw_id, ids))]
 
     async def discard(self, ids: Sequence[str]) -> list[str]:
         """Remove dead letters: ``discarded``, ``not_failed`` or ``not_found`` for each id (at most 500)."""
-        return [word.decode() for word in await self.run("discard", *map(_raw, ids))]
+        return [word.decode() for word in await self.run("discard", *map(raw_id, ids))]
 
     async def remove(self, ids: Sequence[str]) -> list[str]:
         """Remove jobs: ``removed``, ``active`` or ``not_found`` for each id (at most 500)."""
@@ -386,11 +375,6 @@ class Broker:
     async def log(self, session: str, job_id: bytes, claim: int, line: bytes) -> bool:
         """Keep a line of a job's handler; False when this claim does not hold the job any more."""
         return bool(await self.run("log", session, job_id, claim, line))
-
-
-def _raw(job_id: str) -> bytes:
-    """Give an id as it stands in Redis, where a stock producer may have written any bytes."""
-    return job_id.encode("utf-8", "surrogateescape")
 
 
 def _added(reply: Sequence[Any]) -> list[bool | Repeat]:

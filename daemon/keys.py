@@ -125,6 +125,11 @@ def spoken_id(job_id: str) -> str:
     return job_id
 
 
+def raw_id(job_id: str) -> bytes:
+    """Give an id as it stands in Redis, where a stock producer may have written any bytes."""
+    return job_id.encode("utf-8", "surrogateescape")
+
+
 def parse_id(text: str) -> tuple[str | None, list[str]]:
     """Give the family a written id names (None when it names none) and the ids in Redis it may mean, in order.
 

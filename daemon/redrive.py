@@ -17,6 +17,7 @@ from daemon.connections import translated
 from daemon.control import Control, Progress
 from daemon.dead_letters import DeadGroup, Walk, group, groups
 from daemon.errors import InvalidJob, JobStateError
+from daemon.keys import raw_id
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, server_ms
 
 #: Groups that are sent back at the same time: canaries that are tried several times take a while.
@@ -166,7 +167,9 @@ class Redrive:
         walk = self._walk(one.group)
         if self._canaries:
             one.state = RedriveState.CANARIES
-            sent = await self._send(one, await walk.take(self._canaries))
+            canaries = await walk.take(self._canaries)
+            await self._pace(len(canaries))
+            sent = await self._send(one, canaries)
             stopped = await self._watch(one, sent) if one.left else None
             if stopped:
                 return stopped
@@ -221,7 +224,7 @@ class Redrive:
 
     async def _states(self, ids: Sequence[str], cause: bytes) -> tuple[list[str], int, int]:
         """Give the jobs that have not ended, how many completed, and how many are dead letters of this cause."""
-        raw = [job_id.encode("utf-8", "surrogateescape") for job_id in ids]
+        raw = [raw_id(job_id) for job_id in ids]
         async with self._redis.pipeline(transaction=False) as pipe:
             # First whether they are queued: one that is not has ended, and stays so during the other commands.
             pipe.zmscore(self._keys.queue, raw)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from daemon.broker import Outcome, PageEntry
@@ -179,3 +181,35 @@ async def test_a_full_server_buries_and_discards(full: tuple[Engine, Fill]) -> N
     assert await engine.broker.discard([engine.id("never"), engine.id("a")]) == ["not_found", "discarded"]
     assert await engine.redrive("b") == ["retried"]
     assert await state(engine) == {}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_happens_groups_are_the_dead_letters(engine: Engine, seed: int) -> None:
+    random = Random(seed)
+    names = [f"j{n}" for n in range(12)]
+    for _ in range(150):
+        name, action = (
+            random.choice(names),
+            random.choice(("live", "die", "die", "again", "discard", "remove", "clean")),
+        )
+        await engine.enqueue(name)
+        engine.advance(random.randrange(3))
+        if action in ("live", "die"):
+            for mine in await engine.claim():
+                end = (
+                    mine.complete()
+                    if action == "live"
+                    else cause(mine, random.choice((ONE, TWO)), random.choice("fgh"))
+                )
+                await engine.settle(end)
+        elif action == "again":
+            await engine.redrive(name, random.choice(names))
+        elif action == "discard":
+            await engine.broker.discard([engine.id(name)])
+        elif action == "remove":
+            await engine.remove(name)
+        else:
+            await engine.broker.clean("dead", random.randrange(1, 3), engine.now)
+        found = [job_id for ids in (await state(engine)).values() for job_id in ids]
+        dead = await engine.redis.zrange(engine.keys.key("dead"), 0, -1)
+        assert sorted(found) == sorted(job_id.decode().rpartition(":")[2] for job_id in dead), f"seed {seed}"

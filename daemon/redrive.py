@@ -174,7 +174,7 @@ class Redrive:
             if stopped:
                 return stopped
         one.state = RedriveState.SENDING
-        portion = PORTION if self._rate is None else max(1, min(PORTION, round(self._rate * SLICE)))
+        portion = PORTION if self._rate is None else max(1, int(min(PORTION, self._rate * SLICE)))
         while ids := await walk.take(portion):
             await self._pace(len(ids))
             if await self._came_back(one) >= self._tolerance:

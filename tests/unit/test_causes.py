@@ -265,6 +265,13 @@ def test_errors_that_cannot_be_read_have_a_cause() -> None:
         assert json.loads(described).keys() == {"type", "place", "message"}
 
 
+def test_a_failure_by_a_child_does_not_name_the_child() -> None:
+    texts = ("shop:tea failed: ValueError: no 17", "shop:salt failed: ValueError: no 4711")
+    one, two = (cause_of(JobFailed("ChildFailed", text), "t", "f") for text in texts)
+    assert one == two
+    assert one[1:] == ("ChildFailed", "f", "failed: ValueError: no #")
+
+
 def test_the_cause_is_not_that_of_where_it_was_raised_from() -> None:
     def handler() -> None:
         try:

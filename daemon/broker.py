@@ -282,9 +282,9 @@ class Broker:
         reply = await self.run("await", session, job_id)
         return reply[0], reply[1] if len(reply) > 1 else None
 
-    async def abort(self, job_id: str, result: bytes, keep_ms: int) -> str:
-        """Abort a job: ``aborted``, ``asked`` (its worker was told), ``ended`` or ``not_found``."""
-        word: bytes = await self.run("abort", job_id, result, keep_ms)
+    async def abort(self, job_id: str, result: bytes, keep_ms: int, waiting: str = "") -> str:
+        """Abort a job: ``aborted``, ``asked`` (its worker will tell the process ``waiting``), ``ended``, ``not_found``."""
+        word: bytes = await self.run("abort", job_id, result, keep_ms, waiting)
         return word.decode()
 
     async def redrive(self, ids: Sequence[str]) -> list[str]:

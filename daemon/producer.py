@@ -308,23 +308,26 @@ class Producer:
 
     async def abort(self, job: JobHandle, timeout: float) -> bool:
         """See `JobHandle.abort`."""
-        broker = self.broker(job.family)
-        with translated():
-            (raw,) = await self.redis.mget(JOB + job.job_id)
-            result = codec.encode_aborted(job.job_id, broker.keys.queue, raw)
-            word = await broker.abort(job.job_id, result, KEEP_ABORTED_MS)
+        broker, word = self.broker(job.family), ""
+
+        async def ask() -> bool:
+            nonlocal word
+            with translated():
+                (raw,) = await self.redis.mget(JOB + job.job_id)
+                result = codec.encode_aborted(job.job_id, broker.keys.queue, raw)
+                word = await broker.abort(job.job_id, result, KEEP_ABORTED_MS, self.replies.session)
+            return word == "asked"
+
+        try:
+            ended = await self.replies.wait_after(ask, job.family, job.job_id, timeout)
+        except ResultTimeout:
+            raise ResultTimeout(f"{job.id} was told to stop but still runs after {timeout:g} s") from None
         if word == "not_found":
             raise JobNotFound(f"there is no job {job.id}: nothing was aborted")
-        if word == "aborted":
-            return True
-        if word == "asked":
-            try:
-                return codec.was_aborted(await self.replies.wait(job.family, job.job_id, timeout))
-            except ResultTimeout:
-                raise ResultTimeout(f"{job.id} was told to stop but still runs after {timeout:g} s") from None
-        with translated():
-            ended = await self.redis.get(RESULT + job.job_id)
-        return ended is not None and codec.was_aborted(ended)
+        if word == "ended":
+            with translated():
+                ended = await self.redis.get(RESULT + job.job_id)
+        return word == "aborted" or (ended is not None and codec.was_aborted(ended))
 
 
 def _with_own_key(job: Payload, options: JobOptions) -> JobOptions:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from redis import exceptions
@@ -27,13 +28,16 @@ class ReplyReader:
         redis: the producer's client.
         open_blocking: opens a client for the blocking connection, given its time limit in seconds; None takes a
             connection of ``redis``'s pool.
+
+    Attributes:
+        session: names this process to the scripts that tell it of results.
     """
 
     def __init__(self, redis: Any, open_blocking: Callable[[float], Any] | None) -> None:
         self._redis = redis
         self._open = open_blocking
         self._blocking: Any = None
-        self._session = secrets.token_hex(8)
+        self.session = secrets.token_hex(8)
         self._waiting: dict[str, set[asyncio.Future[bytes]]] = {}
         self._keys_of: dict[str, FamilyKeys] = {}
         self._families: dict[str, FamilyKeys] = {}
@@ -49,28 +53,55 @@ class ReplyReader:
         Raises:
             ResultTimeout, JobNotFound, RedisUnavailable: see `JobHandle.result`.
         """
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(job_id, set()).add(future)
-        self._keys_of[job_id] = FamilyKeys.of(family)
-        try:
-            async with asyncio.timeout(timeout):
+        with self._expecting(family, job_id) as future:
+            async with self._limited(job_id, timeout):
                 while not await self._ask(job_id):  # noqa: ASYNC110 - it is the server that is asked again
                     await asyncio.sleep(AGAIN_SECONDS)
                 await self._listen_to(self._keys_of[job_id])
                 return await future
-        except TimeoutError:
-            if self._away is not None:
-                raise self._away from None
-            raise ResultTimeout(f"{spoken_id(job_id)} has not ended within {timeout:g} s; it goes on") from None
+
+    async def wait_after(
+        self, call: Callable[[], Awaitable[bool]], family: str, job_id: str, timeout: float | None
+    ) -> bytes | None:
+        """Make a call after which a job may end, and give its result record; None when the call says it will not come.
+
+        The call has to make `session` one that is told: the job may have ended, and left nothing, by its reply.
+
+        Raises: as `wait`, and what the call raises.
+        """
+        with self._expecting(family, job_id) as future:
+            if not await call():
+                return None
+            async with self._limited(job_id, timeout):
+                await self._listen_to(self._keys_of[job_id])
+                return await future
+
+    @contextmanager
+    def _expecting(self, family: str, job_id: str) -> Iterator[asyncio.Future[bytes]]:
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, set()).add(future)
+        self._keys_of[job_id] = FamilyKeys.of(family)
+        try:
+            yield future
         finally:
             self._waiting[job_id].discard(future)
             if not self._waiting[job_id]:
                 del self._waiting[job_id], self._keys_of[job_id]
 
+    @asynccontextmanager
+    async def _limited(self, job_id: str, timeout: float | None) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(timeout):
+                yield
+        except TimeoutError:
+            if self._away is not None:
+                raise self._away from None
+            raise ResultTimeout(f"{spoken_id(job_id)} has not ended within {timeout:g} s; it goes on") from None
+
     async def _ask(self, job_id: str) -> bool:
         """Ask for the result, or to be told; False when the connection was lost over it."""
         try:
-            code, result = await Broker(self._redis, self._keys_of[job_id]).await_result(self._session, job_id)
+            code, result = await Broker(self._redis, self._keys_of[job_id]).await_result(self.session, job_id)
         except (*LOST, exceptions.RedisError) as error:
             told = translate(error)
             if not isinstance(told, RedisUnavailable):
@@ -95,7 +126,7 @@ class ReplyReader:
             self._task = asyncio.create_task(self._read(), name="arqd-replies")
 
     def _list(self, keys: FamilyKeys) -> str:
-        return keys.key("reply", self._session)
+        return keys.key("reply", self.session)
 
     async def _read(self) -> None:
         """Hand out what arrives; ends when nobody waits any more."""

@@ -1,6 +1,8 @@
 -- Aborts one job.
--- ARGV: 3 id, 4 the result record of an aborted job, 5 how long to keep it (ms)
--- Returns "aborted" (it had not started), "asked" (its worker was told), "ended" (it is over), or "not_found".
+-- ARGV: 3 id, 4 the result record of an aborted job, 5 how long to keep it (ms), 6 the session of a process
+--   that waits for a worker to end it, or ""
+-- Returns "aborted" (it had not started), "asked" (its worker was told; the result comes to who waits), "ended" (it is
+--   over), or "not_found".
 local id = ARGV[3]
 local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
 if not score then
@@ -13,6 +15,7 @@ if session or score >= HELD and score < SUSPECT then
   -- Its worker may be dead already, or hand it back just now: the next claim sees the request.
   note_abort(id, now)
   if session then tell_abort(session, n, id) end
+  if ARGV[6] ~= '' then add_waiter(id, ARGV[6]) end
   word = 'asked'
 else
   local name = name_of(id)

@@ -7,10 +7,5 @@ if result then return { 1, result } end
 if not redis.call('ZSCORE', queue, id) then return { -1 } end
 -- DEL first, of a key that is never there: a full server lets the rest through.
 redis.call('DEL', prefix .. 'none')
-local sessions = redis.call('HGET', waiters, id)
-if not sessions then
-  redis.call('HSET', waiters, id, session)
-elseif not string.find(sessions, session, 1, true) then
-  redis.call('HSET', waiters, id, sessions .. ' ' .. session)
-end
+add_waiter(id, session)
 return { 0 }

@@ -118,7 +118,7 @@ def test_one_of_a_function_that_is_elsewhere(arqd: Arqd) -> None:
 
 
 def test_its_life(arqd: Arqd, producer: SyncProducer) -> None:
-    assert arqd("schedule", "add", "greetings:s", "greet", *DAILY).out == "greetings:s\n", "its written name means the same"
+    assert arqd("schedule", "add", "greetings:s", "greet", *DAILY).out == "greetings:s\n", "or by what it is called"
     assert arqd("schedule", "add", "s", "greet", *DAILY).err == (
         "arqd: there is a schedule greetings:s already: change or remove it\n"
     )

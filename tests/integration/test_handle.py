@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from daemon.broker import Broker
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.errors import (
@@ -223,6 +224,34 @@ async def test_a_running_job_is_cancelled(redis_url: str, keep_result: float) ->
         assert cancelled.is_set()
         assert await job.status() is (JobState.ABORTED if keep_result else JobState.NOT_FOUND)
         assert (await Inspector(producer.redis, ["t"]).queue("t")).totals["aborted"] == 1
+
+
+async def test_a_job_that_ends_before_the_reply_to_its_abort_is_heard(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is kept of it: only what the worker sends tells that it was aborted."""
+    real = Broker.abort
+
+    async def slow(self: Broker, job_id: str, *args: Any) -> str:
+        word = await real(self, job_id, *args)
+
+        async def gone() -> bool:
+            return await self.redis.zscore(self.keys.queue, job_id) is None
+
+        await eventually(gone)
+        return word
+
+    async def endless(ctx: JobContext) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Broker, "abort", slow)
+    async with (
+        working(redis_url, make_family("t", endless, keep_result=0)) as supervisor,
+        producing(redis_url) as producer,
+    ):
+        job = await producer.enqueue("endless", [], family="t")
+        await until(lambda: any(run.begun for run in supervisor.workers[0].running.values()))
+        assert await job.abort(timeout=5) is True
 
 
 async def test_an_abort_that_came_too_late_says_so(redis_url: str) -> None:

@@ -283,7 +283,7 @@ class Broker:
         return reply[0], reply[1] if len(reply) > 1 else None
 
     async def abort(self, job_id: str, result: bytes, keep_ms: int, waiting: str = "") -> str:
-        """Abort a job: ``aborted``, ``asked`` (its worker tells the process ``waiting``), ``ended`` or ``not_found``."""
+        """Abort a job: ``aborted``, ``asked`` (its worker tells the process ``waiting``), ``ended``, ``not_found``."""
         word: bytes = await self.run("abort", job_id, result, keep_ms, waiting)
         return word.decode()
 

@@ -96,7 +96,9 @@ class ArqWorker(arq.worker.Worker):
             await self._schedule()
         # A stock class's stay arq's: their entries are written by its own serializer, and stock workers make them, too.
         if self.cron_jobs and not self.draining:
-            await self.run_cron(datetime.now(tz=self.timezone), 0.5)
+            # Twice this is how long before its time a job is handed in: longer than a beat, or a job that another
+            # worker has run already would be handed in once more.
+            await self.run_cron(datetime.now(tz=self.timezone), 1.0)
 
     async def _schedule(self) -> None:
         try:

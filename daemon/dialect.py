@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from arq.jobs import serialize_result
+from arq.worker import JobExecutionFailed, Retry, RetryJob
 
 from daemon import codec
 from daemon.binding import Binder, Bound
-from daemon.errors import JobFailed, Unreadable
+from daemon.errors import ArqdError, JobFailed, Unreadable
 from daemon.family import Family
 
 
@@ -99,7 +100,14 @@ class StockDialect:
         return self._write(ended, entry, True, value)
 
     def failure(self, ended: codec.Ended, entry: Entry | None, error: BaseException, reason: str) -> bytes:
-        """Write the exception itself, or what it says where it cannot be serialised."""
+        """Write the exception itself, or what it says where it cannot be serialised.
+
+        Clients have stock arq only: our own exceptions would not load there.
+        """
+        if isinstance(error, Retry | RetryJob):
+            error = JobExecutionFailed(f"max {ended.tries} retries exceeded")
+        elif isinstance(error, ArqdError):
+            error = JobExecutionFailed(str(error))
         return self._write(ended, entry, False, error)
 
     def _write(self, ended: codec.Ended, entry: Entry | None, success: bool, result: Any) -> bytes:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
+from arq.worker import Retry
 from pydantic import ValidationError
 
 from daemon.broker import Claim, Outcome
@@ -104,12 +105,15 @@ class Executor:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         options: Mapping[str, Any],
-    ) -> Callable[[], Any]:
+    ) -> Callable[[], Any] | Outcome:
         values = self.family.values
         run.options = options
         run.max_tries = options.get("n") or function.max_tries or values.max_tries
         if (options.get("t") or 0) > run.job_try:
             run.job_try = options["t"]
+        if self.family.stock is not None and run.job_try > run.max_tries:
+            # A stock worker puts a job back after its last try, for the next one to find that it was the last.
+            return self.decisions.bury(run, Retry(), "tries")
         run.timeout = min(entry.timeout_ms / 1000 or function.timeout or values.job_timeout, LONGEST_TIMEOUT)
         run.args, run.kwargs = args, kwargs
         run.context = JobContext(self.worker, self.worker.ctx, run)

@@ -283,7 +283,8 @@ HOOKS = ("on_startup", "on_shutdown", "on_job_start", "on_job_end", "after_job_e
 class Family:
     """A family ready to be worked: names, functions, values and hooks, all checked.
 
-    ``stock`` holds what only a plain arq settings class brings (serialisers, ``poll_delay`` ...), None for ours.
+    ``stock`` holds what only a plain arq settings class brings (serialisers, ``poll_delay`` ...), None for ours;
+    ``warnings`` are told when a process starts to work it.
     """
 
     name: str
@@ -298,6 +299,7 @@ class Family:
     health_check_key: str | None = None
     stock: dict[str, Any] | None = None
     schedules: list[StaticSchedule] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
 
 
 _EXTRAS = {"permanent", "ctx", "keep_result_forever", "health_check_interval", "health_check_key"}

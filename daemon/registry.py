@@ -5,11 +5,21 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from daemon.errors import ConfigurationError
-from daemon.family import HOOKS, Family, FamilySettings, checked_functions, checked_values, load_family
+from daemon.family import (
+    HOOKS,
+    Family,
+    FamilySettings,
+    JobFunction,
+    checked_functions,
+    checked_values,
+    func,
+    load_family,
+)
 from daemon.keys import FamilyKeys
 
 SHIPPED = "handlers:FAMILIES"
@@ -77,8 +87,21 @@ def load_families(
 
 
 # What a plain arq settings class may set and what becomes of it here.
-_VALUES = {"max_jobs", "job_timeout", "max_tries", "keep_result"}
+_VALUES = {"max_jobs", "job_timeout", "max_tries", "keep_result", "keep_failed"}
 _STOCK = {"poll_delay", "job_serializer", "job_deserializer", "cron_jobs", "timezone"}
+_INSTEAD = {
+    "redis_settings": "the server is the one of ARQD_REDIS_URL",
+    "redis_pool": "the server is the one of ARQD_REDIS_URL",
+    "retry_jobs": "a job that raises Retry is tried again",
+    "burst": "say --burst",
+    "max_burst_jobs": "--burst ends when no job is left",
+}
+PICKLE = (
+    "PICKLE IS ACCEPTED: whoever can write to this Redis can run any code in this process. Move producers to a "
+    "job_serializer of daemon.codec and drop --accept-pickle (docs/from-arq.md)"
+)
+#: How long a cron job's id stays taken after it ran: a worker whose clock is late would hand it in once more.
+CRON_KEEP = 60.0
 
 
 def adopt(settings: type, *, accept_pickle: bool = False) -> Family:
@@ -94,6 +117,7 @@ def adopt(settings: type, *, accept_pickle: bool = False) -> Family:
     queue = found.get("queue_name") or "arq:queue"
     keys = FamilyKeys.of_queue(queue)
     stock = {name: found[name] for name in _STOCK & found.keys() if found[name] is not None}
+    told = [f"{name} is not used: {why}" for name, why in _INSTEAD.items() if name in found]
     missing = {"job_serializer", "job_deserializer"} - stock.keys()
     if missing:
         if not accept_pickle:
@@ -102,22 +126,32 @@ def adopt(settings: type, *, accept_pickle: bool = False) -> Family:
                 "set job_serializer and job_deserializer (daemon.codec has dumps and loads), or pass --accept-pickle"
             )
         stock.update(_pickle(missing))
+        told.insert(0, PICKLE)
+    if "poll_delay" in stock:
+        stock["poll_delay"] = _seconds(stock["poll_delay"])
     wait = found.get("job_completion_wait") or 0
     values = {name: found[name] for name in _VALUES & found.keys()}
-    functions: list[Callable[..., Any]] = [*found.get("functions", ()), *(found.get("cron_jobs") or ())]
+    functions: list[Callable[..., Any]] = [*found.get("functions", ()), *map(_cron, found.get("cron_jobs") or ())]
     return Family(
         name=keys.family,
         keys=keys,
         functions=checked_functions(keys.family, functions),
-        # arq keeps results by age only, and hands a job back at once unless told to wait.
-        values=checked_values(keys.family, {**values, "keep_completed": None, "drain_timeout": wait}),
+        values=checked_values(keys.family, {**_keeps(found), "drain_timeout": wait, **values}),
         hooks={hook: found[hook] for hook in HOOKS if found.get(hook) is not None},
         ctx=dict(found.get("ctx") or {}),
         keep_result_forever=bool(found.get("keep_result_forever", False)),
         health_check_interval=_seconds(found.get("health_check_interval", 3600)),
         health_check_key=found.get("health_check_key"),
         stock=stock,
+        warnings=tuple(told),
     )
+
+
+def _keeps(found: dict[str, Any]) -> dict[str, Any]:
+    """Give arq's retention: by age only, and what failed no longer than what did not, since its id can be used again."""
+    if found.get("keep_result_forever"):
+        return {"keep_completed": None}
+    return {"keep_completed": None, "keep_failed": found.get("keep_result", 3600)}
 
 
 def _seconds(value: Any) -> float:
@@ -129,3 +163,8 @@ def _pickle(missing: set[str]) -> dict[str, Any]:
 
     defaults = {"job_serializer": pickle.dumps, "job_deserializer": pickle.loads}
     return {name: defaults[name] for name in missing}
+
+
+def _cron(job: Any) -> JobFunction:
+    function = func(job)
+    return replace(function, keep_result=max(CRON_KEEP, function.keep_result or 0))

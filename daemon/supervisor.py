@@ -166,6 +166,9 @@ class Supervisor:
             side.append(asyncio.create_task(self._heartbeat.run(), name="heartbeat"))
         mains = [asyncio.create_task(worker.main(), name=worker.family.name) for worker in self.workers]
         logger.info("arqd %s on %s, session %s", daemon.__version__, safe_url(self.url), self.session)
+        for family in self.families:
+            for line in family.warnings:
+                logger.warning("%s: %s", family.name, line)
         try:
             await self._watch(mains, side)
         finally:

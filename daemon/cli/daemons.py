@@ -181,7 +181,7 @@ def _families(config: Settings, names: Sequence[str], *, accept_pickle: bool = F
 
     families = load_families(config.families, names, config.overrides(), accept_pickle=accept_pickle)
     for family in families:
-        family.ctx["settings"] = config
+        family.ctx.setdefault("settings", config)
     return families
 
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARED = ("prelude", "events", "room", "dedup", "flows", "causes", "ends", "lanes", "parked")
+SHARED = ("prelude", "stock", "events", "room", "dedup", "flows", "causes", "ends", "lanes", "parked")
 NAMES = (
     "enqueue",
     "tick",

@@ -11,7 +11,7 @@ end
 redis.call('DEL', mark)
 local word = 'aborted'
 local session, n = holder(id)
-if session or score >= HELD and score < SUSPECT then
+if session or score >= HELD and score < SUSPECT or stock_held({ id })[id] then
   -- Its worker may be dead already, or hand it back just now: the next claim sees the request.
   note_abort(id, now)
   if session then tell_abort(session, n, id) end

@@ -17,17 +17,25 @@ end
 -- until the next tick: these come last, and stay.
 local blocked = { num(BLOCKED), '(' .. num(LANE) }
 for _, band in ipairs({ blocked, { '-inf', '(1' }, { '(1', '(' .. num(HELD) }, { num(SUSPECT), '+inf' }, { '1', '1' } }) do
-  local ended = {}
-  local found = left > 0 and redis.call('ZRANGEBYSCORE', queue, band[1], band[2], 'WITHSCORES', 'LIMIT', 0, left) or {}
-  for i = 1, #found, 2 do
-    local id, score = found[i], tonumber(found[i + 1])
-    if score ~= 1 or not holder(id) then
-      if score >= LANE and score < LANES_END then leave_lane(id) end
-      ended[#ended + 1] = { 'a', id, '', 0, nil, name_of(id) }
+  local passed = 0
+  while left > 0 do
+    local found = redis.call('ZRANGEBYSCORE', queue, band[1], band[2], 'WITHSCORES', 'LIMIT', passed, left)
+    if #found == 0 then break end
+    local ended, ids = {}, {}
+    for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
+    local theirs = stock_held(ids)
+    for i = 1, #found, 2 do
+      local id, score = found[i], tonumber(found[i + 1])
+      if theirs[id] or score == 1 and holder(id) then
+        passed = passed + 1
+      else
+        if score >= LANE and score < LANES_END then leave_lane(id) end
+        ended[#ended + 1] = { 'a', id, '', 0, nil, name_of(id) }
+      end
     end
+    finish(ended, 'removed')
+    left, removed = left - #ended, removed + #ended
   end
-  finish(ended, 'removed')
-  left, removed = left - #ended, removed + #ended
 end
 set_mark()
 set_suspects()

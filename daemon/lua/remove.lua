@@ -6,7 +6,7 @@ local words = {}
 for i = 3, #ARGV do
   local id = ARGV[i]
   local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
-  if score and (score >= HELD and score < SUSPECT or holder(id)) then
+  if score and (score >= HELD and score < SUSPECT or holder(id) or stock_held({ id })[id]) then
     words[#words + 1] = 'active'
   elseif score or redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
     for _, index in ipairs({ completed, dead, aborted, expired }) do redis.call('ZREM', index, id) end

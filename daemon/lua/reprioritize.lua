@@ -32,7 +32,7 @@ local words = {}
 for i = 4, #ARGV do
   local id = ARGV[i]
   local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
-  if score and (score >= HELD and score < SUSPECT or score == 1 and holder(id)) then
+  if score and (score >= HELD and score < SUSPECT or score == 1 and holder(id) or stock_held({ id })[id]) then
     words[#words + 1] = 'active'
   elseif score then
     local record = get('arq:job:' .. id)

@@ -71,9 +71,10 @@ local function first_due()
   return redis.call('ZRANGEBYSCORE', queue, '-inf', '(' .. num(now + 1), 'LIMIT', 0, 1)[1]
 end
 
--- The mark is there exactly when a job can be claimed now; true at the end of every script.
-local function set_mark(free)
-  if (free or room()) > 0 and first_due() then
+-- The mark is there exactly when a job can be claimed now; true at the end of every script. (Where a stock worker runs
+-- the only jobs that are due it is there for nothing, until a tick, which knows, says so with `due`.)
+local function set_mark(free, due)
+  if due ~= false and (free or room()) > 0 and (due or first_due()) then
     redis.call('ZADD', mark, 0, '1')
     return true
   end

@@ -23,7 +23,7 @@ for i = first_held, #ARGV, 4 do
     -- Reaped or rolled back while we were away. It is still ours if nobody took it since and it is the same job.
     local at = tonumber(redis.call('ZSCORE', queue, id) or nil)
     local _, enqueued = header(get('arq:job:' .. id))
-    local elsewhere = at and at >= HELD and at < SUSPECT and not entry
+    local elsewhere = at and (at >= HELD and at < SUSPECT or stock_held({ id })[id]) and not entry
     if at and not elsewhere and not entry and (enqueued or '') == stamp then
       redis.call('HSET', held, id, claim .. ' ' .. score)
       redis.call('ZADD', queue, num(HELD + now), id)

@@ -1,7 +1,8 @@
 -- One round of a worker: settle what ended, reap one dead session, promote what came due, claim.
 -- ARGV: 3 session, 4 call number, 5 jobs wanted, 6 "1" if this process runs nothing at all (it may take a suspect),
 --   7 lease ms, 8 default timeout ms, 9 max crashes, 10 completed kept (count, -1 no bound), 11 and their age ms,
---   12 poll ms while stock producers are about (0: only if some were seen in the last hour, every 500);
+--   12 poll ms where stock workers share the queue (0: none do, and it polls only if stock producers were seen in the
+--   last hour, every 500);
 --   13 how many statistics of these outcomes follow, a field and an amount each (lua/events.lua): added if none of them
 --   is refused; then eight per outcome: kind, id, claim number, enqueue stamp, a, b, c, the event's detail
 --     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep ms, c history line;
@@ -57,7 +58,7 @@ if #settles > 0 then
     end
     if kind ~= 'c' then return false end
     local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
-    if not score or score >= HELD and score < SUSPECT then return false end
+    if not score or score >= HELD and score < SUSPECT or stock_held({ id })[id] then return false end
     local record = get('arq:job:' .. id)
     local _, enqueued = header(record)
     return record and (enqueued or '') == stamp and score
@@ -142,6 +143,42 @@ reap()
 -- ---------------------------------------------------------------- promote
 local aborting = redis.call('EXISTS', abort_set) == 1
 
+-- The first jobs of a range, without those that stock workers run; of these it passes 2,000 at most.
+local function free_jobs(low, high, count)
+  local function page(at, size)
+    return redis.call('ZRANGEBYSCORE', queue, low, high, 'WITHSCORES', 'LIMIT', num(at), num(size))
+  end
+  if poll == 0 then return page(0, count) end
+  local found, passed, size = {}, 0, math.max(count, 64)
+  while #found < 2 * count and passed < 2000 do
+    local jobs, ids = page(passed + #found / 2, size), {}
+    for i = 1, #jobs, 2 do ids[#ids + 1] = jobs[i] end
+    local theirs = stock_held(ids)
+    for i = 1, #jobs, 2 do
+      if theirs[jobs[i]] then
+        passed = passed + 1
+      elseif #found < 2 * count then
+        found[#found + 1], found[#found + 2] = jobs[i], jobs[i + 1]
+      end
+    end
+    if #ids < size then break end
+  end
+  return found
+end
+
+-- A stock worker that has read a job's score, and is about to take it, must look again when the score changes: it
+-- watches the in-progress key.
+local function disturb(jobs)
+  if poll == 0 or #jobs == 0 then return end
+  local keys, values = {}, {}
+  for i, job in ipairs(jobs) do
+    keys[i] = 'arq:in-progress:' .. job[1]
+    values[2 * i - 1], values[2 * i] = keys[i], ''
+  end
+  redis.call('MSET', unpack(values))
+  redis.call('DEL', unpack(keys))
+end
+
 -- A stock producer's entry: its payload must not vanish after arq's day, unless it asked for a shorter life.
 local function adopt(id, score)
   local key = 'arq:job:' .. id
@@ -189,7 +226,7 @@ local function tell_stock_aborts()
 end
 
 local function promote()
-  local due = redis.call('ZRANGEBYSCORE', queue, 0, '(' .. num(now + 1), 'WITHSCORES', 'LIMIT', 0, math.max(2 * wanted, 16))
+  local due = free_jobs(0, '(' .. num(now + 1), math.max(2 * wanted, 16))
   if #due == 0 then return end
   local ready, stock = {}, false
   for i = 1, #due, 2 do
@@ -213,6 +250,7 @@ local function promote()
   local scores = {}
   give_places(ready, scores)
   if #scores > 0 then redis.call('ZADD', queue, unpack(scores)) end
+  disturb(ready)
   if stock then redis.call('HSET', clock, 'stock', num(now)) end
 end
 promote()
@@ -287,14 +325,14 @@ local function claim(found, names, records)
 end
 
 local function claim_first(k)
-  return claim(redis.call('ZRANGEBYSCORE', queue, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, num(k)))
+  return claim(free_jobs('-inf', '(0', k))
 end
 
 -- Claims what no lane stops; what one stops goes into it. At most a thousand jobs are looked at in one call.
 local function claim_limited(k)
   local started, looked = 0, 0
   while started < k and looked < 1000 do
-    local found = redis.call('ZRANGEBYSCORE', queue, '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, num(k - started))
+    local found = free_jobs('-inf', '(0', k - started)
     if #found == 0 then break end
     local keys, free_to_go, names, records = {}, {}, {}, {}
     for i = 1, #found, 2 do keys[#keys + 1] = 'arq:job:' .. found[i] end
@@ -302,7 +340,9 @@ local function claim_limited(k)
     local lanes_of_all = lanes_of(all)
     for i = 1, #keys do
       local id, score, of_job = found[2 * i - 1], found[2 * i], lanes_of_all[i]
-      if not stopped_by_lane(id, score, of_job) then
+      if stopped_by_lane(id, score, of_job) then
+        disturb({ { id } })
+      else
         free_to_go[#free_to_go + 1] = id
         free_to_go[#free_to_go + 1] = score
         names[#names + 1] = of_job
@@ -348,7 +388,9 @@ write_events()
 
 -- ---------------------------------------------------------------- wake-up
 if #claims > 0 then free, rate_wait = room() end
-if set_mark(free) then wait_for(0) end
+local due
+if poll > 0 then due = free_jobs('-inf', '(' .. num(now + 1), 1)[1] or false end
+if set_mark(free, due) then wait_for(0) end
 if first_suspect and first_suspect[1] then set_suspects() else redis.call('DEL', suspects) end
 if rate_wait and first_due() then wait_for(rate_wait) end
 local next_due = redis.call('ZRANGEBYSCORE', queue, num(now + 1), '(' .. num(HELD), 'WITHSCORES', 'LIMIT', 0, 1)

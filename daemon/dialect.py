@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 from arq.jobs import serialize_result
 from arq.worker import JobExecutionFailed, Retry, RetryJob
 
-from daemon import codec
+from daemon import codec, errors
 from daemon.binding import Binder, Bound
-from daemon.errors import ArqdError, JobFailed, Unreadable
+from daemon.errors import JobFailed, Unreadable
 from daemon.family import Family
 
 
@@ -106,7 +106,7 @@ class StockDialect:
         """
         if isinstance(error, Retry | RetryJob):
             error = JobExecutionFailed(f"max {ended.tries} retries exceeded")
-        elif isinstance(error, ArqdError):
+        elif type(error).__module__ == errors.__name__:
             error = JobExecutionFailed(str(error))
         return self._write(ended, entry, False, error)
 

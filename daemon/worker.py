@@ -298,12 +298,14 @@ class Worker(ArqWorker):
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        if not waiting:
-            self._due = self.loop.call_later(reply.wait / 1000, self.notify_due)
+        if wait := reply.wait or self.tick_settings.poll:
+            self._due = self.loop.call_later(wait / 1000, self.notify_due)
 
     def notify_due(self) -> None:
         """A job came due, or a lease may have ended."""
         self._claimable = True
+        # On a queue that is shared with stock arq a full worker looks, too: a stock abort() sends no message.
+        self._restore_mark = self._restore_mark or (self.tick_settings.poll > 0 and self._free() == 0)
         self._wake.set()
 
     def start_claimed(self) -> None:

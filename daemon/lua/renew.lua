@@ -10,8 +10,13 @@ redis.call('ZADD', workers, num(now + lease), session)
 redis.call('HSET', session_key(session), 'info', ARGV[5])
 for _, index in ipairs({ completed, aborted, expired }) do trim(index, -1, tonumber(ARGV[6])) end
 trim(dead, -1, tonumber(ARGV[7]))
--- A stock abort() of an unknown id would stay for ever.
-redis.call('ZREMRANGEBYSCORE', abort_set, '-inf', num(now - 30 * DAY))
+-- A worker whose slots are all taken makes no other call that would find a stock abort().
+if redis.call('EXISTS', abort_set) == 1 then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, 1, 1, 'LIMIT', 0, 100)) do stock_abort(id, true) end
+  tell_stock_aborts()
+  -- One of an unknown id would stay for ever.
+  redis.call('ZREMRANGEBYSCORE', abort_set, '-inf', num(now - 30 * DAY))
+end
 
 -- A stock producer's due time may lie in a band that means something else: bring it back to the last one allowed.
 local margin = now + 3600000

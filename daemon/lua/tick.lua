@@ -195,36 +195,6 @@ local function adopt(id, score)
   end
 end
 
--- A stock client's abort() takes any job that is not waiting, held ones too, and files it under score 1; the entry in
--- the abort set comes a moment later.
-local function stock_abort(id)
-  local holding, claim = holder(id)
-  if holding then
-    redis.call('ZADD', queue, num(HELD + now), id)
-    tell_abort(holding, claim, id)
-    if aborting and redis.call('ZSCORE', abort_set, id) then note_abort(id, now) end
-    return true
-  end
-  if aborting and redis.call('EXISTS', 'arq:result:' .. id) == 1 then
-    redis.call('ZREM', queue, id)
-    redis.call('ZREM', abort_set, id)
-    return true
-  end
-end
-
--- Jobs that were claimed between the two steps of a stock abort().
-local function tell_stock_aborts()
-  local asked = redis.call('ZREVRANGE', abort_set, 0, 31, 'WITHSCORES')
-  for i = 1, #asked, 2 do
-    local holding, claim
-    if asked[i + 1] % 1 == 0 then holding, claim = holder(asked[i]) end
-    if holding then
-      tell_abort(holding, claim, asked[i])
-      note_abort(asked[i], asked[i + 1])
-    end
-  end
-end
-
 local function promote()
   local due = free_jobs(0, '(' .. num(now + 1), math.max(2 * wanted, 16))
   if #due == 0 then return end
@@ -236,7 +206,7 @@ local function promote()
     if level == 0 then
       stock = true
       level = default_level()
-      if score == 1 then taken = stock_abort(id) end
+      if score == 1 then taken = stock_abort(id, aborting) end
       if not taken then adopt(id, score) end
     end
     if not taken then ready[#ready + 1] = { id, level, '' } end

@@ -7,15 +7,17 @@ import json
 import sys
 import types
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from arq import Retry, create_pool, cron
 from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Job, JobStatus
+from arq.worker import JobExecutionFailed
 from arq.worker import func as arq_func
 
-from daemon.errors import ConfigurationError
+from daemon.errors import ConfigurationError, PermanentError
 from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.job import JobState
@@ -265,6 +267,87 @@ async def test_an_aborted_job_tells_a_stock_client(redis_url: str, stock: ArqRed
         await asyncio.wait_for(started.wait(), 10)
         assert await job.abort(timeout=15, poll_delay=0.02) is True
     await pool.aclose()
+
+
+async def test_an_id_can_be_used_again_when_arq_would_let_it(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    """After a failure too: a dead letter is kept as long as a result, or as long as the class says."""
+    await enqueued(stock, "fail", _job_id="nightly")
+    await run_burst(redis_url, load(keep_result=1))
+    async with working(redis_url, load(keep_result=1, functions=[add])):
+
+        async def free_again() -> Job | None:
+            return await stock.enqueue_job("add", 1, _job_id="nightly")
+
+        job = await eventually(free_again, 20)
+        assert job is not None
+        assert await job.result(10, poll_delay=0.02) == 1
+
+
+def test_how_long_what_failed_is_kept(load: Load) -> None:
+    assert load().values.keep_failed == 3600
+    assert load(keep_result=timedelta(minutes=5)).values.keep_failed == 300
+    assert load(keep_failed="7d").values.keep_failed == 7 * 86400
+    assert load(keep_result_forever=True).values.keep_failed == 30 * 86400
+
+
+def test_durations_may_be_timedeltas_as_in_arq(load: Load) -> None:
+    second = timedelta(seconds=1)
+    family = load(job_timeout=second, keep_result=second, poll_delay=second, health_check_interval=second)
+    assert (family.values.job_timeout, family.values.keep_result, family.health_check_interval) == (1, 1, 1)
+    assert family.stock is not None
+    assert family.stock["poll_delay"] == 1
+
+
+async def test_a_try_too_many_is_not_run(redis_url: str, stock: ArqRedis, load: Load) -> None:
+    """A stock worker puts a job that raised Retry back after its last try."""
+    job = await enqueued(stock, "add", 1)
+    await stock.set("arq:retry:" + job.job_id, "3")
+    await run_burst(redis_url, load())
+    assert seen == []
+    info = await job.result_info()
+    assert info is not None
+    assert (info.success, "max 4 retries exceeded" in str(info.result)) == (False, True)
+
+
+async def test_errors_of_arqd_reach_a_client_that_has_only_arq(redis_url: str, load: Load) -> None:
+    async def refuse(ctx: dict[str, Any]) -> None:
+        raise PermanentError("no such account")
+
+    without = {"job_serializer": None, "job_deserializer": None}
+    pool = await create_pool(RedisSettings.from_dsn(redis_url))
+    job = await enqueued(pool, "refuse")
+    await run_burst(redis_url, load(accept_pickle=True, functions=[arq_func(refuse, name="refuse")], **without))
+    with pytest.raises(JobExecutionFailed, match="no such account"):
+        await job.result(1)
+    raw = await pool.get("arq:result:" + job.job_id)
+    assert raw is not None
+    assert b"daemon" not in raw
+    await pool.aclose()
+
+
+async def test_a_full_worker_hears_a_stock_abort(redis_url: str, load: Load) -> None:
+    started = asyncio.Event()
+
+    async def endless(ctx: dict[str, Any]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    without = {"job_serializer": None, "job_deserializer": None}
+    pool = await create_pool(RedisSettings.from_dsn(redis_url))
+    functions = [arq_func(endless, name="endless")]
+    async with working(redis_url, load(accept_pickle=True, functions=functions, max_jobs=1, **without)):
+        job = await enqueued(pool, "endless")
+        await asyncio.wait_for(started.wait(), 10)
+        assert await job.abort(timeout=15, poll_delay=0.02) is True
+    await pool.aclose()
+
+
+def test_what_has_no_effect_here_is_told(load: Load) -> None:
+    assert load().warnings == ()
+    (line,) = load(retry_jobs=False).warnings
+    assert line.startswith("retry_jobs is not used")
+    family = load(accept_pickle=True, job_serializer=None, redis_settings=RedisSettings())
+    assert [line.split()[0] for line in family.warnings] == ["PICKLE", "redis_settings"]
 
 
 async def test_an_adopted_class_beside_a_family(redis_url: str, stock: ArqRedis, load: Load) -> None:

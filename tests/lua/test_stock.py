@@ -174,6 +174,17 @@ async def test_a_stock_abort_of_a_running_job_cancels_it_once(engine: Engine) ->
     assert not await engine.redis.exists("arq:abort")
 
 
+async def test_a_renewal_finds_a_stock_abort_when_all_slots_are_taken(engine: Engine) -> None:
+    mine = await engine.take("a")
+    asking = asyncio.create_task(_job(engine, "a").abort(timeout=10, poll_delay=0.01))
+    await _until(lambda: engine.redis.exists("arq:abort"))
+    await engine.renew()
+    assert await engine.redis.lrange(engine.keys.key("ctl", A), 0, -1) == [f"abort {mine.n} {engine.id('a')}".encode()]
+    assert (await engine.look("a")).band == "held"
+    await engine.settle(mine.abort(_result(mine, engine, asyncio.CancelledError(), "aborted")))
+    assert await asking is True
+
+
 @pytest.mark.parametrize("delay", [0, 60_000])
 async def test_a_stock_abort_of_a_waiting_or_deferred_job_ends_it_unstarted(engine: Engine, delay: int) -> None:
     await engine.enqueue(engine.job("a", delay=delay))

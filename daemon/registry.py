@@ -148,7 +148,7 @@ def adopt(settings: type, *, accept_pickle: bool = False) -> Family:
 
 
 def _keeps(found: dict[str, Any]) -> dict[str, Any]:
-    """Give arq's retention: by age only, and what failed no longer than what did not, since its id can be used again."""
+    """Give arq's retention: by age only, and a failed job's id can be used again as soon as a completed one's."""
     if found.get("keep_result_forever"):
         return {"keep_completed": None}
     return {"keep_completed": None, "keep_failed": found.get("keep_result", 3600)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -148,7 +149,7 @@ async def test_a_cron_job_runs_once_each_time(workers: Workers, pool: ArqRedis) 
     await eventually(enough, 20)
     times = sorted(int(job_id.rpartition(":")[2]) for (job_id,) in await listed(pool, "beats"))
     assert len(times) == len(set(times))
-    assert [later - earlier for earlier, later in zip(times, times[1:], strict=False)] == [1000] * (len(times) - 1)
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [1000] * (len(times) - 1)
 
 
 async def test_a_job_handed_back_by_one_is_run_by_the_other(workers: Workers, pool: ArqRedis) -> None:

@@ -113,6 +113,7 @@ class Executor:
             run.job_try = options["t"]
         if self.family.stock is not None and run.job_try > run.max_tries:
             # A stock worker puts a job back after its last try, for the next one to find that it was the last.
+            run.job_try = run.max_tries
             return self.decisions.bury(run, Retry(), "tries")
         run.timeout = min(entry.timeout_ms / 1000 or function.timeout or values.job_timeout, LONGEST_TIMEOUT)
         run.args, run.kwargs = args, kwargs

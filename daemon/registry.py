@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def adopt(settings: type, *, accept_pickle: bool = False) -> Family:
         stock["poll_delay"] = _seconds(stock["poll_delay"])
     wait = found.get("job_completion_wait") or 0
     values = {name: found[name] for name in _VALUES & found.keys()}
-    functions: list[Callable[..., Any]] = [*found.get("functions", ()), *map(_cron, found.get("cron_jobs") or ())]
+    functions = [*found.get("functions", ()), *map(_cron, found.get("cron_jobs") or ())]
     return Family(
         name=keys.family,
         keys=keys,

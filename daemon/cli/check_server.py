@@ -13,6 +13,7 @@ from daemon.connections import Channel, connect, safe_url, translated
 from daemon.errors import ArqdError
 from daemon.keys import ABORT, IN_PROGRESS, JOB, RESULT, RETRY, LimitKeys
 from daemon.lua import SCRIPTS
+from daemon.scheduler import LEASE
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -34,6 +35,7 @@ SENT = (
     ("BLPOP", KEY, "1"),
     ("CLIENT", "ID"),
     ("CLIENT", "UNBLOCK", "0"),
+    *((name, KEY) for name in ("GETRANGE", "SADD", "SMEMBERS", "ZMSCORE", "ZRANK")),
 )
 
 
@@ -157,6 +159,7 @@ def keys(family: Family) -> dict[str, str]:
     names = family.keys
     found = {f"{prefix}*": prefix + names.job_id("check") for prefix in (JOB, RESULT, RETRY, IN_PROGRESS)}
     found |= {f"{names.queue}*": names.queue, ABORT: ABORT, f"{names.prefix}*": names.key("mark")}
+    found["arqd:*"] = LEASE
     for limit in family.values.shared_limits:
         shared = LimitKeys(limit.name)
         found[f"{shared.prefix}*"] = shared.key("conf")

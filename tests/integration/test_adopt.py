@@ -306,7 +306,7 @@ async def test_a_try_too_many_is_not_run(redis_url: str, stock: ArqRedis, load: 
     assert seen == []
     info = await job.result_info()
     assert info is not None
-    assert (info.success, "max 4 retries exceeded" in str(info.result)) == (False, True)
+    assert (info.success, "max 3 retries exceeded" in str(info.result)) == (False, True)
 
 
 async def test_errors_of_arqd_reach_a_client_that_has_only_arq(redis_url: str, load: Load) -> None:

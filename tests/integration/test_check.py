@@ -58,7 +58,7 @@ def test_a_good_server(redis_server: RedisServerFactory) -> None:
 @pytest.mark.parametrize(
     ("config", "what", "level", "said"),
     [
-        ({"maxmemory": "100mb", "maxmemory_policy": "allkeys-lru"}, "memory", "FAIL", "throws away jobs; set it to noeviction"),
+        ({"maxmemory": "100mb", "maxmemory_policy": "allkeys-lru"}, "memory", "FAIL", "throws away jobs; set it to no"),
         ({"maxmemory": "100mb", "maxmemory_policy": "volatile-ttl"}, "memory", "FAIL", "throws away what expires"),
         ({"maxmemory_policy": "volatile-lru"}, "memory", "WARN", "set it to noeviction before setting maxmemory"),
         ({}, "persistence", "WARN", "no append-only file"),
@@ -116,13 +116,13 @@ def test_a_user_without_some_commands(redis_server: RedisServerFactory) -> None:
 
 def test_a_user_without_some_keys(redis_server: RedisServerFactory) -> None:
     server = redis_server()
-    url = user(server, "~arq:*", "+@all")
+    url = user(server, "~arq:*", "~arqd:*", "+@all")
     level, text = found(url)["rights"]
     assert level == "FAIL"
     assert text == (
         "this user may not use {greetings}:*, {limit:maps}:*: add ~{greetings}:* ~{limit:maps}:* to its ACL"
     )
-    assert found(user(server, "~arq:*", "~{greetings}:*", "~{limit:maps}:*", "+@all"))["rights"][0] == "OK"
+    assert found(user(server, "~arq:*", "~{greetings}:*", "~{limit:maps}:*", "~arqd:*", "+@all"))["rights"][0] == "OK"
 
 
 def test_a_user_who_may_only_read(redis_server: RedisServerFactory) -> None:

@@ -314,15 +314,24 @@ class Inspector:
     def find(self, written: str) -> tuple[FamilyKeys, list[str]]:
         """Give the family of an id as people write it, and the ids in Redis it may mean, in order.
 
+        Ids of stock arq are bare (``8f0c…``): where one queue of stock arq is known, they are looked for there.
+
         Raises:
             InvalidJob: when it names no family and there are several.
         """
+        adopted = [name for name in self.families if ":" in name]
+        for name in adopted:
+            if written.startswith(f"{name}:"):
+                bare = written[len(name) + 1 :]
+                return self.families[name], [self.families[name].job_id(bare), bare]
         family, ids = parse_id(written)
         if family in self.families:
             return self.families[family], ids
         if len(self.families) == 1:
             keys = next(iter(self.families.values()))
             return keys, [keys.prefix + written, written]
+        if family is None and len(adopted) == 1:
+            return self.families[adopted[0]], ids
         known = ", ".join(sorted(self.families))
         raise InvalidJob(f"job id {written!r} names no known family: write it as family:id (families: {known})")
 

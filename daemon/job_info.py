@@ -60,10 +60,14 @@ def job_info(
         try:
             result = codec.decode_result(ended)
         except Unreadable:
-            result = {"s": True, "t": 0, "f": None, "et": 0, "r": None}
+            # Written by a serializer of stock arq's: only a dead letter keeps its payload.
+            result = {"s": raw is None, "t": 0, "f": None, "et": 0, "r": None}
     state = _state(score, now, result)
     if state is None:
         return None
+    stock = state is JobState.WAITING and token is not None and b":" not in token
+    if stock:
+        state = JobState.ACTIVE
     info = JobInfo(spoken_id(job_id), keys.family, state, crashes=int(crashes or 0))
     if tries is not None and tries.isdigit():
         info.tries = int(tries)
@@ -75,14 +79,14 @@ def job_info(
         percent, _, note = progress.decode().partition(" ")
         info.progress, info.note = int(percent), note or None
     if token is not None and state is JobState.ACTIVE:
-        info.worker = token.decode().partition(":")[0]
+        info.worker = "stock arq" if stock else token.decode().partition(":")[0]
     _add_record(info, raw)
     if score is not None:
         level = info.priority or 0
         info.priority = _priority(score, level)
         if state is JobState.DELAYED:
             info.due_at = from_ms(int(score))
-        if state is JobState.ACTIVE:
+        if state is JobState.ACTIVE and not stock:
             info.started_at = from_ms(int(score) - HELD)
     if result is not None and score is None:
         _add_result(info, result)

@@ -70,7 +70,7 @@ def load_families(
     """
     families = []
     for name in names:
-        dotted = name if ":" in name else table.get(name)
+        dotted = table.get(name) or (name if ":" in name else None)
         if dotted is None:
             raise ConfigurationError(f"there is no family {name!r}: known are {', '.join(sorted(table))}")
         settings = resolve(dotted)

@@ -42,11 +42,12 @@ async def _all() -> list[Finding]:
 
     try:
         config = settings()
-        families = load_families(config.families, list(config.families), config.overrides())
+        families = load_families(config.families, list(config.families), config.overrides(), accept_pickle=True)
     except ConfigurationError as error:
         return [Finding("FAIL", "configuration", str(error))]
     names = ", ".join(f"{family.name} ({', '.join(family.functions)})" for family in families)
     findings = [Finding("OK", "configuration", f"families {names}")]
+    findings += [Finding("WARN", family.name, line) for family in families for line in family.warnings]
     findings += [finding async for finding in server(redis_url(config), families)]
     findings += [finding async for finding in _services(config)]
     return findings

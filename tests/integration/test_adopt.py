@@ -17,7 +17,8 @@ from arq.jobs import Job, JobStatus
 from arq.worker import JobExecutionFailed
 from arq.worker import func as arq_func
 
-from daemon.errors import ConfigurationError, PermanentError
+from daemon.control import Control
+from daemon.errors import ConfigurationError, InvalidJob, PermanentError
 from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.job import JobState
@@ -340,6 +341,46 @@ async def test_a_full_worker_hears_a_stock_abort(redis_url: str, load: Load) -> 
         await asyncio.wait_for(started.wait(), 10)
         assert await job.abort(timeout=15, poll_delay=0.02) is True
     await pool.aclose()
+
+
+@pytest.mark.parametrize("delay", [0, 600])
+async def test_an_operators_abort_is_read_by_a_stock_client(redis_url: str, load: Load, delay: int) -> None:
+    """It leaves the result to a worker, which knows the queue's serializer."""
+    pool = await create_pool(RedisSettings.from_dsn(redis_url))
+    job = await enqueued(pool, "add", 1, _defer_by=delay)
+    control = Control(pool, ["arq:queue", "t"])
+    assert await control.abort([job.job_id]) == {job.job_id: "asked"}
+    family = load(accept_pickle=True, job_serializer=None, job_deserializer=None)
+    async with working(redis_url, family):
+        with pytest.raises(asyncio.CancelledError):
+            await job.result(10, poll_delay=0.02)
+    assert seen == []
+    await pool.aclose()
+
+
+async def test_operators_find_jobs_by_their_bare_ids(redis_url: str, load: Load) -> None:
+    pool = await create_pool(RedisSettings.from_dsn(redis_url))
+    job, failing = await enqueued(pool, "add", 1), await enqueued(pool, "fail")
+    inspector = Inspector(pool, ["arq:queue", "t"])
+    for written in (job.job_id, f"arq:queue:{job.job_id}"):
+        info = await inspector.job(written)
+        assert (info.id, info.family, info.state) == (job.job_id, "arq:queue", JobState.WAITING)
+    await pool.set("arq:in-progress:" + job.job_id, b"1")
+    info = await inspector.job(job.job_id)
+    assert (info.state, info.worker) == (JobState.ACTIVE, "stock arq")
+    await pool.delete("arq:in-progress:" + job.job_id)
+    await run_burst(redis_url, load(accept_pickle=True, job_serializer=None, job_deserializer=None))
+    assert (await inspector.job(job.job_id)).state is JobState.COMPLETED
+    assert (await inspector.job(failing.job_id)).state is JobState.FAILED
+    with pytest.raises(InvalidJob, match="names no known family"):
+        await Inspector(pool, ["t", "u"]).job(job.job_id)
+    await pool.aclose()
+
+
+def test_a_registered_queue_of_stock_arq_is_a_family_like_others(load: Load) -> None:
+    load()
+    (family,) = load_families({"arq:queue": "adopted_settings:Adopted"}, ["arq:queue"])
+    assert family.name == "arq:queue"
 
 
 def test_what_has_no_effect_here_is_told(load: Load) -> None:

@@ -35,7 +35,8 @@ SENT = (
     ("BLPOP", KEY, "1"),
     ("CLIENT", "ID"),
     ("CLIENT", "UNBLOCK", "0"),
-    *((name, KEY) for name in ("GETRANGE", "SADD", "SMEMBERS", "ZMSCORE", "ZRANK")),
+    ("XREAD", "STREAMS", KEY, "$"),
+    *((name, KEY) for name in ("GETRANGE", "SADD", "SMEMBERS", "XREVRANGE", "ZMSCORE", "ZRANK")),
 )
 
 
@@ -150,8 +151,9 @@ def _persistence(info: dict[str, Any], config: dict[str, str]) -> Finding:
 
 def commands() -> list[tuple[str, ...]]:
     """Give one call of each command that arqd needs, ``KEY`` for its key."""
-    called = {name for script in SCRIPTS.values() for name in re.findall(r"redis\.call\('([A-Z]+)'", script.text)}
-    return [*SENT, *((name, KEY) for name in sorted(called))]
+    named = re.compile(r"redis\.p?call[(,] ?'([A-Z]+)'")
+    called = {name for script in SCRIPTS.values() for name in named.findall(script.text)}
+    return [*SENT, *((name, KEY) for name in sorted(called - {"INFO"}))]
 
 
 def keys(family: Family) -> dict[str, str]:

@@ -23,7 +23,7 @@ from arq.jobs import Job, JobStatus
 from arq.worker import Worker as StockWorker
 from arq.worker import func as stock_func
 
-from daemon import codec, registry
+from daemon import codec, flows, registry
 from daemon.cli import app
 from daemon.context import JobContext
 from daemon.control import Control
@@ -248,14 +248,22 @@ def test_options(mark: str) -> None:
         "family": set(FamilyValues.model_fields),
         "settings class": set(FamilySettings.__annotations__),
         "context": set(dir(JobContext)),
+        "flow": {"node", "chain", "batch"} & set(vars(flows)),
+        "node": set(parameters(flows.node)),
         "–": {""},
     }
     rows = table(BULLMQ, f"from-bullmq:{mark}")
     for row in rows:
         ours = name(row[1]).partition(" ")[0]
         assert ours in known[row[2]], row
-    used = {part for row in rows if row[2] == "option" for part in names(row[1])}
-    assert used <= set(JobOptions.__annotations__)
+    for row in rows:
+        if row[2] in ("option", "flow"):
+            assert set(names(row[1])) <= known[row[2]], row
+        elif row[2] == "node":
+            flows.node("function", family="f", rule=names(row[1])[1])  # type: ignore[arg-type]
+    if mark == "options":
+        described = {row[1].partition("`")[2].partition("`")[0] for row in rows}
+        assert described >= set(JobOptions.__annotations__) - {"run_at", "dedup_mode", "expires", "tags"}
 
 
 def test_an_example_of_attempts_and_backoff() -> None:

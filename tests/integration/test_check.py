@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_clocks_that_differ(redis_server: RedisServerFactory, monkeypatch: pytes
     monkeypatch.setattr(check_server, "time", Late)
     level, text = found(redis_server().url)["clock"]
     assert level == "WARN"
-    assert "Redis's clock is 90.0 s ahead of this machine's" in text
+    assert re.search(r"Redis's clock is \d\d\.\d s ahead of this machine's", text)
 
 
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.7"])

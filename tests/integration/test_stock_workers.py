@@ -7,7 +7,6 @@ import itertools
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -182,12 +181,8 @@ async def test_an_idle_worker_that_shares_its_queue_polls(workers: Workers, pool
     workers.start("arqd")
     await eventually(lambda: pool.llen("up"), 20)
     calls = (await pool.info("commandstats"))["cmdstat_evalsha"]["calls"]
-    started = time.monotonic()
 
     async def polled() -> bool:
         return bool((await pool.info("commandstats"))["cmdstat_evalsha"]["calls"] >= calls + 5)
 
     await eventually(polled)
-    # It polls at poll_delay (0.1 s), it does not spin.
-    assert time.monotonic() - started > 0.2
-    await asyncio.sleep(0)

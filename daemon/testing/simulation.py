@@ -1,0 +1,436 @@
+"""Families on a real Valkey in virtual time: real scripts, workers and handlers, with faults that a seed decides."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from arq.connections import ArqRedis
+
+from daemon.embedded import EmbeddedServer
+from daemon.errors import ConfigurationError
+from daemon.family import Family, load_family
+from daemon.inspector import Inspector
+from daemon.job import JobInfo, from_ms
+from daemon.job import seconds as seconds_of
+from daemon.keys import FamilyKeys
+from daemon.producer import Producer, SyncProducer
+from daemon.testing.clock import VirtualLoop, World
+from daemon.testing.process import Process, SimulatedWorker
+from daemon.testing.wire import Command, Wire
+from daemon.worker import SUSPECT_SCORE
+
+T = TypeVar("T")
+HELD, BLOCKED, LANE, PARKED = 2**45, 2**46 + 2**45, 2**47, 2**47 + 2**46
+QUESTIONS = 5
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong by chance.
+
+    Attributes:
+        crash: how likely a process dies at each call to Redis (half before it is sent, half before its reply is read)
+            and as each job starts, 0 to 1.
+        partition: how likely each call to Redis begins a time without network (half lose the call, half its reply).
+        restart: after how many seconds another process takes the place of a dead one, at least and at most.
+        outage: how many seconds a partition lasts, at least and at most.
+    """
+
+    crash: float = 0.0
+    partition: float = 0.0
+    restart: tuple[float, float] = (0.1, 120.0)
+    outage: tuple[float, float] = (0.1, 120.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a simulation.
+
+    Attributes:
+        kind: of a job ``claimed``, ``completed``, ``retried``, ``failed``, ``aborted``, ``expired``, ``released``,
+            ``told to wait``, ``parked`` (as its worker decided: a crash may come before that is recorded); of a process
+            ``started``, ``crashed``, ``cut off``, ``back``, ``stopped``.
+    """
+
+    at: datetime
+    kind: str
+    process: str
+    job: str = ""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S}.{self.at.microsecond // 1000:03} {self.process:4} {self.kind:12} {self.job} {self.detail}".rstrip()
+
+
+class Simulation:
+    """A system in virtual time. Use it as a context manager, in a test without an event loop of its own.
+
+        with Simulation(WorkerSettings, url=arqd_redis_url, seed=7) as simulation:
+            job = simulation.producer.enqueue(MakeReport(...), delay="1d")
+            simulation.run("2d")
+            assert job.status() == "completed"
+
+    Args:
+        settings: families' ``WorkerSettings`` classes, or what `load_family` gave.
+        url: an empty database of a Redis or Valkey, which is emptied again in the end; None starts an embedded one.
+        seed: of everything that is decided by chance: the same seed gives the same `trace`.
+        processes: how many worker processes start.
+        start: when it begins, an aware datetime.
+        faults: what goes wrong by chance.
+        templates: presets of options for jobs (`Producer.template`).
+
+    Attributes:
+        trace: what happened, in order.
+        processes: those that live.
+        producer: a `SyncProducer`.
+        redis: an asynchronous client, for `call`.
+
+    Raises:
+        ConfigurationError: for a database that is not empty, or a wrong family.
+    """
+
+    def __init__(
+        self,
+        *settings: type | Family,
+        url: str | None = None,
+        seed: int = 0,
+        processes: int = 1,
+        start: datetime = START,
+        faults: Faults | None = None,
+        templates: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.families = [each if isinstance(each, Family) else load_family(each) for each in settings]
+        self.seed = seed
+        self.faults = faults or Faults()
+        self.templates = templates
+        self.trace: list[Event] = []
+        self.processes: list[Process] = []
+        self.random = random.Random(f"simulation {seed}")  # noqa: S311
+        self._first = processes
+        self._dead: list[Process] = []
+        self._works: list[asyncio.Task[None]] = []
+        self._started = self._heard = 0
+        self._open = True
+        self._looked: dict[str, Family] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._recorded = asyncio.Event()
+        self._url, self._server, self._folder = url, None, ""
+        self.loop = VirtualLoop(start.timestamp(), self._settle, self._pass_time)
+        self._world = World(self.loop, seed)
+        # What the simulation itself does later, it does even if the process whose code ran then is dead.
+        self._context = copy_context()
+
+    # ------------------------------------------------------------------ begin and end
+
+    def __enter__(self) -> Self:
+        if self._url is None:
+            self._folder = tempfile.mkdtemp(prefix="arqd-simulation-")
+            self._server: EmbeddedServer | None = EmbeddedServer(Path(self._folder) / "valkey").__enter__()
+            self._url = self._server.url
+        self.url: str = self._url
+        self.wire = Wire(self.url, self.loop.time)
+        if self.wire.run(("DBSIZE",)) != [0]:
+            self.wire.close()
+            raise ConfigurationError("a simulation needs an empty database: give it one of its own")
+        self.redis = ArqRedis(connection_pool=self.wire.pool())
+        self.producer: SyncProducer = _Producer(self, Producer(self.redis, templates=self.templates))
+        for _ in range(self._first):
+            self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.faults, self._open = Faults(), False
+        try:
+            self._complete(self._end())
+            self.wire.run(("FLUSHDB",))
+        finally:
+            self.wire.close()
+            self.loop.close()
+            if self._server is not None:
+                self._server.stop()
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _end(self) -> None:
+        for process in self.processes:
+            process.reconnected()
+            process.drain()
+            process.drain()
+        await asyncio.gather(*self._works, return_exceptions=True) if not self._dead else None
+        for process in self._dead:
+            await process.let_go()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    # ------------------------------------------------------------------ time
+
+    @property
+    def seconds(self) -> float:
+        """The virtual time, seconds since the epoch."""
+        return self.loop.time()
+
+    @property
+    def now_ms(self) -> int:
+        """The virtual time as scripts see it."""
+        return round(self.seconds * 1000)
+
+    @property
+    def now(self) -> datetime:
+        """The virtual time."""
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+    def run(self, duration: float | str | timedelta) -> None:
+        """Let time pass: seconds, or text such as ``"30d"``.
+
+        Raises:
+            Exception: what ended a process, such as an error of ``on_startup``.
+        """
+        self.call(asyncio.sleep(seconds_of(duration)))
+
+    def run_until_idle(self, limit: float | str | timedelta = "365d") -> None:
+        """Let time pass until no job waits, is delayed or runs; parked ones do not count.
+
+        Raises:
+            TimeoutError: when that takes longer than ``limit``.
+        """
+        self.call(self._until_idle(seconds_of(limit)))
+
+    def call(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the simulation, and time with it."""
+        result = self._complete(call)
+        for work in self._works:
+            if work.done() and not work.cancelled() and (error := work.exception()) is not None:
+                raise error
+        return result
+
+    def _complete(self, call: Coroutine[Any, Any, T]) -> T:
+        with self._world.entered():
+            return self.loop.run_until_complete(call)
+
+    async def _until_idle(self, limit: float) -> None:
+        async with asyncio.timeout(limit):
+            while any(self.wire.run(*(("ZCOUNT", family.keys.queue, "-inf", f"({PARKED}") for family in self.families))):
+                self._recorded.clear()
+                await self._recorded.wait()
+
+    def recorded(self) -> None:
+        """Outcomes were recorded."""
+        self._recorded.set()
+
+    # ------------------------------------------------------------------ processes and faults
+
+    def start(self) -> Process:
+        """Start a process with all families."""
+        self._started += 1
+        session = f"{self.random.getrandbits(64):016x}"
+        process = Process(self, f"p{self._started}", self.families, session)
+        # Nothing was seen of the server for as long as no process lived, but it was there.
+        for family in self.families:
+            if not self.processes and self.wire.run(("EXISTS", family.keys.key("clock"))) == [1]:
+                self.wire.run(("HSET", family.keys.key("clock"), "seen", self.now_ms))
+        self.processes.append(process)
+        self.note("started", process.name)
+        self._works.append(self.loop.create_task(process.run(), context=process.context))
+        return process
+
+    def crash(self, process: Process) -> None:
+        """Kill a process; with `Faults.crash` another comes in its place."""
+        self.processes.remove(process)
+        self._dead.append(process)
+        self.note("crashed", process.name)
+        process.crash()
+        self._tell_others()
+        # Who was to drain for a suspect job: Redis forgets it, but by its own clock.
+        for family in self.families:
+            self._later(2 * family.values.lease, lambda keys=family.keys: self._forget_drainer(keys, process.session))
+        if self.faults.crash:
+            self._later(self.random.uniform(*self.faults.restart), self._restart)
+
+    def partition(self, process: Process, duration: float | str | timedelta) -> None:
+        """Cut a process off from Redis for a time."""
+        if not process.cut_off:
+            process.cut_off = True
+            self.note("cut off", process.name)
+            self._tell_others()
+            self._later(seconds_of(duration), lambda: self._reconnect(process))
+
+    def stop(self, process: Process) -> None:
+        """Tell a process to end in good order (SIGTERM): it claims nothing more and waits for what runs."""
+        process.context.run(self.loop.call_soon, process.drain)
+
+    def draw(self, process: Process) -> str | None:
+        """Decide what happens to a call of a process."""
+        if not (self.faults.crash or self.faults.partition) or process.gone or process.cut_off:
+            return None
+        chance, half = self.random.random(), self.random.random() < 0.5
+        if chance < self.faults.crash:
+            return "crash before" if half else "crash after"
+        if chance < self.faults.crash + self.faults.partition:
+            self.partition(process, self.random.uniform(*self.faults.outage))
+            return "call lost" if half else "reply lost"
+        return None
+
+    def _later(self, delay: float, call: Callable[[], None]) -> None:
+        self.loop.call_later(delay, call, context=self._context)
+
+    def _restart(self) -> None:
+        if self._open:
+            self.start()
+
+    def _reconnect(self, process: Process) -> None:
+        if process in self.processes:
+            process.reconnected()
+            self.note("back", process.name)
+
+    def _forget_drainer(self, keys: FamilyKeys, session: str) -> None:
+        if self.wire.run(("GET", keys.key("drainer"))) == [session.encode()]:
+            self.wire.run(("DEL", keys.key("drainer")))
+
+    def _tell_others(self) -> None:
+        """A lease will end that is not renewed any more: who lives looks when."""
+        for process in self.processes:
+            for worker in process.workers:
+                if worker.started:
+                    process.context.run(worker.notify_due)
+
+    # ------------------------------------------------------------------ what Redis would tell those who wait
+
+    def _settle(self) -> bool:
+        """Nothing can go on: hear whether what was written since then concerns anybody, and who may sleep how long."""
+        if self.wire.calls == self._heard:
+            return False
+        told = self.wire.look()
+        asked: list[tuple[Process, SimulatedWorker, Command]] = []
+        # Who has waited longest gets a mark; which process that is, is chance.
+        for process in self.random.sample(self.processes, len(self.processes)):
+            for worker in process.workers if not process.cut_off else ():
+                if worker.started:
+                    asked.append((process, worker, ("LPOP", worker.keys.key("ctl", process.session))))
+                if worker.listening:
+                    asked.append((process, worker, ("ZPOPMIN", worker.keys.key("mark"))))
+                    if process.idle:
+                        asked.append((process, worker, ("ZPOPMIN", worker.keys.key("suspects"))))
+        looked = [(family, _questions(family.keys, self.now_ms)) for family in self._looked.values()]
+        commands = [command for _, _, command in asked] + [each for _, questions in looked for each in questions]
+        replies = self.wire.run(*commands) if commands else []
+        for (process, worker, command), reply in zip(asked, replies, strict=False):
+            if reply:
+                told = True
+                process.context.run(_tell, process, worker, command, reply)
+        if not told:
+            self._heard = self.wire.calls
+            self._looked.clear()
+            for i, (family, _) in enumerate(looked):
+                self._plan(family, replies[len(asked) + i * QUESTIONS :][:QUESTIONS])
+        return told
+
+    def look_ahead(self, family: Family) -> None:
+        """A worker of this family was told to wait: find out for how long nothing can happen.
+
+        A worker asks at least once a minute, and when the leases of others end: in a month of virtual time that would
+        be most of what happens. Here a family has one timer.
+        """
+        self._looked[family.name] = family
+
+    def _plan(self, family: Family, answers: Sequence[Any]) -> None:
+        now = self.now_ms
+        ready, suspect, in_lanes, later, leases = answers
+        living = {process.session.encode() for process in self.processes if not process.cut_off}
+        ends = [float(end) + 1 for name, end in zip(leases[::2], leases[1::2], strict=True) if name not in living]
+        times = [*map(float, later[1:]), *ends]
+        if ready or suspect or in_lanes or any(time <= now for time in times):
+            # Limits and crashes have times of their own: its workers ask as they would.
+            return
+        for process in self.processes:
+            for worker in process.workers:
+                if worker.family is family:
+                    worker.sleep()
+        timer = self._timers.pop(family.name, None)
+        if timer is not None:
+            timer.cancel()
+        if times:
+            due = math.floor(min(times)) / 1000
+            self._timers[family.name] = self.loop.call_at(due, self._wake, family, context=self._context)
+
+    def _wake(self, family: Family) -> None:
+        """Let one worker ask; the mark wakes others if there is more."""
+        waiting = [
+            (process, worker)
+            for process in self.processes
+            for worker in process.workers
+            if worker.family is family and worker.listening and not process.cut_off
+        ]
+        if waiting:
+            process, worker = self.random.choice(waiting)
+            process.context.run(worker.notify_due)
+
+    def _pass_time(self, target: float) -> None:
+        renewed = [(process, *each) for process in self.processes for each in process.renewals(target)]
+        replies = self.wire.run_at([call for _, _, calls in renewed for call in calls]) if renewed else []
+        for process, worker, calls in renewed:
+            (*_, known), replies = replies[: len(calls)], replies[len(calls) :]
+            if known == 0:
+                self.loop.call_soon(worker.lost, context=process.context)
+
+    # ------------------------------------------------------------------ look
+
+    def job(self, job_id: str) -> JobInfo:
+        """Everything known about a job; raises JobNotFound."""
+        return self.call(Inspector(self.redis, [family.name for family in self.families]).job(job_id))
+
+    def note(self, kind: str, process: str, job: str = "", detail: str = "") -> None:
+        """Add to the trace."""
+        if self._open:
+            at = from_ms(self.now_ms)
+            self.trace.append(Event(at, kind, process, job, detail))
+
+
+def _questions(keys: FamilyKeys, now: int) -> list[Command]:
+    """Ask for what `Simulation._plan` takes."""
+    return [
+        ("ZCOUNT", keys.queue, "-inf", f"({now + 1}"),
+        ("ZCOUNT", keys.queue, SUSPECT_SCORE, f"({BLOCKED}"),
+        ("ZCOUNT", keys.queue, LANE, f"({PARKED}"),
+        ("ZRANGEBYSCORE", keys.queue, now + 1, f"({HELD}", "WITHSCORES", "LIMIT", 0, 1),
+        ("ZRANGE", keys.key("workers"), 0, -1, "WITHSCORES"),
+    ]
+
+
+def _tell(process: Process, worker: SimulatedWorker, command: Command, reply: Any) -> None:
+    if command[0] == "LPOP":
+        worker.control(reply.decode("utf-8", "surrogateescape"))
+    elif command[1] == worker.keys.key("mark"):
+        worker.notify()
+    else:
+        if process.idle:
+            process.isolate(worker)
+        worker.notify()
+
+
+class _Producer(SyncProducer):
+    """A producer whose event loop is the simulation's."""
+
+    def __init__(self, simulation: Simulation, producer: Producer) -> None:
+        self._simulation = simulation
+        self._producer = producer
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self._simulation.call(call)
+
+    def close(self) -> None:
+        """See `SyncProducer.close`; the simulation closes its connections."""

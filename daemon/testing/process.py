@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError
 
-from daemon.broker import Claim, Outcome, Tick
+from daemon.broker import Claim, Tick
 from daemon.connections import LOST
 from daemon.executor import Executor
 from daemon.family import Family
@@ -67,12 +67,9 @@ class SimulatedWorker(Worker):
             detail = f"{run.name}, try {run.job_try}"
             self.supervisor.simulation.note(_WORDS[kind], self.supervisor.name, spoken_id(run.job_id), detail)
 
-    def settled(self, outcomes: list[Outcome], late: Any) -> None:
-        super().settled(outcomes, late)
-        self.supervisor.simulation.recorded()
-
     def _plan(self, reply: Tick) -> None:
         super()._plan(reply)
+        self.supervisor.simulation.recorded()
         self.patient = self._due is not None and reply.wait >= LONG_MS
         if self.patient:
             self.supervisor.simulation.look_ahead(self.family)
@@ -99,6 +96,7 @@ class Process(Supervisor, Halting):
         self.session = session
         self.redis = Redis.from_pool(simulation.wire.pool(self._send))
         self.workers: list[SimulatedWorker] = []  # type: ignore[assignment]
+        self.work: asyncio.Task[None] | None = None
         self.gone = False
         self.cut_off = False
         self.context: Context = copy_context()

@@ -8,6 +8,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,9 +26,11 @@ from daemon.job import JobInfo, from_ms
 from daemon.job import seconds as seconds_of
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer, SyncProducer
+from daemon.scheduler import WAKE
 from daemon.testing.clock import VirtualLoop, World
 from daemon.testing.process import Process, SimulatedWorker
 from daemon.testing.wire import Command, Wire
+from daemon.ticks import ticks_of
 from daemon.worker import SUSPECT_SCORE
 
 T = TypeVar("T")
@@ -120,12 +123,12 @@ class Simulation:
         self.random = random.Random(f"simulation {seed}")  # noqa: S311
         self._first = processes
         self._dead: list[Process] = []
-        self._works: list[asyncio.Task[None]] = []
+        self._error: BaseException | None = None
         self._started = self._heard = 0
         self._open = True
         self._looked: dict[str, Family] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._recorded = asyncio.Event()
+        self._recorded, self._schedules_changed = asyncio.Event(), asyncio.Event()
         self._url, self._server, self._folder = url, None, ""
         self.loop = VirtualLoop(start.timestamp(), self._settle, self._pass_time)
         self._world = World(self.loop, seed)
@@ -140,7 +143,7 @@ class Simulation:
             self._server: EmbeddedServer | None = EmbeddedServer(Path(self._folder) / "valkey").__enter__()
             self._url = self._server.url
         self.url: str = self._url
-        self.wire = Wire(self.url, self.loop.time)
+        self.wire = Wire(self.url, self.loop.time, {WAKE: self._schedules_changed.set})
         if self.wire.run(("DBSIZE",)) != [0]:
             self.wire.close()
             raise ConfigurationError("a simulation needs an empty database: give it one of its own")
@@ -148,6 +151,7 @@ class Simulation:
         self.producer: SyncProducer = _Producer(self, Producer(self.redis, templates=self.templates))
         for _ in range(self._first):
             self.start()
+        self.loop.create_task(self._lead(), context=self._context)
         return self
 
     def __exit__(
@@ -165,11 +169,13 @@ class Simulation:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _end(self) -> None:
-        for process in self.processes:
+        living = list(self.processes)
+        for process in living:
             process.reconnected()
-            process.drain()
-            process.drain()
-        await asyncio.gather(*self._works, return_exceptions=True) if not self._dead else None
+            # The second time hands back at once.
+            process.context.run(process.drain)
+            process.context.run(process.drain)
+        await asyncio.gather(*(process.work for process in living if process.work), return_exceptions=True)
         for process in self._dead:
             await process.let_go()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -213,9 +219,9 @@ class Simulation:
     def call(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the simulation, and time with it."""
         result = self._complete(call)
-        for work in self._works:
-            if work.done() and not work.cancelled() and (error := work.exception()) is not None:
-                raise error
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         return result
 
     def _complete(self, call: Coroutine[Any, Any, T]) -> T:
@@ -245,8 +251,17 @@ class Simulation:
                 self.wire.run(("HSET", family.keys.key("clock"), "seen", self.now_ms))
         self.processes.append(process)
         self.note("started", process.name)
-        self._works.append(self.loop.create_task(process.run(), context=process.context))
+        process.work = self.loop.create_task(process.run(), context=process.context)
+        process.work.add_done_callback(lambda work: self._ended(process, work), context=self._context)
+        self._schedules_changed.set()
         return process
+
+    def _ended(self, process: Process, work: asyncio.Task[None]) -> None:
+        """A process has ended in good order, or of an error."""
+        if process in self.processes:
+            self.processes.remove(process)
+            self.note("stopped", process.name)
+            self._error = self._error or (None if work.cancelled() else work.exception())
 
     def crash(self, process: Process) -> None:
         """Kill a process; with `Faults.crash` another comes in its place."""
@@ -296,6 +311,7 @@ class Simulation:
         if process in self.processes:
             process.reconnected()
             self.note("back", process.name)
+            self._schedules_changed.set()
 
     def _forget_drainer(self, keys: FamilyKeys, session: str) -> None:
         if self.wire.run(("GET", keys.key("drainer"))) == [session.encode()]:
@@ -307,6 +323,23 @@ class Simulation:
             for worker in process.workers:
                 if worker.started:
                     process.context.run(worker.notify_due)
+
+    # ------------------------------------------------------------------ schedules
+
+    async def _lead(self) -> None:
+        """Make due ticks, as long as a process lives that could lead."""
+        families = [ticks_of(self.redis, family.name) for family in self.families]
+        while True:
+            waits = []
+            self._schedules_changed.clear()
+            for ticks in families if any(not process.cut_off for process in self.processes) else ():
+                # One question less: it would ask Redis for the time.
+                ticks.broker.now = self.now_ms
+                waits.append(await ticks.make_due())
+            wait = min((wait for wait in waits if wait is not None), default=None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._schedules_changed.wait()
 
     # ------------------------------------------------------------------ what Redis would tell those who wait
 
@@ -337,7 +370,8 @@ class Simulation:
             self._looked.clear()
             for i, (family, _) in enumerate(looked):
                 self._plan(family, replies[len(asked) + i * QUESTIONS :][:QUESTIONS])
-        return told
+        # The next timer may be another now.
+        return told or bool(looked)
 
     def look_ahead(self, family: Family) -> None:
         """A worker of this family was told to wait: find out for how long nothing can happen.

@@ -8,7 +8,7 @@ whenever something was written, until its time is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import hiredis
@@ -33,16 +33,18 @@ class Wire:
     Args:
         url: a Redis or Valkey.
         clock: gives the virtual time, seconds since the epoch.
+        watched: what to call when a command names a key first.
 
     Attributes:
         calls: how many times something was sent.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+    def __init__(self, url: str, clock: Callable[[], float], watched: Mapping[str, Callable[[], None]]) -> None:
         self._client = redis.Redis.from_url(url)
         self._connection: Any = self._client.connection_pool.make_connection()
         self._connection.connect()
         self._clock = clock
+        self._watched = watched
         self._blocked: list[tuple[Command, asyncio.Future[Any]]] = []
         self.calls = 0
         self.run(*(("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()))
@@ -62,6 +64,9 @@ class Wire:
         self.calls += 1
         packed = [hiredis.pack_command(_timed(_split(command), round(at * 1000))) for at, command in commands]
         self._connection.send_packed_command([b"".join(packed)])
+        for _, command in commands:
+            if len(command) > 1 and command[1] in self._watched:
+                self._watched[command[1]]()
         return [self._read() for _ in commands]
 
     def _read(self) -> Any:

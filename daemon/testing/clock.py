@@ -59,6 +59,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = start
         self._settle = settle
         self._passing = passing
+        self._quiet: list[asyncio.Future[None]] = []
         super().__init__(selector)
         # A float holds today's time to 2.4e-7 s: a timer that is so near is due.
         self._clock_resolution = 1e-6
@@ -71,15 +72,29 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Jump to the next timer, ``timeout`` seconds away, unless something has come up for this moment."""
         if self._settle():
             return
+        if self._quiet:
+            for future in self._quiet:
+                if not future.done():
+                    future.set_result(None)
+            self._quiet.clear()
+            return
         if timeout is None:
             raise RuntimeError("the simulation stands still: what is waited for cannot happen any more")
         target = self._now + timeout
         self._passing(target)
         self._now = target
 
+    async def quiet(self) -> None:
+        """Wait until all that can happen at this moment has happened."""
+        future = self.create_future()
+        self._quiet.append(future)
+        await future
+
     # ------------------------------------------------------------------ halted processes
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         """See ``asyncio``; the calls of a halted process are put away."""
         context = copy_context() if context is None else context
         handle = super().call_soon(callback, *args, context=context)
@@ -89,7 +104,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             handle.cancel()
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """See ``asyncio``; a halted process has no timers."""
@@ -109,7 +124,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             owner.tasks.add(task)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         """Run it here and now: no thread or process could be waited for while time is virtual."""
         future = self.create_future()
         try:

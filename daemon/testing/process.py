@@ -60,6 +60,7 @@ class SimulatedWorker(Worker):
             "claimed", self.supervisor.name, spoken_id(claim.id.decode("utf-8", "replace")), f"call {number}"
         )
         super()._start(claim, number, now_ms)
+        self.supervisor.simulation.job_started(self.supervisor)
 
     def _count(self, run: Run, kind: str, duration: float) -> None:
         super()._count(run, kind, duration)
@@ -72,7 +73,7 @@ class SimulatedWorker(Worker):
         self.supervisor.simulation.recorded()
         self.patient = self._due is not None and reply.wait >= LONG_MS
         if self.patient:
-            self.supervisor.simulation.look_ahead(self.family)
+            self.supervisor.simulation.waiting.look_ahead(self.family)
 
     def sleep(self) -> None:
         """Ask again when woken only."""
@@ -99,6 +100,8 @@ class Process(Supervisor, Halting):
         self.work: asyncio.Task[None] | None = None
         self.gone = False
         self.cut_off = False
+        #: Whether its leases may have ended while it was cut off.
+        self.uncertain = False
         self.context: Context = copy_context()
         self.context.run(current_process.set, self)
         self.interval = min(family.values.lease for family in families) / 3
@@ -114,11 +117,12 @@ class Process(Supervisor, Halting):
         self.workers = [SimulatedWorker(family, self) for family in self.families]
         loop = asyncio.get_running_loop()
         mains = [loop.create_task(worker.main()) for worker in self.workers]
-        loop.create_task(self._introduce())
+        introduction = loop.create_task(self._introduce())
         try:
             await asyncio.gather(*mains)
         finally:
             self.gone = True
+            introduction.cancel()
         if self._draining is not None:
             self._draining.cancel()
         for worker in self.workers:
@@ -188,7 +192,7 @@ class Process(Supervisor, Halting):
 
     def reconnected(self) -> None:
         """The network is back: renew at once."""
-        self.cut_off = False
+        self.cut_off, self.uncertain = False, True
         self._renew_at = self.simulation.seconds
 
     def renewals(self, target: float) -> list[tuple[SimulatedWorker, list[tuple[float, Command]]]]:
@@ -199,6 +203,7 @@ class Process(Supervisor, Halting):
         workers = [worker for worker in self.workers if worker.started]
         if self._renew_at > target or self.cut_off or self.gone or not workers:
             return []
+        self.uncertain = False
         missed = int((target - self._renew_at) // self.interval)
         last = self._renew_at + missed * self.interval
         self._renew_at = last + self.interval

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
-import shutil
-import tempfile
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,14 +27,12 @@ from daemon.keys import FamilyKeys
 from daemon.producer import Producer, SyncProducer
 from daemon.scheduler import WAKE
 from daemon.testing.clock import VirtualLoop, World
-from daemon.testing.process import Process, SimulatedWorker
-from daemon.testing.wire import Command, Wire
+from daemon.testing.process import Process
+from daemon.testing.waiting import PARKED, Waiting
+from daemon.testing.wire import Wire
 from daemon.ticks import ticks_of
-from daemon.worker import SUSPECT_SCORE
 
 T = TypeVar("T")
-HELD, BLOCKED, LANE, PARKED = 2**45, 2**46 + 2**45, 2**47, 2**47 + 2**46
-QUESTIONS = 5
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -44,8 +41,8 @@ class Faults:
     """What goes wrong by chance.
 
     Attributes:
-        crash: how likely a process dies at each call to Redis (half before it is sent, half before its reply is read)
-            and as each job starts, 0 to 1.
+        crash: how likely, 0 to 1, a process dies at a call to Redis (half before it is sent, half before its reply is
+            read), and within the ten seconds after it starts a job.
         partition: how likely each call to Redis begins a time without network (half lose the call, half its reply).
         restart: after how many seconds another process takes the place of a dead one, at least and at most.
         outage: how many seconds a partition lasts, at least and at most.
@@ -74,7 +71,9 @@ class Event:
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.at:%Y-%m-%d %H:%M:%S}.{self.at.microsecond // 1000:03} {self.process:4} {self.kind:12} {self.job} {self.detail}".rstrip()
+        milliseconds = self.at.microsecond // 1000
+        line = f"{self.at:%Y-%m-%d %H:%M:%S}.{milliseconds:03} {self.process:4} {self.kind:12} {self.job} {self.detail}"
+        return line.rstrip()
 
 
 class Simulation:
@@ -114,6 +113,9 @@ class Simulation:
         faults: Faults | None = None,
         templates: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            raise ConfigurationError("a simulation has an event loop of its own: use it outside of coroutines")
         self.families = [each if isinstance(each, Family) else load_family(each) for each in settings]
         self.seed = seed
         self.faults = faults or Faults()
@@ -124,49 +126,43 @@ class Simulation:
         self._first = processes
         self._dead: list[Process] = []
         self._error: BaseException | None = None
-        self._started = self._heard = 0
+        self._started = 0
         self._open = True
-        self._looked: dict[str, Family] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._recorded, self._schedules_changed = asyncio.Event(), asyncio.Event()
-        self._url, self._server, self._folder = url, None, ""
-        self.loop = VirtualLoop(start.timestamp(), self._settle, self._pass_time)
+        self.url = url or ""
+        self.waiting = Waiting(self)
+        self.loop = VirtualLoop(start.timestamp(), self.waiting.settle, self.waiting.pass_time)
         self._world = World(self.loop, seed)
         # What the simulation itself does later, it does even if the process whose code ran then is dead.
-        self._context = copy_context()
+        self.context = copy_context()
 
     # ------------------------------------------------------------------ begin and end
 
     def __enter__(self) -> Self:
-        if self._url is None:
-            self._folder = tempfile.mkdtemp(prefix="arqd-simulation-")
-            self._server: EmbeddedServer | None = EmbeddedServer(Path(self._folder) / "valkey").__enter__()
-            self._url = self._server.url
-        self.url: str = self._url
-        self.wire = Wire(self.url, self.loop.time, {WAKE: self._schedules_changed.set})
-        if self.wire.run(("DBSIZE",)) != [0]:
-            self.wire.close()
-            raise ConfigurationError("a simulation needs an empty database: give it one of its own")
+        with ExitStack() as stack:
+            stack.callback(self.loop.close)
+            if not self.url:
+                folder = stack.enter_context(TemporaryDirectory(prefix="arqd-"))
+                self.url = stack.enter_context(EmbeddedServer(Path(folder) / "valkey")).url
+            self.wire = Wire(self.url, self.loop.time, {WAKE: self._schedules_changed.set})
+            stack.callback(self.wire.close)
+            if self.wire.run(("DBSIZE",)) != [0]:
+                raise ConfigurationError("a simulation needs an empty database: give it one of its own")
+            stack.callback(self.wire.run, ("FLUSHDB",))
+            stack.callback(lambda: self._complete(self._end()))
+            self._stack = stack.pop_all()
         self.redis = ArqRedis(connection_pool=self.wire.pool())
         self.producer: SyncProducer = _Producer(self, Producer(self.redis, templates=self.templates))
         for _ in range(self._first):
             self.start()
-        self.loop.create_task(self._lead(), context=self._context)
+        self.loop.create_task(self._lead(), context=self.context)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.faults, self._open = Faults(), False
-        try:
-            self._complete(self._end())
-            self.wire.run(("FLUSHDB",))
-        finally:
-            self.wire.close()
-            self.loop.close()
-            if self._server is not None:
-                self._server.stop()
-                shutil.rmtree(self._folder, ignore_errors=True)
+        self._stack.close()
 
     async def _end(self) -> None:
         living = list(self.processes)
@@ -206,7 +202,7 @@ class Simulation:
         Raises:
             Exception: what ended a process, such as an error of ``on_startup``.
         """
-        self.call(asyncio.sleep(seconds_of(duration)))
+        self.call(self._pass(seconds_of(duration)))
 
     def run_until_idle(self, limit: float | str | timedelta = "365d") -> None:
         """Let time pass until no job waits, is delayed or runs; parked ones do not count.
@@ -228,9 +224,15 @@ class Simulation:
         with self._world.entered():
             return self.loop.run_until_complete(call)
 
+    async def _pass(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self.loop.quiet()
+
     async def _until_idle(self, limit: float) -> None:
         async with asyncio.timeout(limit):
-            while any(self.wire.run(*(("ZCOUNT", family.keys.queue, "-inf", f"({PARKED}") for family in self.families))):
+            while any(
+                self.wire.run(*(("ZCOUNT", family.keys.queue, "-inf", f"({PARKED}") for family in self.families))
+            ):
                 self._recorded.clear()
                 await self._recorded.wait()
 
@@ -252,7 +254,7 @@ class Simulation:
         self.processes.append(process)
         self.note("started", process.name)
         process.work = self.loop.create_task(process.run(), context=process.context)
-        process.work.add_done_callback(lambda work: self._ended(process, work), context=self._context)
+        process.work.add_done_callback(lambda work: self._ended(process, work), context=self.context)
         self._schedules_changed.set()
         return process
 
@@ -265,6 +267,8 @@ class Simulation:
 
     def crash(self, process: Process) -> None:
         """Kill a process; with `Faults.crash` another comes in its place."""
+        if process not in self.processes:
+            return
         self.processes.remove(process)
         self._dead.append(process)
         self.note("crashed", process.name)
@@ -272,7 +276,7 @@ class Simulation:
         self._tell_others()
         # Who was to drain for a suspect job: Redis forgets it, but by its own clock.
         for family in self.families:
-            self._later(2 * family.values.lease, lambda keys=family.keys: self._forget_drainer(keys, process.session))
+            self._later(2 * family.values.lease, partial(self._forget_drainer, family.keys, process.session))
         if self.faults.crash:
             self._later(self.random.uniform(*self.faults.restart), self._restart)
 
@@ -301,7 +305,12 @@ class Simulation:
         return None
 
     def _later(self, delay: float, call: Callable[[], None]) -> None:
-        self.loop.call_later(delay, call, context=self._context)
+        self.loop.call_later(delay, call, context=self.context)
+
+    def job_started(self, process: Process) -> None:
+        """A process may die while a job runs, whether or not it calls Redis."""
+        if self.faults.crash and self.random.random() < self.faults.crash:
+            self._later(self.random.uniform(0, 10), lambda: self.crash(process))
 
     def _restart(self) -> None:
         if self._open:
@@ -341,86 +350,6 @@ class Simulation:
                 async with asyncio.timeout(wait):
                     await self._schedules_changed.wait()
 
-    # ------------------------------------------------------------------ what Redis would tell those who wait
-
-    def _settle(self) -> bool:
-        """Nothing can go on: hear whether what was written since then concerns anybody, and who may sleep how long."""
-        if self.wire.calls == self._heard:
-            return False
-        told = self.wire.look()
-        asked: list[tuple[Process, SimulatedWorker, Command]] = []
-        # Who has waited longest gets a mark; which process that is, is chance.
-        for process in self.random.sample(self.processes, len(self.processes)):
-            for worker in process.workers if not process.cut_off else ():
-                if worker.started:
-                    asked.append((process, worker, ("LPOP", worker.keys.key("ctl", process.session))))
-                if worker.listening:
-                    asked.append((process, worker, ("ZPOPMIN", worker.keys.key("mark"))))
-                    if process.idle:
-                        asked.append((process, worker, ("ZPOPMIN", worker.keys.key("suspects"))))
-        looked = [(family, _questions(family.keys, self.now_ms)) for family in self._looked.values()]
-        commands = [command for _, _, command in asked] + [each for _, questions in looked for each in questions]
-        replies = self.wire.run(*commands) if commands else []
-        for (process, worker, command), reply in zip(asked, replies, strict=False):
-            if reply:
-                told = True
-                process.context.run(_tell, process, worker, command, reply)
-        if not told:
-            self._heard = self.wire.calls
-            self._looked.clear()
-            for i, (family, _) in enumerate(looked):
-                self._plan(family, replies[len(asked) + i * QUESTIONS :][:QUESTIONS])
-        # The next timer may be another now.
-        return told or bool(looked)
-
-    def look_ahead(self, family: Family) -> None:
-        """A worker of this family was told to wait: find out for how long nothing can happen.
-
-        A worker asks at least once a minute, and when the leases of others end: in a month of virtual time that would
-        be most of what happens. Here a family has one timer.
-        """
-        self._looked[family.name] = family
-
-    def _plan(self, family: Family, answers: Sequence[Any]) -> None:
-        now = self.now_ms
-        ready, suspect, in_lanes, later, leases = answers
-        living = {process.session.encode() for process in self.processes if not process.cut_off}
-        ends = [float(end) + 1 for name, end in zip(leases[::2], leases[1::2], strict=True) if name not in living]
-        times = [*map(float, later[1:]), *ends]
-        if ready or suspect or in_lanes or any(time <= now for time in times):
-            # Limits and crashes have times of their own: its workers ask as they would.
-            return
-        for process in self.processes:
-            for worker in process.workers:
-                if worker.family is family:
-                    worker.sleep()
-        timer = self._timers.pop(family.name, None)
-        if timer is not None:
-            timer.cancel()
-        if times:
-            due = math.floor(min(times)) / 1000
-            self._timers[family.name] = self.loop.call_at(due, self._wake, family, context=self._context)
-
-    def _wake(self, family: Family) -> None:
-        """Let one worker ask; the mark wakes others if there is more."""
-        waiting = [
-            (process, worker)
-            for process in self.processes
-            for worker in process.workers
-            if worker.family is family and worker.listening and not process.cut_off
-        ]
-        if waiting:
-            process, worker = self.random.choice(waiting)
-            process.context.run(worker.notify_due)
-
-    def _pass_time(self, target: float) -> None:
-        renewed = [(process, *each) for process in self.processes for each in process.renewals(target)]
-        replies = self.wire.run_at([call for _, _, calls in renewed for call in calls]) if renewed else []
-        for process, worker, calls in renewed:
-            (*_, known), replies = replies[: len(calls)], replies[len(calls) :]
-            if known == 0:
-                self.loop.call_soon(worker.lost, context=process.context)
-
     # ------------------------------------------------------------------ look
 
     def job(self, job_id: str) -> JobInfo:
@@ -432,28 +361,6 @@ class Simulation:
         if self._open:
             at = from_ms(self.now_ms)
             self.trace.append(Event(at, kind, process, job, detail))
-
-
-def _questions(keys: FamilyKeys, now: int) -> list[Command]:
-    """Ask for what `Simulation._plan` takes."""
-    return [
-        ("ZCOUNT", keys.queue, "-inf", f"({now + 1}"),
-        ("ZCOUNT", keys.queue, SUSPECT_SCORE, f"({BLOCKED}"),
-        ("ZCOUNT", keys.queue, LANE, f"({PARKED}"),
-        ("ZRANGEBYSCORE", keys.queue, now + 1, f"({HELD}", "WITHSCORES", "LIMIT", 0, 1),
-        ("ZRANGE", keys.key("workers"), 0, -1, "WITHSCORES"),
-    ]
-
-
-def _tell(process: Process, worker: SimulatedWorker, command: Command, reply: Any) -> None:
-    if command[0] == "LPOP":
-        worker.control(reply.decode("utf-8", "surrogateescape"))
-    elif command[1] == worker.keys.key("mark"):
-        worker.notify()
-    else:
-        if process.idle:
-            process.isolate(worker)
-        worker.notify()
 
 
 class _Producer(SyncProducer):

@@ -1,0 +1,138 @@
+"""Producers that send nothing: what code under test hands over is checked as the real one checks it, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar, cast
+
+from daemon import codec
+from daemon.broker import NewJob
+from daemon.errors import ArqdError
+from daemon.handle import JobHandle
+from daemon.keys import spoken_id
+from daemon.options import JobOptions
+from daemon.payload import Payload
+from daemon.producer import MAX_PAYLOAD, Producer, SyncProducer
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Payload)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedJob:
+    """A job that was handed over.
+
+    Attributes:
+        id: ``family:<id>``.
+        payload: the `Payload` given, else the fields or arguments given with a function's name.
+        options: those given, those of its template, and its payload's dedup key.
+    """
+
+    id: str
+    family: str
+    function: str
+    payload: Any
+    options: JobOptions
+
+
+class _Nowhere:
+    """In place of a Redis client."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ArqdError(
+            "a recording producer sends nothing, so there is nothing to ask: use a Simulation, or a real one"
+        )
+
+    async def aclose(self) -> None: ...
+
+    async def ping(self) -> bool:
+        return True
+
+
+class RecordingProducer(Producer):
+    """A `Producer` that keeps what it is given. Options and payloads are checked; dedup keys are kept, not applied.
+
+    Handles have an id; to ask one for a state or a result raises ArqdError.
+
+    Args:
+        max_payload, templates: as for `Producer`.
+
+    Attributes:
+        jobs: what was handed over, in order; clear it between the parts of a test.
+    """
+
+    def __init__(
+        self, *, max_payload: int = MAX_PAYLOAD, templates: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        super().__init__(_Nowhere(), max_payload=max_payload, templates=templates)
+        self.jobs: list[RecordedJob] = []
+        #: The same jobs as a worker finds them, by id in Redis.
+        self.written: dict[str, NewJob] = {}
+        self._given: dict[str, tuple[Any, JobOptions]] = {}
+
+    def _prepare(
+        self, job: Payload | str, payload: Any, family: str | None, options: JobOptions
+    ) -> tuple[str, NewJob, Any]:
+        prepared = super()._prepare(job, payload, family, options)
+        name = options.get("template")
+        kept = {**(self.template(str(name)) if name else {}), **options}
+        kept.pop("template", None)
+        if isinstance(job, Payload) and job.__job__.keyed and kept.get("dedup_key") is None:
+            kept["dedup_key"] = job.dedup_key()
+        given = job if isinstance(job, Payload) else payload
+        self._given[prepared[1].id] = given, cast(JobOptions, {k: v for k, v in kept.items() if v is not None})
+        return prepared
+
+    async def _send(self, family: str, prepared: list[tuple[str, NewJob, Any]]) -> list[JobHandle]:
+        handles = []
+        for _, job, returns in prepared:
+            new = job.id not in self.written
+            payload, options = self._given.pop(job.id, (None, {}))
+            if new:
+                self.written[job.id] = job
+                function = codec.split_record(b"arqd1 0 0 0 0 " + job.tail).function
+                self.jobs.append(RecordedJob(spoken_id(job.id), family, function, payload, options))
+            handles.append(JobHandle(self, family, job.id, new, returns))
+        return handles
+
+    def payloads(self, kind: type[P]) -> list[P]:
+        """Give the payloads of a class that were handed over, in order."""
+        return [job.payload for job in self.jobs if isinstance(job.payload, kind)]
+
+    def only(self, kind: type[P] | str) -> RecordedJob:
+        """Give the one job of a payload class or a function.
+
+        Raises:
+            AssertionError: when there is none or more than one; it lists what there is.
+        """
+        found = [j for j in self.jobs if (j.function == kind if isinstance(kind, str) else isinstance(j.payload, kind))]
+        if len(found) != 1:
+            name = kind if isinstance(kind, str) else kind.__name__
+            there = ", ".join(f"{job.function} ({job.id})" for job in self.jobs) or "nothing"
+            raise AssertionError(f"{len(found)} jobs of {name} were handed over, not one; there is {there}")
+        return found[0]
+
+
+class RecordingSyncProducer(SyncProducer):
+    """`RecordingProducer` without ``await``, for code that uses a `SyncProducer`; ``recorded`` has what it was given.
+
+    Args:
+        options: as for `RecordingProducer`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.recorded = RecordingProducer(**options)
+        self._producer = self.recorded
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        # Nothing it awaits has to wait, so the first step is the last.
+        try:
+            call.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        raise ArqdError("a recording producer cannot wait")
+
+    def close(self) -> None:
+        """See `SyncProducer.close`."""

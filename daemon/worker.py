@@ -271,13 +271,14 @@ class Worker(ArqWorker):
             self.supervisor.courier.wake()
         self._plan(reply)
         self._claimed = [(claim, self.session.number, reply.now) for claim in reply.claims]
-        if not self._must_tick():
-            self.start_claimed()
         if alone:
             suspect = any(float(claim.score) >= SUSPECT_SCORE for claim in reply.claims)
             self.supervisor.isolate(self if suspect else None)
         if reply.drain:
             self.supervisor.isolate(self)
+        # Only now: whoever isolates claims no more, so no call follows that would start them.
+        if not self._must_tick():
+            self.start_claimed()
 
     def lost_jobs(self, ids: list[bytes]) -> None:
         """Another worker has these jobs, or they are gone: cancel them here."""

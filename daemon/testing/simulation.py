@@ -171,7 +171,9 @@ class Simulation:
             # The second time hands back at once.
             process.context.run(process.drain)
             process.context.run(process.drain)
-        await asyncio.gather(*(process.work for process in living if process.work), return_exceptions=True)
+        if works := [process.work for process in living if process.work]:
+            await asyncio.wait(works, timeout=60)
+        self._dead += [process for process in living if process.work and not process.work.done()]
         for process in self._dead:
             await process.let_go()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -267,7 +269,7 @@ class Simulation:
 
     def crash(self, process: Process) -> None:
         """Kill a process; with `Faults.crash` another comes in its place."""
-        if process not in self.processes:
+        if process not in self.processes or not self._open:
             return
         self.processes.remove(process)
         self._dead.append(process)

@@ -248,7 +248,7 @@ def test_steps_are_not_repeated(redis_url: str) -> None:
         crashes = len(times(simulation, "crashed"))
         assert crashes > 3
         # Only what a crash hit between effect and receipt is repeated.
-        assert all(0 <= effects[step] - len(jobs) for step in effects)
+        assert all(effects[step] >= len(jobs) for step in effects)
         assert 0 < sum(effects.values()) - 3 * len(jobs) <= crashes
 
 

@@ -9,10 +9,11 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, RedisError
 
 from daemon.broker import Claim, Tick
 from daemon.connections import LOST
+from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.executor import Executor
 from daemon.family import Family
 from daemon.keys import spoken_id
@@ -82,6 +83,23 @@ class SimulatedWorker(Worker):
             self._due = None
 
 
+class _Courier(Courier):
+    """Looks at outboxes when it is told to: `Waiting` sees whether there is anything in them."""
+
+    async def run(self) -> None:
+        self.wake()
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                busy = await self.sweep() < SWEEP_SECONDS
+            except (*LOST, RedisError):
+                busy = True
+            if busy:
+                await asyncio.sleep(SWEEP_SECONDS)
+                self.wake()
+
+
 class Process(Supervisor, Halting):
     """A process. Made by `Simulation.start`.
 
@@ -96,6 +114,7 @@ class Process(Supervisor, Halting):
         self.name = name
         self.session = session
         self.redis = Redis.from_pool(simulation.wire.pool(self._send))
+        self.courier = _Courier(self.redis, [family.name for family in families])
         self.workers: list[SimulatedWorker] = []  # type: ignore[assignment]
         self.work: asyncio.Task[None] | None = None
         self.gone = False
@@ -117,12 +136,13 @@ class Process(Supervisor, Halting):
         self.workers = [SimulatedWorker(family, self) for family in self.families]
         loop = asyncio.get_running_loop()
         mains = [loop.create_task(worker.main()) for worker in self.workers]
-        introduction = loop.create_task(self._introduce())
+        side = [loop.create_task(self._introduce()), loop.create_task(self.courier.run())]
         try:
             await asyncio.gather(*mains)
         finally:
             self.gone = True
-            introduction.cancel()
+            for task in side:
+                task.cancel()
         if self._draining is not None:
             self._draining.cancel()
         for worker in self.workers:

@@ -13,17 +13,17 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from arq.connections import ArqRedis
 
+from daemon.courier import LEASE_MS
 from daemon.embedded import EmbeddedServer
-from daemon.errors import ConfigurationError
+from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family, load_family
 from daemon.inspector import Inspector
 from daemon.job import JobInfo, from_ms
 from daemon.job import seconds as seconds_of
-from daemon.keys import FamilyKeys
 from daemon.producer import Producer, SyncProducer
 from daemon.scheduler import WAKE
 from daemon.testing.clock import VirtualLoop, World
@@ -276,11 +276,9 @@ class Simulation:
         self.note("crashed", process.name)
         process.crash()
         self._tell_others()
-        # Who was to drain for a suspect job: Redis forgets it, but by its own clock.
-        for family in self.families:
-            self._later(2 * family.values.lease, partial(self._forget_drainer, family.keys, process.session))
+        self._forget_later(process)
         if self.faults.crash:
-            self._later(self.random.uniform(*self.faults.restart), self._restart)
+            self.later(self.random.uniform(*self.faults.restart), self._restart)
 
     def partition(self, process: Process, duration: float | str | timedelta) -> None:
         """Cut a process off from Redis for a time."""
@@ -288,7 +286,8 @@ class Simulation:
             process.cut_off = True
             self.note("cut off", process.name)
             self._tell_others()
-            self._later(seconds_of(duration), lambda: self._reconnect(process))
+            self._forget_later(process)
+            self.later(seconds_of(duration), lambda: self._reconnect(process))
 
     def stop(self, process: Process) -> None:
         """Tell a process to end in good order (SIGTERM): it claims nothing more and waits for what runs."""
@@ -306,13 +305,14 @@ class Simulation:
             return "call lost" if half else "reply lost"
         return None
 
-    def _later(self, delay: float, call: Callable[[], None]) -> None:
+    def later(self, delay: float, call: Callable[[], None]) -> None:
+        """Do something after some seconds."""
         self.loop.call_later(delay, call, context=self.context)
 
     def job_started(self, process: Process) -> None:
         """A process may die while a job runs, whether or not it calls Redis."""
         if self.faults.crash and self.random.random() < self.faults.crash:
-            self._later(self.random.uniform(0, 10), lambda: self.crash(process))
+            self.later(self.random.uniform(0, 10), lambda: self.crash(process))
 
     def _restart(self) -> None:
         if self._open:
@@ -324,9 +324,18 @@ class Simulation:
             self.note("back", process.name)
             self._schedules_changed.set()
 
-    def _forget_drainer(self, keys: FamilyKeys, session: str) -> None:
-        if self.wire.run(("GET", keys.key("drainer"))) == [session.encode()]:
-            self.wire.run(("DEL", keys.key("drainer")))
+    def _forget_later(self, process: Process) -> None:
+        """What a process has to itself for a while, Redis forgets by its own clock: in virtual time we do."""
+        for family in self.families:
+            for name, owner, seconds in (
+                ("drainer", process.session, 2 * family.values.lease),
+                ("courier", process.courier._session, LEASE_MS / 1000),
+            ):
+                self.later(seconds, partial(self._forget, family.keys.key(name), owner.encode()))
+
+    def _forget(self, key: str, owner: bytes) -> None:
+        if self.wire.run(("GET", key)) == [owner]:
+            self.wire.run(("DEL", key))
 
     def _tell_others(self) -> None:
         """A lease will end that is not renewed any more: who lives looks when."""
@@ -374,6 +383,10 @@ class _Producer(SyncProducer):
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         return self._simulation.call(call)
+
+    def events(self, families: Any, since: Any = "now") -> NoReturn:
+        """Not here: nobody could read on while time stands still."""
+        raise ArqdError("events are not read in a simulation: look at its trace")
 
     def close(self) -> None:
         """See `SyncProducer.close`; the simulation closes its connections."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from daemon.courier import SWEEP_SECONDS
 from daemon.family import Family
 from daemon.keys import FamilyKeys
 from daemon.testing.process import Process, SimulatedWorker
@@ -34,6 +35,7 @@ class Waiting:
         self._heard = 0
         self._looked: dict[str, Family] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._sweeping = False
 
     def settle(self) -> bool:
         """Nothing can go on: hear whether what was written since then concerns anybody, and who may sleep how long."""
@@ -51,12 +53,17 @@ class Waiting:
                     if process.idle:
                         asked.append((process, worker, ("ZPOPMIN", worker.keys.key("suspects"))))
         looked = [(family, _questions(family.keys, self._simulation.now_ms)) for family in self._looked.values()]
+        outboxes = ("EXISTS", *(family.keys.key("outbox") for family in self._simulation.families))
         commands = [command for _, _, command in asked] + [each for _, questions in looked for each in questions]
-        replies = self._simulation.wire.run(*commands) if commands else []
+        commands.append(outboxes)
+        replies = self._simulation.wire.run(*commands)
         for (process, worker, command), reply in zip(asked, replies, strict=False):
             if reply:
                 told = True
                 process.context.run(_tell, process, worker, command, reply)
+        if replies[-1] and not self._sweeping:
+            self._sweeping = True
+            self._simulation.later(SWEEP_SECONDS, self._sweep)
         if not told:
             self._heard = self._simulation.wire.calls
             self._looked.clear()
@@ -106,6 +113,12 @@ class Waiting:
         if waiting:
             process, worker = self._simulation.random.choice(waiting)
             process.context.run(worker.notify_due)
+
+    def _sweep(self) -> None:
+        """Whoever was to carry what stands in an outbox is dead, perhaps."""
+        self._sweeping = False
+        for process in self._simulation.processes:
+            process.courier.wake()
 
     def pass_time(self, target: float) -> None:
         """Renew leases until ``target``."""

@@ -17,6 +17,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
+from daemon.errors import ArqdError
 from daemon.lua import SCRIPTS
 
 Command = tuple[Any, ...]
@@ -24,6 +25,7 @@ Command = tuple[Any, ...]
 Send = Callable[[Callable[[], list[Any]]], Awaitable[list[Any]]]
 
 _BLOCKING = {"BLPOP": "LPOP", "BRPOP": "RPOP", "BZPOPMIN": "ZPOPMIN", "BZPOPMAX": "ZPOPMAX"}
+_ENDLESS = {"BLMOVE", "BLMPOP", "BZMPOP", "BRPOPLPUSH", "SUBSCRIBE", "PSUBSCRIBE", "MONITOR", "WAIT"}
 _TIME = "return {ARGV[1], ARGV[2]}"
 
 
@@ -155,6 +157,8 @@ class _Link(AbstractConnection):
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         commands: Sequence[Command] = command
+        if any(command[0] in _ENDLESS or "BLOCK" in command[:6] for command in commands):
+            raise ArqdError(f"{commands[0][0]} is not simulated when it blocks")
         if commands[0][0] in _BLOCKING:
             self._pop = commands[0]
             await self._send(list)

@@ -17,6 +17,7 @@ import pytest
 from daemon.context import JobContext
 from daemon.errors import ConfigurationError, JobFailed, JobNotFound, ResultTimeout
 from daemon.family import Exponential, Family, Fixed, RateLimit, crontab
+from daemon.flows import node
 from daemon.job import JobState
 from daemon.schedules import Schedules
 from daemon.testing.simulation import START, Event, Faults, Simulation
@@ -324,6 +325,27 @@ def test_a_process_is_stopped_in_good_order(redis_url: str) -> None:
         assert job.status() == JobState.COMPLETED
         assert simulation.processes == []
         assert [event.kind for event in simulation.trace][-1] == "stopped"
+
+
+def test_flows(redis_url: str) -> None:
+    async def part(ctx: JobContext, n: int) -> int:
+        await asyncio.sleep(n)
+        return n
+
+    async def total(ctx: JobContext) -> int:
+        return sum(child.result for child in (await ctx.children()).values())
+
+    first, second = make_family("parts", part, max_crashes=100), family(total, max_crashes=100)
+    with Simulation(first, second, url=redis_url, seed=1, processes=2, faults=Faults(crash=0.02)) as simulation:
+        flows = [
+            simulation.producer.enqueue_flow(
+                node("total", family="billing", children=[node("part", [n], family="parts") for n in (1, 2, 3)])
+            )
+            for _ in range(20)
+        ]
+        simulation.run_until_idle("1d")
+        assert [flow.result(1) for flow in flows] == [6] * 20
+        assert len(times(simulation, "crashed")) > 0
 
 
 @pytest.mark.parametrize("seed", range(4))

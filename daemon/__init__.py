@@ -19,6 +19,7 @@ sent), ``flow_broker`` and ``courier`` (from slot to slot), ``flow_view``. Nouns
 ``pages``, ``situation`` and ``explain`` (why a job does not run), ``observer`` (what a worker tells of a try),
 ``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
 Dead letters: ``causes``, ``dead_letters`` (their groups), ``redrive`` (sending them back with care).
+For tests of those who use it: ``testing/``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

@@ -63,3 +63,9 @@ def test_the_package_alone_imports_nothing() -> None:
     modules = modules_after("import daemon, handlers")
     assert {name for name in modules if inside(name, "daemon") or inside(name, "handlers")} == {"daemon", "handlers"}
     assert modules.isdisjoint({"asyncio", "arq", "pydantic", "redis"})
+
+
+def test_the_pytest_plugin_is_light() -> None:
+    modules = modules_after("import daemon.testing.plugin")
+    assert heavy(modules) == []
+    assert modules.isdisjoint({"arq", "redis", "pydantic"})

@@ -37,6 +37,11 @@ def test_only_the_registry_imports_by_name(module: str) -> None:
     assert called.isdisjoint({"import_module", "__import__", "run_module", "run_path"})
 
 
+@pytest.mark.parametrize("module", [module for module in MODULES if not inside(module, "daemon.testing")])
+def test_nothing_needs_the_test_kit(module: str) -> None:
+    assert [name for name in imports(module) if inside(name, "daemon.testing")] == []
+
+
 @pytest.mark.parametrize("module", HANDLERS)
 def test_families_stand_alone(module: str) -> None:
     own = {package for package in FAMILY_PACKAGES if inside(module, package)}
@@ -66,6 +71,8 @@ def test_every_library_used_is_a_dependency() -> None:
         f"{module}: {top}"
         for module in MODULES
         for top in {name.partition(".")[0] for name in imports(module)}
+        # What only pytest loads may import it.
+        if (module, top) != ("daemon.testing.plugin", "pytest")
         if top not in stdlib_module_names | {"daemon", "handlers", "benchmarks"}
         and declared.isdisjoint(name.lower().replace("_", "-") for name in distributions.get(top, [top]))
     }

@@ -6,9 +6,9 @@ The shares of the outcomes of one call are summed up here, so that the script on
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from daemon.broker import Outcome
@@ -38,7 +38,7 @@ class Observer:
     def observe(self, run: Run, kind: str, a: bytes | int, c: bytes) -> tuple[str, tuple[str, int, int] | None]:
         """Give `Outcome.detail` and `Outcome.share` of a try that ends so."""
         begun = run.begun
-        ran = int((perf_counter() - run.begun_at) * 1_000_000) if begun else -1
+        ran = int((time.perf_counter() - run.begun_at) * 1_000_000) if begun else -1
         detail, share = "", None
         if self._counts:
             # A name that no function has is whatever a producer wrote: it must not fill the statistics.

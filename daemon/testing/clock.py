@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import secrets
 import selectors
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
@@ -25,7 +25,8 @@ class Halting:
 
     def __init__(self) -> None:
         self.halted = False
-        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        # Held here: nobody else holds what stands still, and its end as garbage would run its code at any time.
+        self.tasks: set[asyncio.Task[Any]] = set()
         self.stopped_calls: list[_Callback] = []
 
 
@@ -122,6 +123,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         owner = current_process.get() if context is None else context.get(current_process)
         if owner is not None:
             owner.tasks.add(task)
+            task.add_done_callback(owner.tasks.discard)
         return task
 
     def run_in_executor(  # type: ignore[override]
@@ -157,7 +159,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class World:
-    """What a program can ask that is not the same each time: the clocks of ``time``, ``random``, ``os.urandom``.
+    """What a program can ask that is not the same each time: the clocks of ``time``, ``random``, ``os.urandom``,
+    ``secrets.token_hex``.
 
     Args:
         loop: whose time it is.
@@ -177,17 +180,20 @@ class World:
             replaced[name] = self._loop.time
             replaced[f"{name}_ns"] = self._nanoseconds
         kept = {name: getattr(time, name) for name in replaced}
-        state, urandom = random.getstate(), os.urandom
+        state, urandom, token_hex = random.getstate(), os.urandom, secrets.token_hex
         try:
             vars(time).update(replaced)
-            os.urandom = self._bytes.randbytes
+            os.urandom, secrets.token_hex = self._bytes.randbytes, self._token_hex
             random.setstate(self._state)
             yield
         finally:
             self._state = random.getstate()
             random.setstate(state)
-            os.urandom = urandom
+            os.urandom, secrets.token_hex = urandom, token_hex
             vars(time).update(kept)
+
+    def _token_hex(self, nbytes: int | None = None) -> str:
+        return self._bytes.randbytes(nbytes or 32).hex()
 
     def _nanoseconds(self) -> int:
         return round(self._loop.time() * 1000) * 1_000_000

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, RedisError
 
-from daemon.broker import Claim, Tick
+from daemon.broker import Broker, Claim, Tick
 from daemon.connections import LOST
 from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.executor import Executor
 from daemon.family import Family
 from daemon.keys import spoken_id
+from daemon.metrics import FamilyMetrics
 from daemon.producer import Producer
 from daemon.run import Run
 from daemon.supervisor import Supervisor
@@ -32,6 +33,13 @@ NO_REPLY = 5.0
 #: A wait for which it is worth to work out whether it could be longer.
 LONG_MS = 1000
 
+_SEEN = """
+if redis.call('EXISTS', KEYS[1]) == 0 and redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('HSET', KEYS[2], 'seen', ARGV[1])
+end
+return 1
+"""
+
 _WORDS = {
     "c": "completed",
     "r": "retried",
@@ -44,6 +52,20 @@ _WORDS = {
 }
 
 
+class _Broker(Broker):
+    """A new session asks the server how long it has been up, which is real time: here it has been there all along."""
+
+    def __init__(self, process: Process, family: Family) -> None:
+        super().__init__(process.redis, family.keys)
+        self._process = process
+
+    async def sync(self, session: str, *args: Any, **options: Any) -> list[bytes] | None:
+        if not self._process.cut_off:
+            keys = (self.keys.key("session", session), self.keys.key("clock"))
+            self._process.simulation.wire.run(("EVAL", _SEEN, 2, *keys, self._process.simulation.now_ms))
+        return await super().sync(session, *args, **options)
+
+
 class SimulatedWorker(Worker):
     """A family's worker that notes in the trace what it does, and sleeps as long as nothing can happen."""
 
@@ -53,6 +75,8 @@ class SimulatedWorker(Worker):
 
     def __init__(self, family: Family, process: Process) -> None:
         super().__init__(family, process)
+        self.broker = _Broker(process, family)
+        self.metrics = FamilyMetrics(family.functions, clock=self.loop.time)
         # Its own would open connections of the usual kind for results.
         self.producer = Producer(self.client, max_payload=family.values.max_payload, templates=process.templates)
 
@@ -115,6 +139,7 @@ class Process(Supervisor, Halting):
         self.session = session
         self.redis = Redis.from_pool(simulation.wire.pool(self._send))
         self.courier = _Courier(self.redis, [family.name for family in families])
+        self.courier._session = session
         self.workers: list[SimulatedWorker] = []  # type: ignore[assignment]
         self.work: asyncio.Task[None] | None = None
         self.gone = False

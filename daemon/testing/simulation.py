@@ -249,10 +249,6 @@ class Simulation:
         self._started += 1
         session = f"{self.random.getrandbits(64):016x}"
         process = Process(self, f"p{self._started}", self.families, session)
-        # Nothing was seen of the server for as long as no process lived, but it was there.
-        for family in self.families:
-            if not self.processes and self.wire.run(("EXISTS", family.keys.key("clock"))) == [1]:
-                self.wire.run(("HSET", family.keys.key("clock"), "seen", self.now_ms))
         self.processes.append(process)
         self.note("started", process.name)
         process.work = self.loop.create_task(process.run(), context=process.context)

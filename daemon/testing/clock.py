@@ -170,6 +170,7 @@ class World:
     def __init__(self, loop: VirtualLoop, seed: int) -> None:
         self._loop = loop
         self._bytes = random.Random(f"bytes {seed}")  # noqa: S311
+        self._tokens = random.Random(f"tokens {seed}")  # noqa: S311
         self._state = random.Random(f"random {seed}").getstate()  # noqa: S311
 
     @contextmanager
@@ -193,7 +194,7 @@ class World:
             vars(time).update(kept)
 
     def _token_hex(self, nbytes: int | None = None) -> str:
-        return self._bytes.randbytes(nbytes or 32).hex()
+        return self._tokens.randbytes(nbytes or 32).hex()
 
     def _nanoseconds(self) -> int:
         return round(self._loop.time() * 1000) * 1_000_000

@@ -81,9 +81,8 @@ class SimulatedWorker(Worker):
         self.producer = Producer(self.client, max_payload=family.values.max_payload, templates=process.templates)
 
     def _start(self, claim: Claim, number: int, now_ms: int) -> None:
-        self.supervisor.simulation.note(
-            "claimed", self.supervisor.name, spoken_id(claim.id.decode("utf-8", "replace")), f"call {number}"
-        )
+        job = spoken_id(claim.id.decode("utf-8", "replace"))
+        self.supervisor.simulation.note("claimed", self.supervisor.name, job)
         super()._start(claim, number, now_ms)
         self.supervisor.simulation.job_started(self.supervisor)
 

@@ -412,7 +412,7 @@ def test_a_trace_can_be_read(redis_url: str) -> None:
         simulation.run_until_idle()
     assert [str(event) for event in simulation.trace] == [
         "2026-01-01 00:00:00.000 p1   started",
-        "2026-01-01 00:00:01.500 p1   claimed      billing:one call 3",
+        "2026-01-01 00:00:01.500 p1   claimed      billing:one",
         "2026-01-01 00:00:01.500 p1   completed    billing:one work, try 1",
     ]
 

@@ -151,6 +151,25 @@ class Workers:
                 self._kill(process)
 
 
+async def left_over(producer: Producer) -> str:
+    """Tell what has not ended, for the message of a failure."""
+    redis, lines = producer.redis, []
+    for name in FAMILIES:
+        keys = FamilyKeys.of(name)
+        for entry in await redis.xrange(keys.key("outbox"), count=5):
+            lines.append(f"{name} outbox {entry}")
+        for session, end in await redis.zrange(keys.key("workers"), 0, -1, withscores=True):
+            lines.append(
+                f"{name} session {session!r} until {end} holds {await redis.hgetall(keys.key('held', session.decode()))}"
+            )
+        for job_id, score in await redis.zrange(keys.queue, 0, 20, withscores=True):
+            job = job_id.decode()
+            state, edges, crashes = [await redis.hget(keys.key(h), job) for h in ("flows", "parents", "crashes")]
+            pending = await redis.smembers(keys.key("pending", job))
+            lines.append(f"{job} {score} flow {state} pending {pending} parents {edges} crashes {crashes}")
+    return "\n".join(["left:", f"clock {await redis.time()}", *lines])
+
+
 async def ended(producer: Producer, seconds: float) -> None:
     """Wait until nothing waits, runs, or is still to be told."""
     deadline = time.monotonic() + seconds
@@ -162,7 +181,7 @@ async def ended(producer: Producer, seconds: float) -> None:
             left = await pipe.execute()
         if not any(left):
             return
-        assert time.monotonic() < deadline, f"jobs and outboxes left: {left}"
+        assert time.monotonic() < deadline, await left_over(producer)
         await asyncio.sleep(0.05)
 
 

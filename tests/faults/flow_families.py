@@ -28,7 +28,7 @@ async def step(ctx: JobContext, job: dict[str, Any]) -> dict[str, str]:
 class _Steps(FamilySettings):
     functions = (step,)
     lease = 1
-    max_jobs = 10
+    max_jobs = 4
     # Killed at random, a job may lose any number of workers; it is not to blame.
     max_crashes = 1000
     keep_completed = None

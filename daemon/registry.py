@@ -15,11 +15,11 @@ from daemon.family import (
     Family,
     FamilySettings,
     JobFunction,
-    checked_functions,
     checked_values,
     func,
     load_family,
 )
+from daemon.functions import checked_functions
 from daemon.keys import FamilyKeys
 
 SHIPPED = "handlers:FAMILIES"

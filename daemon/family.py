@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,8 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -178,6 +180,22 @@ class FamilyValues(BaseModel):
         ByteSize(MAX_EVENTS), ge=0, description="events kept for `arqd tail`, bytes or `2MB`; the oldest go; 0: none"
     )
     statistics: bool = Field(True, description="whether numbers are kept for `arqd stats`")
+    search: Literal["off", "errors", "payload"] = Field(
+        "off",
+        description="words jobs are found by: `errors` (id, function, tags, error), `payload` (that, too) or `off`",
+    )
+    max_search: ByteSize = Field(
+        ByteSize(64_000_000),
+        ge=1_000_000,
+        description="memory of the search index, bytes or `64MB`; the oldest jobs go",
+    )
+
+    @field_validator("search")
+    @classmethod
+    def _search_follows_events(cls, search: str, info: ValidationInfo) -> str:
+        if search != "off" and info.data.get("max_events") == 0:
+            raise ValueError("search follows the events, which max_events = 0 switches off")
+        return search
 
 
 class FamilySettings:

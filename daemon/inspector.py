@@ -21,6 +21,7 @@ from daemon.job import JobInfo, JobLogs, JobState
 from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_logs
 from daemon.keys import JOB, FamilyKeys, parse_id
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, JobPage, Listing, describe, server_ms
+from daemon.search.query import search
 from daemon.statistics import FamilyStatistics, Step, read_statistics
 
 #: Only the head of a record is read where its times are enough.
@@ -290,13 +291,15 @@ class Inspector:
             where: only these.
 
         Raises:
-            InvalidJob: for an unknown family, state, limit or cursor.
+            InvalidJob: for an unknown family, state, limit or cursor, or a text where search is off.
         """
         keys = self.of(family)
         if not 1 <= limit <= PAGE:
             raise InvalidJob(f"limit is 1 to {PAGE}")
         listed = self.state(state)
         with translated():
+            if where.text is not None:
+                return await search(self.redis, keys, listed, where, cursor, limit)
             return await Listing(self.redis, keys, listed, where, await server_ms(self.redis)).page(cursor, limit)
 
     @staticmethod

@@ -48,6 +48,8 @@ class JobFilter:
         cause: the group of dead letters it is in (`daemon.dead_letters`).
         since, until: aware times, ``since`` included: when it ended, when it started (active), when it is due
             (delayed), when it was parked or began to wait (blocked), when it was enqueued (waiting).
+        text: words that all occur in it, and beginnings of its id with a star; only for lists, of families that are
+            searched (docs/search.md).
     """
 
     function: str | None = None
@@ -56,6 +58,7 @@ class JobFilter:
     since: datetime | None = None
     until: datetime | None = None
     cause: str | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("since", "until"):
@@ -73,11 +76,15 @@ EVERY = JobFilter()
 
 
 class JobPage(list[JobInfo]):
-    """Jobs of a list; ``cursor`` goes on after them, None at the end. A filtered page may be short and still go on."""
+    """Jobs of a list; ``cursor`` goes on after them, None at the end. A filtered page may be short and still go on.
 
-    def __init__(self, jobs: Sequence[JobInfo], cursor: str | None) -> None:
+    ``partial``: found in a search index that is still being built, so there may be more.
+    """
+
+    def __init__(self, jobs: Sequence[JobInfo], cursor: str | None, *, partial: bool = False) -> None:
         super().__init__(jobs)
         self.cursor = cursor
+        self.partial = partial
 
 
 class Portion(NamedTuple):
@@ -104,12 +111,14 @@ class Listing:
         self._broker = Broker(redis, keys)
         self._ended = state in INDEX
         self._down = self._ended if down is None else down
-        self._bands = _bands(state, where, now)
-        self._index = INDEX.get(state, "queue")
+        self._bands = bands(state, where, now)
+        self.index = INDEX.get(state, "queue")
+        if where.text is not None:
+            raise InvalidJob("a text to search for is for lists of jobs: name those it finds by their ids")
         if where.cause is not None:
             if state is not JobState.FAILED:
                 raise InvalidJob(f"jobs that are {state} have no cause: list the failed ones, or leave it out")
-            self._index = f"cause:{where.cause}"
+            self.index = f"cause:{where.cause}"
         if where.error is not None and not self._ended:
             raise InvalidJob(f"jobs that are {state} have no error: list the failed ones, or leave error out")
 
@@ -122,7 +131,7 @@ class Listing:
 
     async def size(self) -> int:
         """Give how many jobs there are to look at."""
-        key = self._keys.key(self._index) if self._ended else self._keys.queue
+        key = self._keys.key(self.index) if self._ended else self._keys.queue
         return sum([await self._redis.zcount(key, low, high) for low, high in self._bands])
 
     async def portion(self, after: PageEntry | None, most: int, wanted: int = PAGE) -> Portion:
@@ -131,7 +140,7 @@ class Listing:
         found: list[PageEntry] = []
         for low, high in self._bands:
             found += await self._broker.page(
-                self._index, low, high, down=self._down, after=after,
+                self.index, low, high, down=self._down, after=after,
                 count=most + 1 - len(found), head=head, tail=_TAIL,
             )  # fmt: skip
             if len(found) > most:
@@ -146,13 +155,14 @@ class Listing:
                     break
         return Portion(ids, last, last is None or last is found[-1])
 
-    async def _matching(self, ids: Sequence[str]) -> dict[str, JobInfo]:
+    async def matching(self, ids: Sequence[str]) -> dict[str, JobInfo]:
+        """Give those of a portion that really match, with what is known of them."""
         described = zip(ids, await describe(self._redis, self._keys, ids), strict=True)
         return {i: info for i, info in described if info is not None and (self.exact or self._matches(info))}
 
     async def confirmed(self, ids: Sequence[str]) -> list[str]:
         """Give those ids of a portion that really match."""
-        return list(ids) if self.exact else list(await self._matching(ids))
+        return list(ids) if self.exact else list(await self.matching(ids))
 
     async def page(self, cursor: str | None, limit: int) -> JobPage:
         """Give at most ``limit`` jobs after a cursor, of at most `SCAN` that are looked at."""
@@ -165,7 +175,7 @@ class Listing:
             ids += found
             looked += most
             at = last or at
-        jobs = await self._matching(ids)
+        jobs = await self.matching(ids)
         return JobPage(list(jobs.values()), None if end or at is None else _encode_cursor(at, self._state))
 
     # ------------------------------------------------------------------ filters
@@ -225,8 +235,8 @@ def _within(ms: int, where: JobFilter) -> bool:
     return not ((where.since and ms < _ms(where.since)) or (where.until and ms >= _ms(where.until)))
 
 
-def _bands(state: JobState, where: JobFilter, now: int) -> list[tuple[str, str]]:
-    """Score ranges of a state, in the order they are listed, narrowed to the times asked for."""
+def bands(state: JobState, where: JobFilter, now: int) -> list[tuple[str, str]]:
+    """Give the score ranges of a state, in the order they are listed, narrowed to the times asked for."""
     since = _ms(where.since) if where.since else None
     until = _ms(where.until) if where.until else None
     if state is JobState.WAITING:

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from daemon.connections import LOST, connect
 from daemon.lua import SCRIPTS
+from daemon.search import indexer
 from daemon.ticks import Ticks, ticks_of
 
 logger = logging.getLogger("arqd.scheduler")
@@ -66,6 +67,7 @@ class Scheduler:
         self._ticks: dict[str, Ticks] = {}
         self._next: dict[str, float] = {}
         self._popping: asyncio.Task[Any] | None = None
+        self.every(indexer.LOOK_SECONDS, indexer.Indexer(self._client).catch_up)
 
     def every(self, seconds: float, call: Call) -> None:
         """Have something called now and then while this process leads.

@@ -18,6 +18,7 @@ from daemon.errors import RedisRefused
 from daemon.keys import spoken_id
 from daemon.limits import lanes_of_settings
 from daemon.observer import sum_up
+from daemon.search.indexer import publish
 
 if TYPE_CHECKING:
     from daemon.worker import Worker
@@ -216,6 +217,8 @@ class Session:
                 statistics=values.statistics,
                 leave=leave,
             )
+        if not leave:
+            await publish(worker.broker.redis, worker.keys, values.search, int(values.max_search))
         if worker.permits is not None:
             await worker.permits.register(leave=leave)
         worker.lost_jobs([job_id for job_id in lost if job_id in running])

@@ -15,6 +15,7 @@ from daemon.cli.common import (
     Json,
     Since,
     Tag,
+    Text,
     Until,
     control,
     job_filter,

@@ -22,6 +22,9 @@ Cursor = Annotated[str | None, typer.Option(help="Go on after a page: the cursor
 Function = Annotated[str | None, typer.Option(help="Only jobs of this function.")]
 Tag = Annotated[str | None, typer.Option(help="Only jobs with this tag.")]
 Error = Annotated[str | None, typer.Option(help="Only jobs that ended of this type of error, e.g. TimeoutError.")]
+Text = Annotated[
+    str | None, typer.Option(help="Only jobs in which all these words occur; 0192ab* for the beginning of an id.")
+]
 Since = Annotated[str | None, typer.Option(help="Not before this time: 2030-01-31T08:00:00Z, or 2h for two hours ago.")]
 Until = Annotated[str | None, typer.Option(help="Before this time, written the same way.")]
 
@@ -80,12 +83,17 @@ async def refuse_unknown_family(found: Inspector, family: str) -> None:
 
 
 def job_filter(
-    function: str | None, tag: str | None, error: str | None, since: str | None, until: str | None
+    function: str | None,
+    tag: str | None,
+    error: str | None,
+    since: str | None,
+    until: str | None,
+    text: str | None = None,
 ) -> JobFilter:
     """Give the filter of these options."""
     from daemon.pages import JobFilter
 
-    return JobFilter(function, tag, error, _moment(since, "--since"), _moment(until, "--until"))
+    return JobFilter(function, tag, error, _moment(since, "--since"), _moment(until, "--until"), text)
 
 
 def _moment(text: str | None, option: str) -> datetime | None:

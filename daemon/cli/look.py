@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from daemon.cli.common import (
     Limit,
     Since,
     Tag,
+    Text,
     Until,
     cell,
     inspector,
@@ -113,6 +115,7 @@ def jobs(
     function: Function = None,
     tag: Tag = None,
     error: Error = None,
+    text: Text = None,
     since: Since = None,
     until: Until = None,
     cursor: Cursor = None,
@@ -122,9 +125,10 @@ def jobs(
     """List the jobs of a family in one state.
 
     Times are those of the end; of active jobs of their start, of delayed ones when they are due, of waiting ones when
-    they were enqueued.
+    they were enqueued. With --text the newest come first, whatever their state; the family must be searched
+    (docs/search.md).
     """
-    where = job_filter(function, tag, error, since, until)
+    where = job_filter(function, tag, error, since, until, text)
     print_page(asyncio.run(list_jobs(family, state, where, cursor, limit)), json)
 
 
@@ -134,17 +138,19 @@ async def list_jobs(family: str, state: str, where: JobFilter, cursor: str | Non
 
     async with inspector(family) as found:
         page = await found.jobs(family, state, limit=limit, cursor=cursor, where=where)
-        listed = list(page)
+        listed, partial = list(page), page.partial
         while page.cursor and len(listed) < limit:
             page = await found.jobs(family, state, limit=limit - len(listed), cursor=page.cursor, where=where)
             listed += page
         if not listed:
             await refuse_unknown_family(found, family)
-        return JobPage(listed, page.cursor)
+        return JobPage(listed, page.cursor, partial=partial)
 
 
 def print_page(page: JobPage, json: bool) -> None:
     """Print a page, and how to go on."""
+    if page.partial:
+        print("arqd: the search index is being built, there may be more", file=sys.stderr)
     if json:
         print_json({"jobs": list(page), "cursor": page.cursor})
         return

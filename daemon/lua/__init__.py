@@ -31,11 +31,18 @@ NAMES = (
     "schedule",
     "flow",
     "outbox",
+    "index",
+    "reindex",
+    "indexed",
+    "sweep",
+    "search",
 )
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead")
 #: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.
 ENQUEUING = ("schedule",)
+#: Scripts of the search index, with postings.lua before them.
+SEARCHING = ("index", "reindex", "indexed", "sweep", "search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +55,14 @@ class Script:
 
 
 def _load(name: str) -> Script:
-    parts = {part: (Path(__file__).parent / f"{part}.lua").read_text() for part in (*SHARED, "enqueue", name)}
+    parts = {
+        part: (Path(__file__).parent / f"{part}.lua").read_text() for part in (*SHARED, "enqueue", "postings", name)
+    }
     text = "" if name in ALONE else "".join(parts[part] for part in SHARED)
     if name in ENQUEUING:
         text += f"local function enqueue(ARGV)\n{parts['enqueue']}end\n"
+    if name in SEARCHING:
+        text += parts["postings"]
     text += parts[name]
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 

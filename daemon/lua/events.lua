@@ -8,12 +8,14 @@
 --   conf                "events": bytes the stream may hold, 0 for none at all; "statistics": "0" for none
 local TOLD = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retrying', l = 'released', w = 'released',
   p = 'parked' }
+-- What an entry takes beside its text.
+local EVENT_OVERHEAD = 40
 local tell, write_events, count_up
 
 do
   local events = prefix .. 'events'
-  -- What an entry takes beside its text; a full stream is some parts long, and loses one when it begins another.
-  local OVERHEAD, PARTS = 40, 8
+  -- A full stream is some parts long, and loses one when it begins another.
+  local PARTS = 8
   local budget, counts
   local lines, last = {}, 0
 
@@ -50,7 +52,7 @@ do
     if last == 0 then return end
     local text = table.concat(lines, '\n')
     lines, last = {}, 0
-    local size = #text + OVERHEAD
+    local size = #text + EVENT_OVERHEAD
     local written = redis.call('HINCRBY', clock, 'events', size)
     local id = redis.pcall('XADD', events, num(now) .. '-' .. num(written), 'e', text)
     -- The clock went back: behind the last entry then.

@@ -8,7 +8,7 @@
 local set = ({ queue = queue, completed = completed, dead = dead, aborted = aborted, expired = expired })[ARGV[8]]
 local most, work = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local bands, beginnings, words = {}, {}, {}
+local bands, beginnings, fields, keys = {}, {}, {}, {}
 local at = 10
 for _ = 1, ARGV[9] do
   bands[#bands + 1] = { ARGV[at], ARGV[at + 1] }
@@ -16,7 +16,10 @@ for _ = 1, ARGV[9] do
 end
 local last_beginning = at + ARGV[at]
 for i = at + 1, last_beginning do beginnings[#beginnings + 1] = ARGV[i] end
-for i = last_beginning + 1, #ARGV, 2 do words[#words + 1] = { ARGV[i], ARGV[i + 1] } end
+for i = last_beginning + 1, #ARGV, 2 do
+  fields[#fields + 1] = ARGV[i]
+  keys[#keys + 1] = ARGV[i + 1]
+end
 
 local function bound(text)
   local open = string.sub(text, 1, 1) == '('
@@ -55,24 +58,57 @@ local function slots_of(text, key, below)
   return slots
 end
 
--- Slots below a bound that have all words.
+-- Whether a word stands at a slot: postings are ordered by slots, so they are searched.
+local function stands_at(text, key, slot)
+  local low, high = 0, #text / POSTING
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local upper, lower = string.byte(text, middle * POSTING + 4, middle * POSTING + 5)
+    if upper * 256 + lower < slot then low = middle + 1 else high = middle end
+  end
+  local place = low * POSTING + 1
+  while place < #text do
+    local upper, lower = string.byte(text, place + 3, place + 4)
+    if upper * 256 + lower ~= slot then return false end
+    if string.sub(text, place, place + 2) == key then return true end
+    place = place + POSTING
+  end
+  return false
+end
+
+-- Those of some slots at which a word stands, too; few of them are looked up.
+local function also_at(slots, text, key, below)
+  local both, known = {}, nil
+  if #slots > 64 then
+    known = {}
+    for _, slot in ipairs(slots_of(text, key, below)) do known[slot] = true end
+  else
+    work = work - 8 * #slots
+  end
+  for _, slot in ipairs(slots) do
+    if known and known[slot] or not known and stands_at(text, key, slot) then both[#both + 1] = slot end
+  end
+  return both
+end
+
+-- Slots below a bound that have all words: those of the word that fewest jobs seem to have, then the others among them.
+-- The last word is the set's, which most jobs have: it is only read where the others are found.
 local function matching(number, below)
+  work = work - 5
+  local texts, order = {}, {}
+  if #fields > 1 then texts = redis.call('HMGET', segment_key(number), unpack(fields, 1, #fields - 1)) end
+  for i, text in ipairs(texts) do
+    if not text then return {} end
+    order[i] = i
+  end
+  table.sort(order, function(a, b) return #texts[a] < #texts[b] end)
+  order[#fields] = #fields
   local slots
-  for _, word in ipairs(words) do
-    local text = redis.call('HGET', segment_key(number), word[1])
-    local found = text and slots_of(text, word[2], below) or {}
-    if slots then
-      local known, both = {}, {}
-      for _, slot in ipairs(found) do known[slot] = true end
-      for _, slot in ipairs(slots) do
-        if known[slot] then both[#both + 1] = slot end
-      end
-      found = both
-    end
-    slots = found
+  for _, i in ipairs(order) do
+    local text = texts[i] or redis.call('HGET', segment_key(number), fields[i]) or ''
+    slots = slots and also_at(slots, text, keys[i], below) or slots_of(text, keys[i], below)
     if #slots == 0 then break end
   end
-  work = work - 5
   return slots
 end
 

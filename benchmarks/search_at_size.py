@@ -93,6 +93,12 @@ def percentile(times: list[float], part: float) -> float:
     return sorted(times)[min(len(times) - 1, int(len(times) * part))] * 1000
 
 
+async def processor(redis: Any) -> tuple[float, float]:
+    """Processor time used up to now in ms, of this process and of the server."""
+    used = await redis.info("cpu")
+    return time.process_time() * 1000, (used["used_cpu_user"] + used["used_cpu_sys"]) * 1000
+
+
 async def searches(redis: Any, made: int) -> None:
     """Every kind of search, many times with other words."""
     inspector, draw = Inspector(redis, [NAME]), random.Random(SEED + 1)  # noqa: S311
@@ -110,19 +116,22 @@ async def searches(redis: Any, made: int) -> None:
         "rare word and tag": lambda: JobFilter(tag=f"customer-{draw.randrange(2000)}", text="reset"),
     }
     every: list[float] = []
-    print(f"\n{'':40}{'p50 ms':>9}{'p95 ms':>9}{'max ms':>9}{'jobs':>8}{'more':>7}")
+    print(f"\n{'':40}{'p50 ms':>9}{'p95 ms':>9}{'max ms':>9}{'cpu here':>10}{'server':>8}{'jobs':>8}{'more':>7}")
     for what, where in kinds.items():
         times, found, more = list[float](), 0, 0
+        here, server = await processor(redis)
         for _ in range(100):
             began = time.perf_counter()
             page = await inspector.jobs(NAME, JobState.FAILED, where=where())
             times.append(time.perf_counter() - began)
             found, more = found + len(page), more + (page.cursor is not None)
         every += times
+        spent = [(after - before) / 100 for after, before in zip(await processor(redis), (here, server), strict=True)]
         print(
             f"{what:40}{percentile(times, 0.5):9.1f}{percentile(times, 0.95):9.1f}{max(times) * 1000:9.1f}"
-            f"{found / 100:8.1f}{more:6}%", flush=True,
-        )  # fmt: skip
+            f"{spent[0]:10.1f}{spent[1]:8.1f}{found / 100:8.1f}{more:6}%",
+            flush=True,
+        )
     print(f"{'all':40}{percentile(every, 0.5):9.1f}{percentile(every, 0.95):9.1f}{max(every) * 1000:9.1f}")
     times = []
     cursor = None
@@ -171,7 +180,6 @@ async def run(url: str, count: int) -> None:
     await failing.register()
     while failing.made < count:
         await failing.fail(min(CHUNK, count - failing.made))
-    before = (await redis.info("memory"))["used_memory"]
     await publish(redis, KEYS, "payload", LIMIT)
     await redis.slowlog_reset()
     indexer = FamilyIndexer(redis, KEYS)
@@ -179,7 +187,7 @@ async def run(url: str, count: int) -> None:
     while await indexer.step():
         pass
     took = time.perf_counter() - began
-    memory = (await redis.info("memory"))["used_memory"] - before
+    memory = sum([await redis.memory_usage(key, samples=0) for key in await redis.keys(KEYS.key("search*"))])
     seen = await view(indexer.broker)
     jobs = sum(segment.live for segment in seen.segments.values())
     print(f"{count:,} failed jobs, {jobs:,} indexed in {took:.1f} s ({jobs / took:,.0f} a second)")

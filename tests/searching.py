@@ -37,7 +37,8 @@ async def found_by(inspector: Inspector, family: str, text: str, state: str = "f
 async def caught_up(redis: Any, inspector: Inspector, family: str) -> View | None:
     """Give the index if it has taken up all events."""
     seen = await view(Broker(redis, inspector.of(family)))
-    done = seen.mode and not seen.text("rebuild") and seen.newest in (b"", seen.meta[b"at"])
+    working = seen.text("rebuild") or seen.text("sweep")
+    done = seen.mode and not working and seen.newest in (b"", seen.meta[b"at"])
     return seen if done else None
 
 

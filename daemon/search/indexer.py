@@ -268,14 +268,15 @@ class FamilyIndexer:
     async def _sweep(self, seen: View, last: int) -> bool:
         """Take out of the next segment what is not true any more; what is left joins the segment before it."""
         numbers = sorted(seen.segments)
-        number = next((number for number in numbers[:-1] if number > last), None)
+        number = next((number for number in numbers if number > last), None)
         if number is None:
             await self._write(seen, Write(BASE, fields={"sweep": "", "kept": str(seen.docs)}))
             return True
         fields: dict[str, str | bytes] = {"sweep": str(number)}
         found = await self.broker.run("sweep", number, "look")
         ids = [job_id.decode("utf-8", "surrogateescape") for job_id in found[1::2]]
-        if len(ids) > 0.6 * DOCS:
+        # The newest is still written.
+        if len(ids) > 0.6 * DOCS or number == numbers[-1]:
             return await self._write(seen, Write(number, seen.segments[number].docs, fields=fields)) or True
         docs, gone = await self._docs(ids, seen.mode)
         at = numbers.index(number)

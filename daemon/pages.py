@@ -102,6 +102,9 @@ class Listing:
         redis: an asynchronous redis-py client without response decoding.
         now: the server's time in ms: what is due until then waits.
         down: the highest score first; by default ended jobs, which are listed newest first.
+
+    Attributes:
+        index: the set they stand in, as lua/page.lua names it.
     """
 
     def __init__(

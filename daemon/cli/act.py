@@ -15,7 +15,6 @@ from daemon.cli.common import (
     Json,
     Since,
     Tag,
-    Text,
     Until,
     control,
     job_filter,

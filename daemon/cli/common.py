@@ -93,7 +93,7 @@ def job_filter(
     """Give the filter of these options."""
     from daemon.pages import JobFilter
 
-    return JobFilter(function, tag, error, _moment(since, "--since"), _moment(until, "--until"), text)
+    return JobFilter(function, tag, error, _moment(since, "--since"), _moment(until, "--until"), text=text)
 
 
 def _moment(text: str | None, option: str) -> datetime | None:

@@ -18,6 +18,7 @@ from daemon.cli.common import (
     Limit,
     Since,
     Tag,
+    Text,
     Until,
     control,
     inspector,
@@ -59,6 +60,7 @@ def list_dead(
     function: Function = None,
     error: Error = None,
     tag: Tag = None,
+    text: Text = None,
     since: Since = None,
     until: Until = None,
     cursor: Cursor = None,
@@ -68,7 +70,7 @@ def list_dead(
     """List the dead letters of a family or of a group, newest first."""
     if family is None and group is None:
         raise typer.BadParameter("name a family, or give --group", param_hint="FAMILY")
-    where = replace(job_filter(function, tag, error, since, until), cause=group)
+    where = replace(job_filter(function, tag, error, since, until, text), cause=group)
     name = family or asyncio.run(_family_of(group or ""))
     print_page(asyncio.run(list_jobs(name, "failed", where, cursor, limit)), json)
 

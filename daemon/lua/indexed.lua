@@ -1,4 +1,4 @@
--- What an indexer has to know before it writes.
+-- What an indexer has to know before it writes. ARGV: nothing more.
 -- Returns {server's run id, {f}:search, {f}:search:segments and {f}:search:live as fields and values, "search" in the
 -- settings, 1 if the events behind the index's place are all there, its newest entry}. Reads only.
 local m = redis.call('HGETALL', meta)

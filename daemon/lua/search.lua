@@ -1,11 +1,12 @@
 -- Finds jobs in the search index, the newest first.
 -- ARGV: 3 segment and 4 slot of the last one looked at ("" to begin) and 5 its id if it was found ("" if not), 6 at most so
---   many, 7 how much work at most (a thousand is some 0.4 ms), 8 the set they stand in now: "queue" | "completed" | "dead" | "aborted" | "expired",
---   9 number of its bands, then lowest and highest score of each (as in lua/page.lua), number of beginnings of ids and these, then field and 3 bytes of each
+--   many, 7 how much work at most (a thousand is some 0.4 ms), 8 the set they stand in now, as in lua/page.lua, 9 number of
+--   its bands, then lowest and highest score of each, number of beginnings of ids and these, then field and 3 bytes of each
 --   word's hash
 -- Returns {segment and slot of the last one looked at ("" when none are left), {id, score, ...}}. Reads only. A word's
 -- hash may be another word's, so look at what is found.
 local set = ({ queue = queue, completed = completed, dead = dead, aborted = aborted, expired = expired })[ARGV[8]]
+  or prefix .. ARGV[8]
 local most, work = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local bands, beginnings, fields, keys = {}, {}, {}, {}

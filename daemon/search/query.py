@@ -16,7 +16,7 @@ from daemon.errors import InvalidJob
 from daemon.job import JobInfo, JobState
 from daemon.keys import FamilyKeys
 from daemon.pages import JobFilter, JobPage, Listing, bands, server_ms
-from daemon.search.postings import asked, set_of
+from daemon.search.postings import asked
 from daemon.search.words import PAYLOAD, Question, words_in
 
 #: Most calls for a page, and the work of each: some ms of the server's time.
@@ -62,7 +62,7 @@ async def search(
     now = await server_ms(redis)
     listing = Listing(redis, keys, state, replace(where, text=None), now)
     also = [word for text in (where.function, where.tag, where.error) for word in words_in(text or "")]
-    arguments = _arguments(question, state, where, now, also)
+    arguments = _arguments(question, state, listing.index, bands(state, where, now), also)
     broker = Broker(redis, keys)
     jobs: list[JobInfo] = []
     for _ in range(CALLS):
@@ -79,10 +79,9 @@ async def search(
 
 
 def _arguments(
-    question: Question, state: JobState, where: JobFilter, now: int, also: list[str]
+    question: Question, state: JobState, index: str, ranges: list[tuple[str, str]], also: list[str]
 ) -> list[str | bytes | int]:
-    ranges = bands(state, where, now)
-    flat: list[str | bytes | int] = [set_of(state), len(ranges), *(bound for band in ranges for bound in band)]
+    flat: list[str | bytes | int] = [index, len(ranges), *(bound for band in ranges for bound in band)]
     beginnings = [text.encode("utf-8", "surrogateescape") for text in question.beginnings]
     return [*flat, len(beginnings), *beginnings, *asked(question, state, also)]
 

@@ -181,13 +181,10 @@ class FamilyValues(BaseModel):
     )
     statistics: bool = Field(True, description="whether numbers are kept for `arqd stats`")
     search: Literal["off", "errors", "payload"] = Field(
-        "off",
-        description="words jobs are found by: `errors` (id, function, tags, error), `payload` (that, too) or `off`",
+        "off", description="words jobs are found by: `errors` (and id, function, tags), `payload` (that, too), `off`"
     )
     max_search: ByteSize = Field(
-        ByteSize(64_000_000),
-        ge=1_000_000,
-        description="memory of the search index, bytes or `64MB`; the oldest jobs go",
+        ByteSize(64_000_000), ge=1_000_000, description="memory of the search index, bytes or `64MB`; the oldest go"
     )
 
     @field_validator("search")

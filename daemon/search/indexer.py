@@ -33,6 +33,8 @@ logger = logging.getLogger("arqd.search")
 FAMILIES = "arqd:search:families"
 #: How often the leader looks for events.
 LOOK_SECONDS = 0.3
+#: How often it looks for families that have become searched.
+FAMILIES_SECONDS = 5.0
 #: Events, and jobs, a write takes up; jobs described at once.
 EVENTS, BATCH, CHUNK = 500, 500, 100
 #: The first segment; those of a rebuild stand below it.
@@ -298,15 +300,17 @@ class Indexer:
     def __init__(self, redis: Any) -> None:
         self._redis = redis
         self._families: dict[str, FamilyIndexer] = {}
+        self._look = 0.0
         self._failing = False
 
     async def catch_up(self) -> None:
         """Bring all indexes up to date; what Redis refuses is tried again the next time."""
         try:
-            names = [name.decode() for name in await self._redis.smembers(FAMILIES)]
-            for name in names:
-                self._families.setdefault(name, indexer_of(self._redis, name))
-            behind = [self._families[name] for name in names]
+            if time.monotonic() >= self._look:
+                for name in await self._redis.smembers(FAMILIES):
+                    self._families.setdefault(name.decode(), indexer_of(self._redis, name.decode()))
+                self._look = time.monotonic() + FAMILIES_SECONDS
+            behind = list(self._families.values())
             while behind:
                 behind = [indexer for indexer in behind if await indexer.step()]
             self._failing = False

@@ -20,7 +20,7 @@ from daemon.search.postings import asked
 from daemon.search.words import PAYLOAD, Question, words_in
 
 #: Most calls for a page, and the work of each: some ms of the server's time.
-CALLS, WORK = 4, 12_000
+CALLS, WORK = 8, 6_000
 
 
 class _Place(NamedTuple):

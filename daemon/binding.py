@@ -17,13 +17,14 @@ from daemon.payload import Payload, schema_mark
 
 
 class _Options(TypedDict, total=False):
-    """A job's own options: total tries, backoff, tags, delay or due time in ms; see `daemon.options`."""
+    """A job's own options: total tries, backoff, tags, delay or due time in ms, keep; see `daemon.options`."""
 
     n: int
     b: tuple[float, bool, float | None, float]
     g: list[str]
     d: int
     u: int
+    k: dict[str, str]
 
 
 Bound = tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]

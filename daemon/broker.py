@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from daemon.batches import batches_of, ids_added
 from daemon.connections import Channel
+from daemon.errors import QueueFull
 from daemon.keys import FamilyKeys, raw_id
 from daemon.lua import SCRIPTS
 
-#: Jobs and bytes one call of the enqueue script takes: about 10 ms of the server's time.
-ENQUEUE_JOBS, ENQUEUE_BYTES = 1000, 1_000_000
 #: Bytes of events a family keeps unless it says otherwise; lua/events.lua says the same.
 MAX_EVENTS = 2_000_000
 NOTHING: Mapping[str, int] = {}
@@ -176,21 +176,27 @@ class Broker:
             jobs: the jobs, ids complete.
             resend: the reply of the same call was lost: a job found just as it is here counts as added.
 
+        Raises:
+            QueueFull: when the family's budget of bytes has no room for all jobs of a call.
+
         Returns:
             For each job whether it was added: False when a job, a result or a dead letter has its id, a `Repeat` when
             a job has its dedup key.
         """
-        batches = [[int(resend), *(value for job in batch for value in job)] for batch in _batches(jobs)]
-        if len(batches) == 1:
-            return _added(await self.run("enqueue", *batches[0]))
-        added: list[bool | Repeat] = []
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.script_load(SCRIPTS["enqueue"].text)
-            for batch in batches:
-                pipe.execute_command(*self.call("enqueue", *batch))
-            for reply in (await pipe.execute())[1:]:
-                added += _added(reply)
-        return added
+        batches = batches_of(jobs)
+        calls = [(int(resend), *(value for job in batch for value in job)) for batch in batches]
+        if len(calls) == 1:
+            replies = [await self.run("enqueue", *calls[0])]
+        else:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.script_load(SCRIPTS["enqueue"].text)
+                for args in calls:
+                    pipe.execute_command(*self.call("enqueue", *args))
+                replies = (await pipe.execute())[1:]
+        full = [reply[1] / 1000 for reply in replies if reply and reply[0] == b"full"]
+        if full:
+            raise QueueFull(self.keys.family, max(full), ids_added(batches, replies))
+        return [new for reply in replies for new in _added(reply)]
 
     async def tick(
         self,
@@ -250,6 +256,8 @@ class Broker:
         lanes: Mapping[str, str] | None = None,
         max_events: int = MAX_EVENTS,
         statistics: bool = True,
+        max_bytes: int | None = None,
+        keep_failed: tuple[int, int | None] = (-1, None),
         leave: bool = False,
     ) -> list[bytes] | None:
         """Register the session, or leave for good; make what Redis holds for it equal to ``held``.
@@ -259,6 +267,8 @@ class Broker:
             lanes: limits of groups and functions (`daemon.limits.lanes_of_settings`).
             max_events: bytes of events the family keeps, 0 for none.
             statistics: whether it keeps statistics.
+            max_bytes: bytes it may take in Redis, None for any number.
+            keep_failed: how long dead letters are kept (ms, -1 for ever) and how many (None for any number).
 
         Returns:
             The ids of ``held`` that are not this session's any more; None when a newer call was seen.
@@ -269,6 +279,9 @@ class Broker:
         args += [
             max_events,
             int(statistics),
+            "" if max_bytes is None else max_bytes,
+            "" if keep_failed[0] < 0 else keep_failed[0],
+            "" if keep_failed[1] is None else keep_failed[1],
             len(lanes or {}),
             *(part for item in (lanes or {}).items() for part in item),
         ]
@@ -379,15 +392,3 @@ class Broker:
 
 def _added(reply: Sequence[Any]) -> list[bool | Repeat]:
     return [new == 1 if new.__class__ is int else Repeat(new[0].decode(), new[1] == 1) for new in reply]
-
-
-def _batches(jobs: Sequence[NewJob]) -> list[list[NewJob]]:
-    batches: list[list[NewJob]] = [[]]
-    size = 0
-    for job in jobs:
-        if batches[-1] and (len(batches[-1]) >= ENQUEUE_JOBS or size + len(job.tail) > ENQUEUE_BYTES):
-            batches.append([])
-            size = 0
-        batches[-1].append(job)
-        size += len(job.tail)
-    return batches

@@ -7,9 +7,11 @@ a claim that cannot or must not run; `tell` writes the log line.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from arq.worker import Retry, RetryJob
 from daemon import codec
 from daemon.broker import Outcome
 from daemon.causes import cause_of
-from daemon.errors import ClaimLost, InvalidJob, JobFailed, RetryAfter, TooLarge
+from daemon.errors import ClaimLost, InvalidJob, JobFailed, RetryAfter, TooLarge, Unreadable
 from daemon.family import LISTENERS, JobFunction
 from daemon.keys import spoken_id
 from daemon.observer import Observer
@@ -50,7 +52,8 @@ class Decisions:
             record = self.dialect.result(ended, run.entry, result)
         except (InvalidJob, JobFailed) as error:
             return self.bury(run, error, "too_large" if isinstance(error, TooLarge) else "permanent")
-        return self.outcome(run, "c", record, self._keep(run))
+        own = run.options and run.options.get("k")
+        return self.outcome(run, "c", record, own.get("c") or self._keep(run) if own else self._keep(run))
 
     def decided(self, run: Run, error: BaseException) -> Outcome | None:
         """Decide without raising: an outcome that is never given would keep the slot for good."""
@@ -107,7 +110,7 @@ class Decisions:
         """To the dead letters."""
         self._note(run, error)
         record = self.dialect.failure(self._describe(run), run.entry, error, reason)
-        keep = round(self.family.values.keep_failed * 1000) + 60_000
+        keep = self._own_keep(run).get("b") or round(self.family.values.keep_failed * 1000) + 60_000
         kind, text = type(error).__name__, codec.text_of(error)
         if run.context is None:
             logger.error("dead letter without a run (%s): %s: %s", reason, kind, text, extra=self.fields(run))
@@ -137,6 +140,16 @@ class Decisions:
         """Any outcome; see ``lua/tick.lua`` for what a, b and c mean."""
         detail, share = self._observer.observe(run, kind, a, c)
         return Outcome(kind, run.claim.id, run.number, run.stamp, a, b, c, detail, run.claim.score, share)
+
+    @staticmethod
+    def _own_keep(run: Run) -> Mapping[str, str]:
+        """What the job brings of its own; also one whose arguments could not be read."""
+        options = run.options
+        if options is None and run.entry is not None and isinstance(run.entry.body, bytes):
+            with contextlib.suppress(Unreadable):
+                _, _, options = codec.decode_body(run.entry.body)
+        own = options.get("k") if isinstance(options, dict) else None
+        return own if isinstance(own, dict) else {}
 
     def _keep(self, run: Run) -> int:
         return self._keeps[run.function.name] if run.function else self._keep_ms

@@ -8,6 +8,7 @@ ArqdError
 │   └── RedisFull               the server's memory limit is reached: nothing was written
 ├── InvalidJob                  the job was refused before anything was written
 │   └── TooLarge                its payload or its result is over the limit
+├── QueueFull                   the queue's budget of bytes is used up: nothing was written
 ├── OtherRelease                the payload is of a release this worker is too old for: the job is parked
 ├── Unreadable                  an entry in Redis that this codec did not write
 ├── JobNotFound                 no such job, or its record has been removed
@@ -25,6 +26,7 @@ RetryAfter                      raised by handlers: somebody said to wait, and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 
@@ -61,6 +63,26 @@ class InvalidJob(ArqdError):
 
 class TooLarge(InvalidJob):
     """The payload or the result is larger than the limit."""
+
+
+class QueueFull(ArqdError):
+    """The queue's budget of bytes (max_bytes) is used up.
+
+    Attributes:
+        family: whose queue it is.
+        retry_after: when there may be room, seconds.
+        added: ids of the jobs that were added all the same: of many, each thousand is all or nothing.
+    """
+
+    def __init__(self, family: str, retry_after: float, added: Sequence[str] = ()) -> None:
+        self.family = family
+        self.retry_after = retry_after
+        self.added = list(added)
+        what = f"{len(self.added):,} jobs were added, the others were not" if self.added else "nothing was added"
+        super().__init__(
+            f"the queue {family} is full, its max_bytes are used up: {what}; try again in {retry_after:g} s, "
+            "or raise max_bytes (arqd limits)"
+        )
 
 
 class OtherRelease(ArqdError):

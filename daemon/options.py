@@ -10,6 +10,7 @@ from daemon import codec
 from daemon.broker import NewJob
 from daemon.errors import InvalidJob
 from daemon.job import priority_level, seconds, uuid7
+from daemon.keep import Keep, checked_keep
 from daemon.keys import FamilyKeys
 from daemon.retry import Backoff
 
@@ -33,6 +34,8 @@ class JobOptions(TypedDict, total=False):
         timeout: limit of one try in seconds.
         backoff: waits between tries.
         tags: words to find it by.
+        keep: how long it is kept once it has ended, or how many such jobs are, by ``completed`` and ``failed``:
+            ``{"completed": "2h", "failed": "90d"}``; see `daemon.keep.Keep`. Default as the family has it.
         group: a tenant or workspace; groups of the same priority take turns.
         dedup_key: while a job has this key, a repeat adds none; default what the payload's ``dedup_key()`` gives.
         dedup_window: how long it has the key, seconds; default as long as it lives.
@@ -51,6 +54,7 @@ class JobOptions(TypedDict, total=False):
     timeout: float | str
     backoff: Backoff
     tags: Sequence[str]
+    keep: Keep
     group: str
     dedup_key: str
     dedup_window: float | str
@@ -99,6 +103,8 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
         if isinstance(tags, str | bytes) or not isinstance(tags, Sequence):
             raise InvalidJob(f"tags {tags!r} is not a list of words")
         carried["g"] = [str(tag) for tag in tags]
+    if options.get("keep") is not None:
+        carried["k"] = checked_keep(options["keep"])
     body = codec.encode_body(args, b"{}", carried, schema)
     group: Any = options.get("group") or ""
     if not isinstance(group, str) or len(group) > 128 or (group and not group.isprintable()):

@@ -153,6 +153,7 @@ class Producer:
 
         Raises:
             InvalidJob: for a wrong option or payload; nothing was written. `TooLarge` when it is over the limit.
+            QueueFull: the family's budget of bytes is used up; it says when to try again.
             RedisUnavailable, RedisRefused, RedisFull: nothing was written, or (lost connection) it is unknown: enqueue
                 again with the same ``job_id``.
         """

@@ -215,6 +215,8 @@ class Session:
                 lanes=lanes_of_settings(worker.family),
                 max_events=int(values.max_events),
                 statistics=values.statistics,
+                max_bytes=None if values.max_bytes is None else int(values.max_bytes),
+                keep_failed=(worker.keep_failed_ms, values.keep_failed_count),
                 leave=leave,
             )
         if not leave:

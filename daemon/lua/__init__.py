@@ -6,7 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARED = ("prelude", "stock", "events", "room", "dedup", "flows", "causes", "ends", "lanes", "parked")
+SHARED = (
+    *("prelude", "stock", "events", "room", "dedup", "flows", "causes"),
+    *("kept", "bytes", "ends", "retention", "lanes", "parked"),
+)
 NAMES = (
     "enqueue",
     "tick",

@@ -15,16 +15,23 @@ local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r =
   p = 'parked' }
 
 -- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
--- {kind, id, result, keep, keep as text, event's detail, cause}: keep in ms, 0 keeps nothing, -1 for ever. A dead letter
--- keeps its payload, history and receipts; what a handler logged stays as long as the result. `told` is the event's kind
--- where it is not the usual one.
+-- {kind, id, result, keep, keep as text, event's detail, cause}: keep in ms, 0 keeps nothing, -1 for ever; nil for one of
+-- its own, which the text has: age in ms and count, -1 for no bound. A dead letter keeps its payload, history and receipts;
+-- what a handler logged stays as long as the result. `told` is the event's kind where it is not the usual one.
 local function finish(ended, told)
   if #ended == 0 then return end
   local ids, gone, indexed = {}, {}, { c = {}, b = {}, a = {}, e = {} }
-  local forget, unkept, buried, stamp = {}, {}, {}, num(now)
+  local forget, unkept, buried, own, stamp = {}, {}, {}, {}, num(now)
   for i, job in ipairs(ended) do
     local kind, id, result, keep = job[1], job[2], job[3], job[4]
     ids[i] = id
+    if not keep then
+      local age, count = string.match(job[5], '^(%S+) (%S+)$')
+      own[#own + 1] = { INDEX[kind], id, tonumber(age), tonumber(count) }
+      -- Trimmed by its own time first; the expiry is for when nobody trims.
+      keep = tonumber(age) < 0 and -1 or age + 60000
+      job[5] = num(keep)
+    end
     tell(told or TOLD[kind], id, job[6] or '')
     gone[#gone + 1] = 'arq:in-progress:' .. id
     if kind ~= 'b' then
@@ -50,6 +57,8 @@ local function finish(ended, told)
     if #list > 0 then redis.call('ZADD', INDEX[kind], unpack(list)) end
   end
   if #buried > 0 then note_causes(buried) end
+  unkeep(ids)
+  for _, job in ipairs(own) do keep_own(unpack(job)) end
   -- A reused id may stand in another index, whose trimming would take this result.
   if #indexed.b > 0 or redis.call('EXISTS', aborted, expired) > 0 then
     for kind, index in pairs(INDEX) do
@@ -85,6 +94,7 @@ local function finish(ended, told)
   if redis.call('EXISTS', abort_set) == 1 then redis.call('ZREM', abort_set, unpack(ids)) end
   if redis.call('EXISTS', dedup) == 1 then free_dedup(ended) end
   if redis.call('EXISTS', flows, parents) > 0 then end_flows(ended) end
+  weigh(ids)
 end
 
 -- Drops ended jobs from an index with all they left, at most `count` (oldest first).
@@ -109,15 +119,7 @@ local function forget(index, ids)
     if index == dead then redis.call('HDEL', receipts, unpack(ids)) end
   end
   if redis.call('EXISTS', flows, parents) > 0 then forget_flows(ids) end
+  unkeep(ids)
+  weigh(ids)
   return #ids
-end
-
-local function trim(index, count, age)
-  if count >= 0 then
-    local excess = math.min(redis.call('ZCARD', index) - count, 256)
-    if excess > 0 then forget(index, redis.call('ZRANGE', index, 0, excess - 1)) end
-  end
-  if age >= 0 then
-    forget(index, redis.call('ZRANGEBYSCORE', index, '-inf', num(now - age), 'LIMIT', 0, 256))
-  end
 end

@@ -1,12 +1,13 @@
 -- Adds jobs, all or (on a full server) none.
--- ARGV[3] "1" when this call repeats one whose reply was lost; then seven per job:
+-- ARGV[3] "1" when this call repeats one whose reply was lost, "own" when the engine itself adds them, whom no budget of
+--   bytes refuses; then seven per job:
 --   id, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, tail
 --   With a dedup key the third goes on: a space, "drop" | "replace" | "debounce", a space, its window in ms (0: while the
 --   job lives), a space, the key. So jobs without one have nothing more to carry.
 -- Returns per job: 1 added, 0 a job with this id exists, or {id of the job that has its dedup key, 1 if that job has got
--- its payload}.
+-- its payload}. Or {"full", ms}: over the family's budget of bytes nothing was added, and there may be room then.
 local added, records, scores, ready = {}, {}, {}, {}
-local enqueued = 0
+local enqueued, adding = 0, 0
 local fallback
 local seen = {}
 local keepers, kept, moves = {}, {}, {}
@@ -77,7 +78,7 @@ for i = 4, #ARGV, 7 do
     records[#records + 1] = 'arq:job:' .. id
     records[#records + 1] = record_of(i, level)
     local name, group = string.match(tail, '^([^\t\n]*)\t([^\n]*)\n')
-    name, enqueued = name or '', enqueued + 1
+    name, enqueued, adding = name or '', enqueued + 1, adding + #records[#records] + #id + 300
     tell('enqueued', id, due > now and name .. '\t\t\tfor ' .. math.ceil((due - now) / 1000) .. ' s later' or name)
     if due > now then
       scores[#scores + 1] = num(math.min(due, HELD - 1) + level / 16)
@@ -94,6 +95,28 @@ for i = 4, #ARGV, 7 do
   added[#added + 1] = new
 end
 if #records == 0 then return added end
+
+-- When what is over the budget may be gone, ms: as fast as jobs have ended since it was first full, at most a minute
+-- or so ago.
+local function room_in(over)
+  local ended, jobs = 0, redis.call('HLEN', sizes)
+  for _, count in ipairs(redis.call('HMGET', totals, 'completed', 'aborted', 'expired')) do
+    ended = ended + tonumber(count or 0)
+  end
+  local c = redis.call('HMGET', clock, 'full', 'bytes')
+  local since, before = string.match(c[1] or '', '^(%d+) (%d+)$')
+  local span = since and now - since or -1
+  -- Refusing works on a full server, too.
+  redis.call('DEL', prefix .. 'none')
+  if span < 0 or span > 60000 then redis.call('HSET', clock, 'full', num(now) .. ' ' .. num(ended)) end
+  if span <= 0 or ended <= before + 0 or jobs == 0 then return 5000 end
+  local each = math.max(tonumber(c[2] or 0) / jobs, 1)
+  return math.max(100, math.min(60000, math.ceil(over / each * span / (ended - before))))
+end
+if enqueued > 0 and byte_budget() then
+  local over = evict(adding)
+  if over > 0 and ARGV[3] ~= 'own' then return { 'full', room_in(over) } end
+end
 
 -- MSET comes first: a full server refuses it before anything is written.
 for i = 1, #records, 2000 do
@@ -113,6 +136,11 @@ if #moves > 0 then
   redis.call('DEL', mark)
 end
 if #kept > 0 then keep_dedup(kept) end
+if byte_budget() then
+  local ids = {}
+  for i = 1, #records, 2 do ids[#ids + 1] = string.sub(records[i], 9) end
+  weigh(ids)
+end
 
 -- Workers sleep until the next job they knew of: wake one when an earlier one came.
 local earlier = soonest and first_delayed() < soonest

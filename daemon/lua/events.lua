@@ -10,18 +10,30 @@ local TOLD = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 
   p = 'parked' }
 -- What an entry takes beside its text.
 local EVENT_OVERHEAD = 40
-local tell, write_events, count_up
+local tell, write_events, count_up, byte_budget, event_budget
 
 do
   local events = prefix .. 'events'
   -- A full stream is some parts long, and loses one when it begins another.
   local PARTS = 8
-  local budget, counts
+  local budget, counts, max_bytes
   local lines, last = {}, 0
 
   local function read_settings()
-    local c = redis.call('HMGET', conf, 'events', 'statistics')
+    local c = redis.call('HMGET', conf, 'events', 'statistics', 'max_bytes', 'own:max_bytes')
     budget, counts = tonumber(c[1] or nil) or 2000000, c[2] ~= '0'
+    max_bytes = tonumber(c[4] or c[3] or nil)
+  end
+
+  -- Bytes the family may take (lua/bytes.lua), nil for any number, and those of them that its events may.
+  function byte_budget()
+    if not budget then read_settings() end
+    return max_bytes
+  end
+
+  function event_budget()
+    if not budget then read_settings() end
+    return budget
   end
 
   -- Notes an event of this call. Nothing is joined here: strings are what a script mostly costs.

@@ -14,4 +14,5 @@ while #lines - from >= 16384 do
 end
 redis.call('HDEL', logs, id)
 redis.call('HSET', logs, id, num(dropped) .. '\n' .. string.sub(lines, from))
+weigh({ id })
 return 1

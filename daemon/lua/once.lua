@@ -12,5 +12,6 @@ local step = string.match(receipt, '^[^\t]*\t')
 if not kept or not string.find('\n' .. kept, '\n' .. step, 1, true) then
   redis.call('HDEL', receipts, id)
   redis.call('HSET', receipts, id, kept and kept .. '\n' .. receipt or receipt)
+  weigh({ id })
 end
 return { 1, '' }

@@ -12,6 +12,7 @@ for i = 3, #ARGV do
     redis.call('UNLINK', 'arq:result:' .. id, 'arq:retry:' .. id)
     redis.call('ZREM', dead, id)
     back[#back + 1] = id
+    unkeep({ id })
     if level then
       local tail = string.match(record, '^arqd1 %d+ %d+ %d+ %d+ (.*)$')
       redis.call('SET', key, table.concat({ 'arqd1', level, stamp, num(timeout), '0', tail }, ' '))
@@ -19,6 +20,7 @@ for i = 3, #ARGV do
     if not level or level < 1 then level = default_level() end
     place(id, math.min(level, 10), record)
     rerun(id)
+    weigh({ id })
     tell('redriven', id, function_of(record))
     words[#words + 1] = 'retried'
   elseif redis.call('EXISTS', key, 'arq:result:' .. id) > 0 then

@@ -13,6 +13,7 @@ for i = 3, #ARGV do
     drop_causes({ id })
     finish({ { 'a', id, '', 0, nil, name_of(id) } }, 'removed')
     redis.call('UNLINK', 'arq:result:' .. id)
+    weigh({ id })
     words[#words + 1] = 'removed'
   else
     words[#words + 1] = 'not_found'

@@ -9,7 +9,14 @@ observe(lease, true)
 redis.call('ZADD', workers, num(now + lease), session)
 redis.call('HSET', session_key(session), 'info', ARGV[5])
 for _, index in ipairs({ completed, aborted, expired }) do trim(index, -1, tonumber(ARGV[6])) end
-trim(dead, -1, tonumber(ARGV[7]))
+trim(dead, tonumber(redis.call('HGET', conf, 'keep_failed_count') or nil) or -1, tonumber(ARGV[7]))
+-- Repairs what was counted wrong; without a budget nothing is counted.
+if byte_budget() then
+  recount(2000)
+  evict(0)
+elseif redis.call('UNLINK', sizes) == 1 then
+  redis.call('HDEL', clock, 'bytes', 'recount', 'counted', 'full')
+end
 -- A worker whose slots are all taken makes no other call that would find a stock abort().
 if redis.call('EXISTS', abort_set) == 1 then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, 1, 1, 'LIMIT', 0, 100)) do stock_abort(id, true) end

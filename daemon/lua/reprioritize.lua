@@ -38,6 +38,7 @@ for i = 4, #ARGV do
     local record = get('arq:job:' .. id)
     rewrite(id, record)
     move(id, score, record)
+    weigh({ id })
     tell('reprioritized', id, function_of(record) .. '\t\t\tpriority ' .. num(level))
     words[#words + 1] = 'changed'
   else

@@ -16,7 +16,7 @@ if due > now then return { 'early' } end
 -- First of all, and its first write is one that a full server refuses: then the tick stays due.
 local added
 if ARGV[9] then
-  local job = { ARGV[1], ARGV[2], '0' }
+  local job = { ARGV[1], ARGV[2], 'own' }
   for i = 9, #ARGV do job[#job + 1] = ARGV[i] end
   added = enqueue(job)
 end

@@ -3,7 +3,8 @@
 -- ARGV: 3 session, 4 call number, 5 lease ms, 6 "1" to leave for good, 7 what to publish of the worker (JSON),
 --   8 default priority, 9 rate limit count ("" none), 10 its period in microseconds, 11 global limit ("" none),
 --   12 bytes of events kept (0 none), 13 "1" if statistics are kept,
---   14 how many limits of groups and functions the settings have, then field and value of each (lua/lanes.lua);
+--   14 bytes the family may take, 15 age ms of dead letters, 16 how many of them are kept ("" for any),
+--   17 how many limits of groups and functions the settings have, then field and value of each (lua/lanes.lua);
 --   then four per job it runs or has finished and not yet settled: id, claim number, score before the claim, stamp
 -- Returns {"ok", now, {ids to cancel: another worker has them or they are gone}} or {"stale"}.
 local session, n, lease = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -14,7 +15,7 @@ redis.call('DEL', mark)
 observe(lease, last ~= false)
 
 local mine, lost = {}, {}
-local first_held = 15 + 2 * ARGV[14]
+local first_held = 18 + 2 * ARGV[17]
 for i = first_held, #ARGV, 4 do
   local id, claim, score, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   mine[id] = true
@@ -60,6 +61,13 @@ else
   redis.call('ZADD', workers, num(now + lease), session)
   redis.call('HSET', session_key(session), 'n', n, 'info', ARGV[7])
   redis.call('HSET', conf, 'priority', ARGV[8], 'events', ARGV[12], 'statistics', ARGV[13])
+  for i, field in ipairs({ 'max_bytes', 'keep_failed', 'keep_failed_count' }) do
+    if ARGV[13 + i] ~= '' then
+      redis.call('HSET', conf, field, ARGV[13 + i])
+    else
+      redis.call('HDEL', conf, field)
+    end
+  end
   if ARGV[9] ~= '' then
     redis.call('HSET', conf, 'rate', ARGV[9], 'per', ARGV[10])
   else
@@ -73,7 +81,7 @@ else
   for _, field in ipairs(limited and redis.call('HKEYS', limits) or {}) do
     if string.sub(field, 1, 2) == 's:' then redis.call('HDEL', limits, field) end
   end
-  for i = 15, first_held - 1, 2 do redis.call('HSET', limits, ARGV[i], ARGV[i + 1]) end
+  for i = 18, first_held - 1, 2 do redis.call('HSET', limits, ARGV[i], ARGV[i + 1]) end
 end
 set_mark()
 set_suspects()

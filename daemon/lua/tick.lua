@@ -5,8 +5,8 @@
 --   last hour, every 500);
 --   13 how many statistics of these outcomes follow, a field and an amount each (lua/events.lua): added if none of them
 --   is refused; then eight per outcome: kind, id, claim number, enqueue stamp, a, b, c, the event's detail
---     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep ms, c history line;
---        of "b" then the lines of its cause (lua/causes.lua)
+--     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep (ms, or "age ms, count" of its own:
+--        lua/ends.lua), c history line; of "b" then the lines of its cause (lua/causes.lua)
 --     "r" retry: a delay ms, b ended tries, c history line
 --     "l" release: a delay ms or -1 (back in its place), c note
 --     "w" told to wait: a delay ms, b who waits ("queue", "group", "function"), c note
@@ -37,7 +37,7 @@ local wait = 60000
 local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 
 -- ---------------------------------------------------------------- settle
-local refused, ended, unheld, counts = {}, {}, {}, {}
+local refused, ended, unheld, counts, changed = {}, {}, {}, {}, {}
 local settles = {}
 local first_settle = 14 + 2 * ARGV[13]
 for i = first_settle, #ARGV, 8 do settles[#settles + 1] = i end
@@ -108,6 +108,7 @@ if #settles > 0 then
           redis.call('SET', 'arq:retry:' .. id, ARGV[i + 5])
           redis.call('HDEL', progress, id)
           add_history(id, ARGV[i + 6])
+          changed[#changed + 1] = id
         elseif ARGV[i + 6] ~= '' then
           redis.call('HSET', progress, id, '0 ' .. ARGV[i + 6])
         end
@@ -115,9 +116,12 @@ if #settles > 0 then
     end
   end
   finish(ended)
+  weigh(changed)
   if #unheld > 0 then redis.call('HDEL', held, unpack(unheld)) end
   for kind, count in pairs(counts) do redis.call('HINCRBY', totals, TOTAL[kind], count) end
   if counts.c then trim(completed, keep_count, keep_age) end
+  if counts.b then trim_dead() end
+  keep_within_budget()
 end
 
 if #refused == 0 then count_up(ARGV, 14, first_settle - 1) end

@@ -12,7 +12,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from daemon import codec
+from daemon import budget, codec
 from daemon.connections import connect, translated
 from daemon.errors import InvalidJob, JobNotFound
 from daemon.explain import Explanation, explain
@@ -31,8 +31,9 @@ _HEAD = 120
 @dataclass(slots=True)
 class QueueStats:
     """A queue at a glance. ``limited`` of those ``waiting`` are kept back by a limit of their group or function, the
-    others can run now; ``oldest_age_seconds`` is the age of the oldest of these (None without any); ``totals`` counts
-    outcomes since the queue exists; ``blocked`` wait for other jobs and are not among those ``waiting``."""
+    others can run now; ``bytes`` is what it takes of its ``max_bytes`` in Redis (both None without such a budget);
+    ``oldest_age_seconds`` is the age of the oldest of these (None without any); ``totals`` counts outcomes since the queue
+    exists; ``blocked`` wait for other jobs and are not among those ``waiting``."""
 
     family: str
     waiting: int = 0
@@ -50,6 +51,8 @@ class QueueStats:
     totals: dict[str, int] = field(default_factory=dict)
     limited: int = 0
     blocked: int = 0
+    bytes: int | None = None
+    max_bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -135,20 +138,32 @@ class Inspector:
                 pipe.zcount(keys.queue, BLOCKED, f"({LANE}")
                 for index in INDEX.values():
                     pipe.zcard(keys.key(index))
+                pipe.hmget(keys.key("conf"), budget.CONF).hmget(keys.key("clock"), budget.CLOCK)
                 pipe.hget(keys.key("conf"), "paused")
                 pipe.hgetall(keys.key("totals"))
                 found = await pipe.execute()
-            ready, suspects, limited, *counts, paused, totals = found
+            ready, suspects, limited, *counts, conf, clock, paused, totals = found
             stats = QueueStats(family, ready + suspects + limited, paused=paused is not None)
             for name, count in zip(("active", "delayed", "parked", "blocked", *INDEX), counts, strict=True):
                 setattr(stats, name, count)
             stats.limited = limited
+            self._add_bytes(stats, conf, clock)
             stats.totals = {name.decode(): int(count) for name, count in totals.items()}
             stats.oldest_age_seconds = await self._oldest_age(keys, now)
         workers = [worker for worker in await self.workers(family) if worker.lease_seconds > 0]
         stats.workers = len(workers)
         stats.slots = sum(worker.slots for worker in workers)
         return stats
+
+    @staticmethod
+    def _add_bytes(stats: QueueStats, *found: Iterable[bytes | None]) -> None:
+        texts = [[value and value.decode() for value in values] for values in found]
+        conf, clock = (
+            dict(zip(names, values, strict=True)) for names, values in zip((budget.CONF, budget.CLOCK), texts, strict=True)
+        )
+        taken = budget.read_budget(conf, clock)
+        if taken is not None:
+            stats.bytes, stats.max_bytes = taken.bytes, taken.max_bytes
 
     async def backlog(self, family: str) -> dict[str, Any]:
         """Give what autoscalers read: ``backlog`` can run now, ``load`` adds what runs, ages and times in seconds.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from daemon.budget import Budget, budget_change, read_budget
 from daemon.errors import InvalidJob
 from daemon.family import Family, RateLimit
 from daemon.job import from_ms
@@ -55,6 +56,7 @@ class FamilyLimits:
         running: jobs that run now of each lane that has a limit; ``""`` is the queue.
         weights: turns of each group that has more than one.
         shared: limits that its running workers share with other families.
+        budget: bytes it may take in Redis and takes, None where nobody has set any.
     """
 
     family: str
@@ -63,6 +65,7 @@ class FamilyLimits:
     running: dict[str, int]
     weights: dict[str, int]
     shared: list[SharedLimitInfo] = field(default_factory=list)
+    budget: Budget | None = None
 
 
 def lane_of_group(group: str) -> str:
@@ -83,7 +86,9 @@ def lanes_of_settings(family: Family) -> Mapping[str, str]:
     return {f"s:{lane}": limit.as_text() for lane, limit in found.items() if limit != LaneLimit()}
 
 
-def queue_changes(rate: str | None = None, concurrency: str | None = None) -> list[Change]:
+def queue_changes(
+    rate: str | None = None, concurrency: str | None = None, max_bytes: str | None = None
+) -> list[Change]:
     """Give the changes that set limits of the queue; None leaves one as it is.
 
     Raises:
@@ -97,6 +102,8 @@ def queue_changes(rate: str | None = None, concurrency: str | None = None) -> li
     if concurrency is not None:
         jobs = concurrency_of(concurrency)
         changes.append(("conf", "own:global", "" if jobs is None else str(jobs)))
+    if max_bytes is not None:
+        changes.append(budget_change(max_bytes))
     return changes
 
 
@@ -134,7 +141,7 @@ def weight_changes(group: str, weight: int) -> list[Change]:
 def reset_changes(lane: str | None = None) -> list[Change]:
     """Give the changes that make the settings' limits of the queue or of a lane count again, and end a wait."""
     if lane is None:
-        return [("conf", field, "-") for field in ("own:rate", "own:per", "own:global", "until")]
+        return [("conf", field, "-") for field in ("own:rate", "own:per", "own:global", "own:max_bytes", "until")]
     weight: list[Change] = [("conf", f"weight:{lane[2:]}", "-")] if lane.startswith("g:") else []
     return [("limits", lane, "-"), ("limits", f"until:{lane}", "-"), *weight]
 
@@ -144,6 +151,7 @@ async def read_limits(redis: Any, keys: FamilyKeys) -> FamilyLimits:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.hgetall(keys.key("conf")).hgetall(keys.key("limits")).hgetall(keys.key("active")).time()
         pipe.zcount(keys.queue, HELD, f"({SUSPECT}").zrange(keys.key("workers"), 0, -1)
+        pipe.hgetall(keys.key("clock"))
         raw = await pipe.execute()
     conf, lanes, active = ({k.decode(): v.decode() for k, v in found.items()} for found in raw[:3])
     now = raw[3][0] * 1000
@@ -155,7 +163,9 @@ async def read_limits(redis: Any, keys: FamilyKeys) -> FamilyLimits:
             limits.append(_lane_limit(lane, LaneLimit.from_text(text)))
     weights = {field[7:]: int(weight) for field, weight in conf.items() if field.startswith("weight:")}
     running = {"": int(raw[4]), **{lane: int(jobs) for lane, jobs in active.items()}}
-    return FamilyLimits(keys.family, limits, waits, running, weights, await _shared(redis, keys, raw[5]))
+    shared = await _shared(redis, keys, raw[5])
+    clock = {k.decode(): v.decode() for k, v in raw[6].items()}
+    return FamilyLimits(keys.family, limits, waits, running, weights, shared, read_budget(conf, clock))
 
 
 async def _shared(redis: Any, keys: FamilyKeys, sessions: list[bytes]) -> list[SharedLimitInfo]:

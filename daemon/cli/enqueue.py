@@ -49,6 +49,9 @@ def enqueue(
     dedup_window: Annotated[str | None, typer.Option(help="It has the key so long; default while it lives.")] = None,
     dedup_mode: Annotated[DedupMode | None, typer.Option(help="What a repeat does to a waiting job.")] = None,
     depends_on: Annotated[list[str] | None, typer.Option(help="A job that must complete first; repeatable.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="How long it is kept: completed=2h, failed=90d; or how many: failed=100.")
+    ] = None,
     template: Annotated[str | None, typer.Option(help="A preset of options from ARQD_TEMPLATES.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress, then print its result.")] = False,
 ) -> None:
@@ -63,6 +66,7 @@ def enqueue(
         "dedup_window": dedup_window,
         "dedup_mode": None if dedup_mode is None else dedup_mode.value,
         "depends_on": depends_on or None,
+        "keep": read_keep(keep),
         "template": template,
     }
     options = cast("JobOptions", {name: value for name, value in given.items() if value is not None})
@@ -70,6 +74,14 @@ def enqueue(
     payload = read_payload(json)
     name, known = find_function(config, function, family)
     asyncio.run(_enqueue(config, name, function, checked_payload(known, payload), options, wait))
+
+
+def read_keep(words: list[str] | None) -> dict[str, str] | None:
+    """Read ``completed=2h``, ``failed=100`` ...; None where nothing is given."""
+    pairs = [word.partition("=") for word in words or ()]
+    if any(not equals for _, equals, _ in pairs):
+        raise typer.BadParameter("write completed=2h, failed=90d or both", param_hint="--keep")
+    return {state: value for state, _, value in pairs} or None
 
 
 def read_payload(text: str) -> Any:

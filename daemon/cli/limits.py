@@ -10,6 +10,7 @@ import typer
 from daemon.cli.common import Json, cell, inspector, print_json, print_table, refuse_unknown_family
 
 if TYPE_CHECKING:
+    from daemon.budget import Budget
     from daemon.limits import Change, FamilyLimits
     from daemon.shared_limits import SharedLimitInfo
 
@@ -34,12 +35,15 @@ def limits(
         str | None,
         typer.Option(help="Jobs of the group, function or shared limit that run at the same time; none: any number."),
     ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(help="What the queue may take in Redis: 500MB, 2GiB; none: any number of bytes.")
+    ] = None,
     weight: Annotated[int | None, typer.Option(min=1, max=64, help="Turns of the group where others have one.")] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Take back what was set here; end a wait.")] = False,
     json: Json = False,
 ) -> None:
     """Show the limits of a family, over all processes, or change them while it runs."""
-    changing = [rate, global_, concurrency, weight]
+    changing = [rate, global_, concurrency, weight, max_bytes]
     if (family is None) == (shared is None):
         raise typer.BadParameter("give a family, or --shared with the name of a limit that families share")
     if group is not None and function is not None:
@@ -47,7 +51,7 @@ def limits(
     if reset and any(value is not None for value in changing):
         raise typer.BadParameter("--reset takes back all that was set: give it alone", param_hint="--reset")
     if shared is not None:
-        if any(value is not None for value in (global_, group, function, weight)):
+        if any(value is not None for value in (global_, group, function, weight, max_bytes)):
             raise typer.BadParameter("it takes --rate, --concurrency and --reset", param_hint="--shared")
         _tell_shared(asyncio.run(_shared(shared, rate, concurrency, reset)), json)
         return
@@ -57,11 +61,13 @@ def limits(
         )
     if (group is not None or function is not None) and global_ is not None:
         raise typer.BadParameter("it is for the whole queue; --concurrency is for a group", param_hint="--global")
+    if (group is not None or function is not None) and max_bytes is not None:
+        raise typer.BadParameter("it is for the whole queue", param_hint="--max-bytes")
     if weight is not None and group in (None, "*"):
         raise typer.BadParameter("give the --group that has it", param_hint="--weight")
     if "" in (group, function) or not ((group or "") + (function or "")).isprintable():
         raise typer.BadParameter("a group or function has a name of plain text")
-    found = asyncio.run(_limits(family or "", rate, global_ or concurrency, group, function, weight, reset))
+    found = asyncio.run(_limits(family or "", rate, global_ or concurrency, group, function, weight, max_bytes, reset))
     if json:
         print_json(found)
     else:
@@ -108,7 +114,7 @@ def _print_shared(limits: list[SharedLimitInfo]) -> None:
 
 async def _limits(
     family: str, rate: str | None, concurrency: str | None, group: str | None, function: str | None, weight: int | None,
-    reset: bool,
+    max_bytes: str | None, reset: bool,
 ) -> FamilyLimits:  # fmt: skip
     from daemon import limits
     from daemon.broker import Broker
@@ -130,7 +136,7 @@ async def _limits(
             if reset:
                 changes = limits.reset_changes(lane)
             elif lane is None:
-                changes = limits.queue_changes(rate, concurrency)
+                changes = limits.queue_changes(rate, concurrency, max_bytes)
             else:
                 changes = await limits.lane_changes(found.redis, keys, lane, rate, concurrency)
             if weight is not None and group:
@@ -138,6 +144,16 @@ async def _limits(
             if changes:
                 await Broker(found.redis, keys).set_limits(changes)
             return await limits.read_limits(found.redis, keys)
+
+
+def _print_budget(budget: Budget) -> None:
+    from daemon.budget import size_text
+
+    if budget.max_bytes is None:
+        print(f"the queue may take any number of bytes in Redis ({budget.source})")
+    else:
+        taken = size_text(budget.bytes or 0)
+        print(f"the queue may take {size_text(budget.max_bytes)} in Redis ({budget.source}), and takes {taken}")
 
 
 def _print(found: FamilyLimits) -> None:
@@ -158,6 +174,8 @@ def _print(found: FamilyLimits) -> None:
     )
     if found.shared:
         _print_shared(found.shared)
+    if found.budget is not None:
+        _print_budget(found.budget)
     for group, weight in sorted(found.weights.items()):
         print(cell(f"group {group} has {weight} turns where others have one"))
     for lane, time in sorted(found.waits.items()):

@@ -186,10 +186,25 @@ def queues(json: Json = False) -> None:
         return
     states = ("waiting", "active", "delayed", "blocked", "completed", "failed", "aborted", "expired")
     names = (*states, "paused", "workers", "slots")
+    budgets = any(queue.max_bytes is not None for queue in found)
     print_table(
-        ("family", *names, "oldest s"),
-        [(queue.family, *(getattr(queue, name) for name in names), queue.oldest_age_seconds) for queue in found],
+        ("family", *names, "oldest s", *(["bytes"] if budgets else [])),
+        [
+            (
+                queue.family,
+                *(getattr(queue, name) for name in names),
+                queue.oldest_age_seconds,
+                *([_bytes_of(queue)] if budgets else []),
+            )
+            for queue in found
+        ],
     )
+
+
+def _bytes_of(queue: Any) -> str | None:
+    from daemon.budget import size_text
+
+    return None if queue.max_bytes is None else f"{size_text(queue.bytes or 0)} of {size_text(queue.max_bytes)}"
 
 
 async def _queues() -> list[Any]:

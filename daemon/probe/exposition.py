@@ -38,6 +38,10 @@ class QueueFigures(Protocol):
     def expired(self) -> int: ...
     @property
     def oldest_age_seconds(self) -> float | None: ...
+    @property
+    def bytes(self) -> int | None: ...
+    @property
+    def max_bytes(self) -> int | None: ...
 
 
 def render(
@@ -86,11 +90,20 @@ def _queue_metrics(queues: Mapping[str, QueueFigures]) -> Iterator[Metric]:
         "Age of the oldest job that can run now, 0 without one.",
         labels=["family"],
     )
+    taken = GaugeMetricFamily(
+        "arqd_queue_bytes", "Bytes a queue with a budget takes in Redis.", labels=["family"]
+    )
+    budget = GaugeMetricFamily("arqd_queue_max_bytes", "Budget of bytes of a queue.", labels=["family"])
     for family, figures in queues.items():
+        if figures.max_bytes is not None:
+            taken.add_metric([family], figures.bytes or 0)
+            budget.add_metric([family], figures.max_bytes)
         for state in STATES:
             jobs.add_metric([family, state], getattr(figures, state))
         oldest.add_metric([family], figures.oldest_age_seconds or 0)
     yield from (jobs, oldest)
+    if taken.samples:
+        yield from (taken, budget)
 
 
 def _slot_metrics(workers: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:

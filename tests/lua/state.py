@@ -50,10 +50,10 @@ class Mine:
     def held(self) -> Held:
         return Held(self.claim.id, self.n, self.claim.score, self.stamp)
 
-    def _outcome(self, kind: str, a: bytes | int, b: int = 0, c: bytes = b"") -> Outcome:
+    def _outcome(self, kind: str, a: bytes | int, b: int | str = 0, c: bytes = b"") -> Outcome:
         return Outcome(kind, self.claim.id, self.n, self.stamp, a, b, c, self.detail, self.claim.score)
 
-    def complete(self, result: bytes = b"done", keep: int = 600_000) -> Outcome:
+    def complete(self, result: bytes = b"done", keep: int | str = 600_000) -> Outcome:
         return self._outcome("c", result, keep)
 
     def abort(self, result: bytes = b"stopped", keep: int = 600_000) -> Outcome:
@@ -62,7 +62,7 @@ class Mine:
     def expire(self, result: bytes = b"late", keep: int = 600_000) -> Outcome:
         return self._outcome("e", result, keep)
 
-    def bury(self, result: bytes = b"broken", keep: int = 600_000, line: bytes = b"") -> Outcome:
+    def bury(self, result: bytes = b"broken", keep: int | str = 600_000, line: bytes = b"") -> Outcome:
         return self._outcome("b", result, keep, line)
 
     def retry(self, delay: int = 1000, tries: int = 1, line: bytes = b"") -> Outcome:
@@ -172,14 +172,15 @@ class Engine:
     async def sync(
         self, session: str = A, *held: Held, n: int | None = None, rate: tuple[int, int] | None = None,
         limit: int | None = None, priority: int = 5, leave: bool = False, lanes: dict[str, str] | None = None,
-        max_events: int = MAX_EVENTS, statistics: bool = True,
+        max_events: int = MAX_EVENTS, statistics: bool = True, max_bytes: int | None = None,
+        keep_failed: tuple[int, int | None] = (-1, None),
     ) -> list[bytes] | None:  # fmt: skip
         """Register a session; ``rate`` is starts and ms."""
         number = self._number(session, n)
         per_us = rate and (rate[0], rate[1] * 1000)
         lost = await self.broker.sync(
             session, number, self.lease, b"{}", priority, per_us, limit, held, leave=leave, lanes=lanes,
-            max_events=max_events, statistics=statistics,
+            max_events=max_events, statistics=statistics, max_bytes=max_bytes, keep_failed=keep_failed,
         )  # fmt: skip
         await self.check()
         return lost

@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from daemon import codec
-from daemon.broker import ENQUEUE_JOBS
+from daemon.batches import ENQUEUE_JOBS
 from daemon.keys import JOB
 from tests.lua.conftest import Fill
 from tests.lua.state import HELD, LEVEL, NOW, READY, A, Engine

@@ -54,6 +54,8 @@ class Figures:
     aborted: int = 0
     expired: int = 0
     oldest_age_seconds: float | None = None
+    bytes: int | None = None
+    max_bytes: int | None = None
 
 
 class ValkeySource:

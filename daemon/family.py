@@ -173,7 +173,9 @@ class FamilyValues(BaseModel):
     keep_failed: Seconds = Field(30 * 86400, description="how long a dead letter is kept, seconds")
     keep_failed_count: int | None = Field(None, ge=0, description="how many dead letters are kept; none: no bound")
     max_bytes: ByteSize | None = Field(
-        None, ge=1, description="bytes the family may take in Redis, e.g. `500MB`; none: any number, and none are counted"
+        None,
+        ge=1,
+        description="bytes the family may take in Redis, e.g. `500MB`; none: any number, and none are counted",
     )
     lease: Seconds = Field(30, ge=1, le=3600, description="a worker silent for so long is dead, seconds")
     drain_timeout: Seconds = Field(30, description="how long SIGTERM waits for running jobs, seconds")

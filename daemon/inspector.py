@@ -159,7 +159,8 @@ class Inspector:
     def _add_bytes(stats: QueueStats, *found: Iterable[bytes | None]) -> None:
         texts = [[value and value.decode() for value in values] for values in found]
         conf, clock = (
-            dict(zip(names, values, strict=True)) for names, values in zip((budget.CONF, budget.CLOCK), texts, strict=True)
+            dict(zip(names, values, strict=True))
+            for names, values in zip((budget.CONF, budget.CLOCK), texts, strict=True)
         )
         taken = budget.read_budget(conf, clock)
         if taken is not None:

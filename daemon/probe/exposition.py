@@ -90,9 +90,7 @@ def _queue_metrics(queues: Mapping[str, QueueFigures]) -> Iterator[Metric]:
         "Age of the oldest job that can run now, 0 without one.",
         labels=["family"],
     )
-    taken = GaugeMetricFamily(
-        "arqd_queue_bytes", "Bytes a queue with a budget takes in Redis.", labels=["family"]
-    )
+    taken = GaugeMetricFamily("arqd_queue_bytes", "Bytes a queue with a budget takes in Redis.", labels=["family"])
     budget = GaugeMetricFamily("arqd_queue_max_bytes", "Budget of bytes of a queue.", labels=["family"])
     for family, figures in queues.items():
         if figures.max_bytes is not None:

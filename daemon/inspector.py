@@ -157,7 +157,7 @@ class Inspector:
 
     @staticmethod
     def _add_bytes(stats: QueueStats, *found: Iterable[bytes | None]) -> None:
-        texts = [[value and value.decode() for value in values] for values in found]
+        texts = [[None if value is None else value.decode() for value in values] for values in found]
         conf, clock = (
             dict(zip(names, values, strict=True))
             for names, values in zip((budget.CONF, budget.CLOCK), texts, strict=True)

@@ -15,8 +15,8 @@ LARGEST = 10**9
 class Keep(TypedDict, total=False):
     """What is kept of a job, by how it ends; what is left out is as the family has it.
 
-    Each is an age (``"2h"``, ``"90d"``), a count (``100`` or ``"100"``: of the jobs that ended so and bring a count, only
-    the newest so many are kept), both (``"90d 100"``: what is reached first), ``"forever"`` or ``"none"``.
+    Each is an age (``"2h"``, ``"90d"``), a count (``100`` or ``"100"``: of the family's jobs that ended so and bring a
+    count, only the newest so many are kept), both (``"90d 100"``: what is reached first), ``"forever"`` or ``"none"``.
     """
 
     completed: int | str

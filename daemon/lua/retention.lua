@@ -7,7 +7,7 @@ do
   -- at again and again.
   local function oldest_usual(index, top, most)
     local own = own_keep[index]
-    if not own or redis.call('EXISTS', own) == 0 then
+    if not own or not has_own() or redis.call('EXISTS', own) == 0 then
       return redis.call('ZRANGEBYSCORE', index, '-inf', top, 'LIMIT', 0, num(most))
     end
     local field = 'trimmed:' .. own
@@ -55,7 +55,7 @@ do
   -- At most 256 by count and 256 by age (ms) a call; -1 for no bound.
   function trim(index, count, age)
     local own = own_keep[index]
-    local others = own and redis.call('EXISTS', own) == 1 and trim_own(index) or 0
+    local others = own and has_own() and redis.call('EXISTS', own) == 1 and trim_own(index) or 0
     if count >= 0 then
       local excess = math.min(redis.call('ZCARD', index) - others - count, 256)
       if excess > 0 then forget(index, oldest_usual(index, '+inf', excess)) end

@@ -120,6 +120,8 @@ if #settles > 0 then
   if #unheld > 0 then redis.call('HDEL', held, unpack(unheld)) end
   for kind, count in pairs(counts) do redis.call('HINCRBY', totals, TOTAL[kind], count) end
   if counts.c then trim(completed, keep_count, keep_age) end
+  if counts.a then trim(aborted, -1, keep_age) end
+  if counts.e then trim(expired, -1, keep_age) end
   if counts.b then trim_dead() end
   keep_within_budget()
 end

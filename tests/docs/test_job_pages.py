@@ -1,7 +1,8 @@
-"""What the pages on dedup keys, templates, limits and releases show is true: programs print it, commands run."""
+"""What the pages on dedup keys, templates, limits, releases and retention show is true: programs print it, commands run."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -65,6 +66,20 @@ def test_the_family_with_versions(redis_url: str, tmp_path: Path) -> None:
         assert job.result(5) == "acme (en)"
 
 
+def test_the_family_with_a_budget(redis_url: str, tmp_path: Path) -> None:
+    programs = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES["retention"], re.DOTALL))
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+    work = ("-m", "daemon", "run", "pages:WorkerSettings", "--burst")
+    run(tmp_path, redis_url, *work)
+    (told,) = re.findall(r"```text\n(.*?)```", PAGES["retention"], re.DOTALL)
+    assert run(tmp_path, redis_url, "full.py") == told
+    run(tmp_path, redis_url, *work)
+    listed = json.loads(run(tmp_path, redis_url, "-m", "daemon", "jobs", "pages", "--state", "completed", "--json"))
+    assert 3 < len(listed["jobs"]) < 10, "a result stands beside its payload, so that not all of them fit"
+    assert {job["result"] for job in listed["jobs"]} == {"X" * 10_000}
+
+
 def test_families_that_share_a_limit(redis_url: str, tmp_path: Path) -> None:
     programs = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES["limits"], re.DOTALL))
     (tmp_path / "assistants.py").write_text(programs["assistants.py"])
@@ -84,7 +99,12 @@ def test_families_that_share_a_limit(redis_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "environ"), [("templates", {}), ("limits", {"ARQD_FAMILIES__TENANTS": "tenants:WorkerSettings"})]
+    ("page", "environ"),
+    [
+        ("templates", {}),
+        ("limits", {"ARQD_FAMILIES__TENANTS": "tenants:WorkerSettings"}),
+        ("retention", {"ARQD_FAMILIES__PAGES": "pages:WorkerSettings"}),
+    ],
 )
 def test_commands_run(page: str, environ: dict[str, str], redis_url: str, tmp_path: Path) -> None:
     for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGES[page], re.DOTALL):
@@ -101,7 +121,7 @@ def test_commands_run(page: str, environ: dict[str, str], redis_url: str, tmp_pa
     assert ran
 
 
-@pytest.mark.parametrize("page", ["dedup", "templates", "limits", "releases"])
+@pytest.mark.parametrize("page", ["dedup", "templates", "limits", "releases", "retention"])
 def test_links_lead_somewhere(page: str) -> None:
     targets = [target for target in re.findall(r"\]\(([^)#]+)", PAGES[page]) if "://" not in target]
     assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []

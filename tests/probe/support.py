@@ -66,7 +66,8 @@ class ValkeySource:
 
     async def queue(self, family: str) -> Figures:
         waiting, active = [await self.redis.llen(f"{state}:{family}") for state in ("waiting", "active")]
-        return Figures(waiting, active, oldest_age_seconds=7.5 if waiting else None)
+        budget = {"bytes": 700, "max_bytes": 1000} if waiting else {}
+        return Figures(waiting, active, oldest_age_seconds=7.5 if waiting else None, **budget)
 
     async def backlog(self, family: str) -> dict[str, Any]:
         queue = await self.queue(family)

@@ -144,6 +144,9 @@ async def test_metrics_of_queues_and_workers(redis_url: str, tmp_path: Path) -> 
     assert found["arqd_queue_jobs", "media", "failed"] == 0
     assert found["arqd_queue_oldest_ready_age_seconds", "email"] == 7.5
     assert found["arqd_queue_oldest_ready_age_seconds", "media"] == 0
+    assert found["arqd_queue_bytes", "email"] == 700
+    assert found["arqd_queue_max_bytes", "email"] == 1000
+    assert ("arqd_queue_bytes", "media") not in found
     assert found["arqd_worker_slots", "email"] == 10
     assert found["arqd_worker_slots_in_use", "email"] == 3
     assert found["arqd_worker_event_loop_lag_seconds",] == 0.002

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from daemon.broker import Broker, NewJob
+from daemon.errors import QueueFull
 
 #: Definitions and bytes in one call.
 PORTION, PORTION_BYTES = 500, 1_000_000
@@ -69,11 +70,17 @@ class FlowBroker(Broker):
         Returns:
             The outbox's entry for it, 1 when it was made before, 0 when a job with this id exists, -1 when staged
             definitions are gone.
+
+        Raises:
+            QueueFull: when the root's family has no room for it in its budget of bytes.
         """
         job = root.job
         root_job = (job.id, job.level, job.timeout_ms, job.expires_ms, job.tail, "\t".join(root.children))
-        made: int | bytes = await self.run("flow", "commit", token, " ".join(families), count, *root_job, *definitions)
-        return made
+        made = await self.run("flow", "commit", token, " ".join(families), count, *root_job, *definitions)
+        if isinstance(made, list):
+            raise QueueFull(self.keys.family, made[1] / 1000)
+        entry: int | bytes = made
+        return entry
 
     async def make(self, token: str, read_at: int, jobs: Iterable[FlowJob]) -> bool | None:
         """Make jobs of a flow, or attach to those that are there.

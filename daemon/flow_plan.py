@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.exceptions import RedisError
 
 from daemon import codec
-from daemon.broker import ENQUEUE_BYTES, ENQUEUE_JOBS, NewJob
+from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS
+from daemon.broker import NewJob
 from daemon.connections import LOST, translated
 from daemon.courier import FAMILIES, Courier
 from daemon.errors import ArqdError, InvalidJob

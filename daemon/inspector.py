@@ -32,8 +32,8 @@ _HEAD = 120
 class QueueStats:
     """A queue at a glance. ``limited`` of those ``waiting`` are kept back by a limit of their group or function, the
     others can run now; ``bytes`` is what it takes of its ``max_bytes`` in Redis (both None without such a budget);
-    ``oldest_age_seconds`` is the age of the oldest of these (None without any); ``totals`` counts outcomes since the queue
-    exists; ``blocked`` wait for other jobs and are not among those ``waiting``."""
+    ``oldest_age_seconds`` is the age of the oldest that can run (None without any); ``totals`` counts outcomes since
+    the queue exists; ``blocked`` wait for other jobs and are not among those ``waiting``."""
 
     family: str
     waiting: int = 0

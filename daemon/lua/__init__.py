@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHARED = (
-    *("prelude", "stock", "events", "room", "dedup", "flows", "causes"),
-    *("kept", "bytes", "ends", "retention", "lanes", "parked"),
+    "prelude",
+    "stock",
+    "events",
+    "room",
+    "dedup",
+    "flows",
+    "causes",
+    "kept",
+    "bytes",
+    "ends",
+    "retention",
+    "lanes",
+    "parked",
 )
 NAMES = (
     "enqueue",

@@ -21,8 +21,9 @@ do
     return bytes or 0
   end
 
-  local function size_of(id, hashes)
+  local function size_of(id, hashes, flowing)
     local bytes = bytes_of('arq:job:' .. id) + bytes_of('arq:result:' .. id)
+    if flowing then bytes = bytes + bytes_of(children_key(id)) + bytes_of(pending_key(id)) end
     for _, hash in ipairs(hashes) do
       local length = redis.call('HSTRLEN', hash, id)
       if length > 0 then bytes = bytes + length + ENTRY end
@@ -37,11 +38,12 @@ do
     for _, hash in ipairs({ history, receipts, logs }) do
       if redis.call('EXISTS', hash) == 1 then hashes[#hashes + 1] = hash end
     end
+    local flowing = redis.call('EXISTS', flows) == 1
     local before = redis.call('HMGET', sizes, unpack(ids))
     local more, set, gone, seen = 0, {}, {}, {}
     for i, id in ipairs(ids) do
       local was = tonumber(before[i] or 0)
-      local bytes = seen[id] and was or size_of(id, hashes)
+      local bytes = seen[id] and was or size_of(id, hashes, flowing)
       seen[id] = true
       if bytes ~= was then
         more = more + bytes - was

@@ -96,26 +96,9 @@ for i = 4, #ARGV, 7 do
 end
 if #records == 0 then return added end
 
--- When what is over the budget may be gone, ms: as fast as jobs have ended since it was first full, at most a minute
--- or so ago.
-local function room_in(over)
-  local ended, jobs = 0, redis.call('HLEN', sizes)
-  for _, count in ipairs(redis.call('HMGET', totals, 'completed', 'aborted', 'expired')) do
-    ended = ended + tonumber(count or 0)
-  end
-  local c = redis.call('HMGET', clock, 'full', 'bytes')
-  local since, before = string.match(c[1] or '', '^(%d+) (%d+)$')
-  local span = since and now - since or -1
-  -- Refusing works on a full server, too.
-  redis.call('DEL', prefix .. 'none')
-  if span < 0 or span > 60000 then redis.call('HSET', clock, 'full', num(now) .. ' ' .. num(ended)) end
-  if span <= 0 or ended <= before + 0 or jobs == 0 then return 5000 end
-  local each = math.max(tonumber(c[2] or 0) / jobs, 1)
-  return math.max(100, math.min(60000, math.ceil(over / each * span / (ended - before))))
-end
 if enqueued > 0 and byte_budget() then
-  local over = evict(adding)
-  if over > 0 and ARGV[3] ~= 'own' then return { 'full', room_in(over) } end
+  local wait = no_room(adding)
+  if wait and ARGV[3] ~= 'own' then return { 'full', wait } end
 end
 
 -- MSET comes first: a full server refuses it before anything is written.

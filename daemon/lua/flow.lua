@@ -6,7 +6,7 @@
 --             7 id, 8 level (0: the family's), 9 timeout ms, 10 expires ms from now, 11 tail, 12 ids of its children with
 --             tabs between; 13... definitions. All or nothing.
 --             Returns the outbox's entry, 1 when this was done before, 0 when a job with this id exists, -1 when staged
---             definitions are gone.
+--             definitions are gone, {"full", ms} where the family's budget of bytes has no room for it, as in enqueue.lua.
 --   "make"    5 when the definitions were read (ms, by the clock of the slot they came from), then nine per job:
 --             id, level, "now" | "in" | "at", ms, timeout ms, expires ms, tail ("": a job that should be there), edges (lines
 --             as in parents), ids of its children with tabs between
@@ -72,12 +72,17 @@ local function commit()
     return 0
   end
   if redis.call('LLEN', defs) + #ARGV - 12 ~= tonumber(ARGV[6]) then return -1 end
+  local bytes = 0
+  for i = 11, #ARGV do bytes = bytes + #ARGV[i] end
+  local wait = no_room(bytes)
+  if wait then return { 'full', wait } end
   -- RPUSH and SET come first: a full server refuses them before anything is written.
   append(13)
   redis.call('SET', 'arq:job:' .. id, record_of(level, ARGV[9], ARGV[10], ARGV[11]))
   redis.call('SADD', made, id)
   redis.call('PERSIST', defs)
   block(id, ARGV[12], ARGV[11])
+  weigh({ id })
   return redis.call('XADD', outbox, '*', 'create', token, 'families', ARGV[5])
 end
 
@@ -113,7 +118,7 @@ end
 local function make()
   if now - ARGV[5] > STALE then return { 'stale' } end
   local soonest = first_delayed()
-  local reports, scores, ready = {}, {}, {}
+  local reports, scores, ready, ids = {}, {}, {}, {}
   for i = 6, #ARGV, 9 do
     local id, level, when, ms = ARGV[i], checked_level(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
     local tail, edges, children = ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
@@ -123,6 +128,7 @@ local function make()
       else
         local due = when == 'in' and now + ms or when == 'at' and ms or now
         redis.call('SET', 'arq:job:' .. id, record_of(level, ARGV[i + 4], ARGV[i + 5], tail))
+        ids[#ids + 1] = id
         if edges ~= '' then redis.call('HSET', parents, id, edges) end
         if children ~= '' then
           block(id, children, tail)
@@ -139,6 +145,7 @@ local function make()
   give_places(ready, scores)
   if #scores > 0 then redis.call('ZADD', queue, unpack(scores)) end
   send(reports)
+  weigh(ids)
   -- Workers sleep until the next job they knew of: wake one when an earlier one came.
   if not set_mark() and first_delayed() < soonest then redis.call('ZADD', mark, 0, '1') end
   return { 'ok', sent and '1' or '0' }

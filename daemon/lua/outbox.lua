@@ -110,6 +110,7 @@ local function end_child(id, child, token, rule, index, entry, kind, text, resul
   -- A dead letter that was discarded has failed as before.
   if not told or kind ~= 'x' and newer(entry, told) then
     redis.call('HSET', children_key(id), child, index .. '\t' .. entry .. '\t' .. kind .. '\n' .. result)
+    weigh({ id })
   end
   if not first or state ~= 'w' then return end
   local how = decision(rule, kind ~= 'c', redis.call('SCARD', pending_key(id)))

@@ -1,5 +1,5 @@
 -- Put after the ends: what is forgotten of the ended jobs, by count, by age, and for want of bytes.
-local trim, trim_dead, evict, keep_within_budget, recount
+local trim, trim_dead, evict, no_room, keep_within_budget, recount
 
 do
   -- The first jobs of an index that have no keep of their own, up to a score. Those with one stay behind while the
@@ -94,6 +94,30 @@ do
       end
     end
     return math.max(excess, 0)
+  end
+
+  -- When what is over the budget may be gone, ms: as fast as jobs have ended since it was first full, at most a minute
+  -- or so ago.
+  local function room_in(over)
+    local ended, jobs = 0, redis.call('HLEN', sizes)
+    for _, count in ipairs(redis.call('HMGET', totals, 'completed', 'aborted', 'expired')) do
+      ended = ended + tonumber(count or 0)
+    end
+    local c = redis.call('HMGET', clock, 'full', 'bytes')
+    local since, before = string.match(c[1] or '', '^(%d+) (%d+)$')
+    local span = since and now - since or -1
+    -- Refusing works on a full server, too.
+    redis.call('DEL', prefix .. 'none')
+    if span < 0 or span > 60000 then redis.call('HSET', clock, 'full', num(now) .. ' ' .. num(ended)) end
+    if span <= 0 or ended <= before + 0 or jobs == 0 then return 5000 end
+    local each = math.max(tonumber(c[2] or 0) / jobs, 1)
+    return math.max(100, math.min(60000, math.ceil(over / each * span / (ended - before))))
+  end
+
+  -- Before new work is written: makes room for so many bytes; gives ms until there may be some where there is none.
+  function no_room(adding)
+    local over = byte_budget() and evict(adding) or 0
+    return over > 0 and room_in(over)
   end
 
   local WALK = { queue, completed, dead, aborted, expired, sizes }

@@ -1,4 +1,4 @@
-"""What the pages on dedup keys, templates, limits, releases and retention show is true: programs print it, commands run."""
+"""What the pages on options of jobs, limits and releases show is true: programs print it, commands run."""
 
 from __future__ import annotations
 

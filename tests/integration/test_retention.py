@@ -14,6 +14,7 @@ from daemon.cli import main
 from daemon.context import JobContext
 from daemon.errors import ConfigurationError, InvalidJob, JobNotFound, PermanentError, QueueFull
 from daemon.family import Family, FamilySettings, func
+from daemon.flows import node
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.keys import FamilyKeys
@@ -130,7 +131,7 @@ async def test_a_full_queue_refuses_and_says_when(redis_url: str) -> None:
         pass
     async with Producer.connect(redis_url) as producer:
         await producer.enqueue("send", ["x" * 80_000], family="t")
-        with pytest.raises(QueueFull, match="queue t is full.*nothing was added; try again in 5 s") as refused:
+        with pytest.raises(QueueFull, match=r"queue t is full.*nothing was added; try again in 5 s") as refused:
             await producer.enqueue("send", ["x" * 80_000], family="t")
         assert (refused.value.retry_after, refused.value.added) == (5.0, [])
         stats = await Inspector(producer.redis, ["t"]).queue("t")
@@ -169,6 +170,26 @@ async def test_a_handler_keeps_running_while_its_queue_is_full(redis_url: str) -
         async with working(redis_url, tight):
             assert await result == "r" * 9000
     assert len(refused) == 2
+
+
+async def test_a_flow_is_refused_or_made_as_a_whole(redis_url: str) -> None:
+    async def gather(ctx: JobContext) -> int:
+        return len(await ctx.children())
+
+    tight = make_family("t", gather, send, max_bytes=100_000, max_events=0)
+    async with working(redis_url, tight):
+        pass
+    async with Producer.connect(redis_url) as producer:
+        large = [node("send", ["x" * 60_000], family="t", keep={"completed": "2h"}) for _ in range(2)]
+        with pytest.raises(QueueFull):
+            await producer.enqueue_flow(node("gather", [], family="t", children=large))
+        stats = await Inspector(producer.redis, ["t"]).queue("t")
+        assert (stats.blocked, stats.waiting) == (0, 0)
+        flow = await producer.enqueue_flow(node("gather", [], family="t", children=large[:1]))
+        async with working(redis_url, tight):
+            assert await flow.result(10) == 1
+        # The parent keeps the child's result.
+        assert int(await producer.redis.hget("{t}:sizes", flow.job_id)) > 60_000
 
 
 def test_a_wrong_budget_is_refused() -> None:
@@ -234,4 +255,4 @@ class WorkerSettings(FamilySettings):
     """What the commands know of the family."""
 
     family = "t"
-    functions = [func(send, name="send"), func(fail, name="fail")]
+    functions = (func(send, name="send"), func(fail, name="fail"))

@@ -244,6 +244,12 @@ FALLBACKS = (
         "how many completed jobs are kept, for each family",
         lambda given: {"ARQD_FAMILY__*__KEEP_COMPLETED": given["QUEUE_REMOVE_ON_COMPLETE"]},
     ),
+    Fallback(
+        ("QUEUE_REMOVE_ON_FAIL",),
+        ("ARQD_FAMILY__*__KEEP_FAILED_COUNT",),
+        "how many dead letters are kept, for each family",
+        lambda given: {"ARQD_FAMILY__*__KEEP_FAILED_COUNT": given["QUEUE_REMOVE_ON_FAIL"]},
+    ),
 )
 
 

@@ -235,6 +235,7 @@ GMAIL = {"smtp.host": "smtp.gmail.com", "smtp.port": 587, "smtp.tls": "starttls"
         ({"BULLMQ_MAX_ATTEMPTS": "3"}, {"family.email.max_tries": 3}),
         ({"BULLMQ_BACKOFF_DELAY": "2500"}, {"family.email.backoff": Backoff(2.5, True, 3600)}),
         ({"QUEUE_REMOVE_ON_COMPLETE": "10"}, {"family.email.keep_completed": 10}),
+        ({"QUEUE_REMOVE_ON_FAIL": "50"}, {"family.email.keep_failed_count": 50}),
     ],
 )
 def test_names_of_other_systems_stand_in(environ: dict[str, str], expected: dict[str, Any]) -> None:

@@ -55,7 +55,9 @@ NAMES = (
 ALONE = ("permits", "lead")
 #: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.
 ENQUEUING = ("schedule",)
-#: Scripts of the search index, with postings.lua before them.
+#: Scripts of the search index: they change no job, so of the shared files they have these before them. (All that stands
+#: before a script is one Lua function with it, which has room for 200 names.)
+SEARCH_SHARED = ("prelude", "events", "postings")
 SEARCHING = ("index", "reindex", "indexed", "sweep", "search")
 
 
@@ -68,16 +70,16 @@ class Script:
     sha: str
 
 
+def _read(part: str) -> str:
+    return (Path(__file__).parent / f"{part}.lua").read_text()
+
+
 def _load(name: str) -> Script:
-    parts = {
-        part: (Path(__file__).parent / f"{part}.lua").read_text() for part in (*SHARED, "enqueue", "postings", name)
-    }
-    text = "" if name in ALONE else "".join(parts[part] for part in SHARED)
+    shared = () if name in ALONE else SEARCH_SHARED if name in SEARCHING else SHARED
+    text = "".join(map(_read, shared))
     if name in ENQUEUING:
-        text += f"local function enqueue(ARGV)\n{parts['enqueue']}end\n"
-    if name in SEARCHING:
-        text += parts["postings"]
-    text += parts[name]
+        text += f"local function enqueue(ARGV)\n{_read('enqueue')}end\n"
+    text += _read(name)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

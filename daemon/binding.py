@@ -12,8 +12,10 @@ from pydantic_core import CoreConfig, SchemaValidator, from_json
 from typing_extensions import TypedDict
 
 from daemon import codec
+from daemon.encryption import CONTEXT, JobCipher
 from daemon.errors import ConfigurationError, OtherRelease
 from daemon.payload import Payload, schema_mark
+from daemon.secret import has_secrets
 
 
 class _Options(TypedDict, total=False):
@@ -46,6 +48,8 @@ class Binder:
         self.model = types[0] if len(parameters) == 1 and _is_model(types[0] if types else None) else None
         payload = self.model if self.model is not None and issubclass(self.model, Payload) else None
         self._payload, self._schema = payload, schema_mark(payload) if payload else ""
+        #: Whether its payload class is to be encrypted whole, and whether some of its arguments are marked.
+        self.encrypted = payload is not None and payload.__job__.encrypted
         shapes: list[Any] = [tuple[tuple(types)] if types else tuple[()]]  # type: ignore[misc]
         self._typed = all(p.default is p.empty for p in positional) and len(positional) == len(parameters)
         self._exact = self._envelope(shapes[0], dict[str, Any]) if self._typed else None
@@ -55,6 +59,7 @@ class Binder:
             for p in parameters
             if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         }
+        self.marked = any(has_secrets(adapter.core_schema) for adapter in self._adapters.values())
 
     @staticmethod
     def _envelope(args: Any, kwargs: Any) -> SchemaValidator:
@@ -70,30 +75,32 @@ class Binder:
         # Hiding the input is a matter of the outermost validator, which a TypedDict's own config does not reach.
         return SchemaValidator(schema, CoreConfig(hide_input_in_errors=True, val_json_bytes="base64"))
 
-    def bind(self, body: bytes) -> Bound:
+    def bind(self, body: bytes, cipher: JobCipher | None = None) -> Bound:
         """Give ``(args, kwargs, options)``.
 
         Raises:
             pydantic.ValidationError: when the arguments are not what the function's annotations say.
             OtherRelease: when they are of a newer release than this one.
+            KeyMissing: when a marked field is encrypted with a key the cipher does not have.
             Unreadable: when the body is not JSON of the expected shape.
         """
         first = None
+        context = {CONTEXT: cipher} if self.marked else None
         if self._exact is not None:
             try:
-                envelope = self._exact.validate_json(body)
-                if envelope.get("v", self._schema) != self._schema and (older := self._of_other(body, None)):
+                envelope = self._exact.validate_json(body, context=context)
+                if envelope.get("v", self._schema) != self._schema and (older := self._of_other(body, None, context)):
                     return older
                 if "t" in envelope:
                     return envelope["a"], envelope["k"], {"t": envelope["t"]}
                 return envelope["a"], envelope["k"], envelope.get("o", _NO_OPTIONS)
             except ValidationError as error:
                 first = error
-        if first is not None and self._payload is not None and (older := self._of_other(body, first)):
+        if first is not None and self._payload is not None and (older := self._of_other(body, first, context)):
             return older
-        return self._bind_by_name(body, first)
+        return self._bind_by_name(body, first, context)
 
-    def _of_other(self, body: bytes, first: ValidationError | None) -> Bound | None:
+    def _of_other(self, body: bytes, first: ValidationError | None, context: dict[str, Any] | None) -> Bound | None:
         """Read a payload of another release: an older version is upgraded, a newer one refused, the same left alone.
 
         One of the same version that does not fit this schema is refused as well where its own is another: a release
@@ -108,20 +115,21 @@ class Binder:
             raise OtherRelease(f"v{version}", f"version {version} of its payload is newer than {own}, known here")
         if int(version) < own:
             fields = self._payload.upgrade(args[0], int(version))
-            return (self._adapters[self._names[0]].validate_json(codec.encode(fields)),), kwargs, options
+            adapter = self._adapters[self._names[0]]
+            return (adapter.validate_json(codec.encode(fields), context=context),), kwargs, options
         if first is not None and f"{version}#{digest}" != self._schema:
             raise OtherRelease(f"#{digest}", "its payload was written for another schema than the one known here")
         return None
 
-    def _bind_by_name(self, body: bytes, first: ValidationError | None) -> Bound:
+    def _bind_by_name(self, body: bytes, first: ValidationError | None, context: dict[str, Any] | None) -> Bound:
         args, kwargs, options = codec.decode_body(body)
         if self._model_kwargs is not None and not args and not (kwargs.keys() & set(self._names)):
-            return (self._model_kwargs.validate_json(body)["k"],), {}, options
+            return (self._model_kwargs.validate_json(body, context=context)["k"],), {}, options
         if first is not None and not kwargs:
             raise first
-        by_name = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        by_name, adapters = {**dict(zip(self._names, args, strict=False)), **kwargs}, self._adapters
         typed = {
-            name: self._adapters[name].validate_json(codec.encode(value)) if name in self._adapters else value
+            name: adapters[name].validate_json(codec.encode(value), context=context) if name in adapters else value
             for name, value in by_name.items()
         }
         given = self._names[: len(args)]

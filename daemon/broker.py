@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from daemon.added import Repeat as Repeat
+from daemon.added import read_added
 from daemon.batches import batches_of, ids_added
 from daemon.connections import Channel
 from daemon.errors import QueueFull
@@ -39,13 +41,6 @@ class NewJob(NamedTuple):
     timeout_ms: int
     expires_ms: int
     tail: bytes
-
-
-class Repeat(NamedTuple):
-    """A job that was not added: the job ``id`` has its dedup key, and got its payload if ``replaced``."""
-
-    id: str
-    replaced: bool
 
 
 class Outcome(NamedTuple):
@@ -182,6 +177,9 @@ class Broker:
         Returns:
             For each job whether it was added: False when a job, a result or a dead letter has its id, a `Repeat` when
             a job has its dedup key.
+
+        Raises:
+            InClear: when the family takes one of them encrypted only; nothing of its call was written.
         """
         batches = batches_of(jobs)
         calls = [(int(resend), *(value for job in batch for value in job)) for batch in batches]
@@ -196,7 +194,7 @@ class Broker:
         full = [reply[1] / 1000 for reply in replies if reply and reply[0] == b"full"]
         if full:
             raise QueueFull(self.keys.family, max(full), ids_added(batches, replies))
-        return [new for reply in replies for new in _added(reply)]
+        return [new for reply in replies for new in read_added(reply)]
 
     async def tick(
         self,
@@ -347,7 +345,7 @@ class Broker:
         return [PageEntry(*flat[i : i + width]) for i in range(0, len(flat), width)]
 
     async def make_ticks(self, ticks: Sequence[DueTick]) -> list[str]:
-        """Make ticks of schedules: ``ok``, ``stale`` (made by another, or changed) or ``early`` for each."""
+        """Make ticks of schedules: ``ok``, ``stale`` (made by another, or changed), ``early`` or ``clear`` for each."""
         words: list[str] = []
         async with self.redis.pipeline(transaction=False) as pipe:
             for tick in ticks:
@@ -390,5 +388,3 @@ class Broker:
         return bool(await self.run("log", session, job_id, claim, line))
 
 
-def _added(reply: Sequence[Any]) -> list[bool | Repeat]:
-    return [new == 1 if new.__class__ is int else Repeat(new[0].decode(), new[1] == 1) for new in reply]

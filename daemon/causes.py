@@ -47,12 +47,13 @@ class Cause(NamedTuple):
         return f"{self.id}\n{function}\n".encode() + described
 
 
-def cause_of(error: BaseException, family: str, function: str, module: str = "") -> Cause:
+def cause_of(error: BaseException, family: str, function: str, module: str = "", *, hidden: bool = False) -> Cause:
     """Give the cause of a failure.
 
     Args:
         function: name of the job's function, "" where it could not be read.
         module: where that function is defined: its package is the user's code wherever it is installed.
+        hidden: its text is encrypted, so it is no part of the cause, not even of the id.
     """
     kind, place, message = codec.plain(codec.type_of(error)), function, ""
     # An exception's attributes may do anything, and a failure without a cause would have no end.
@@ -62,7 +63,8 @@ def cause_of(error: BaseException, family: str, function: str, module: str = "")
             leaf = leaf.exceptions[0]
             message = f"{codec.type_of(leaf)}: "
         place = codec.plain(_place(leaf, module.partition(".")[0]) or function)
-        message = (codec.plain(message) + mask(_text(leaf), names=isinstance(leaf, _NAMING)))[:KEPT]
+        text = "" if hidden else mask(_text(leaf), names=isinstance(leaf, _NAMING))
+        message = (codec.plain(message) + text)[:KEPT]
     parts = "\0".join((family, kind, place, message))
     return Cause(blake2b(parts.encode(), digest_size=5).hexdigest(), kind, place, message)
 

@@ -5,6 +5,9 @@ A job record is ``arqd1 <level> <enqueued ms> <timeout ms> <deadline ms> <functi
 last two where there are any. A result is one JSON object with stock arq's keys. `dumps` and `loads` are what a stock
 arq client passes as its ``job_serializer`` and ``job_deserializer``.
 
+In an encrypted family a body begins with a byte 1 and a length in 4 bytes; then come ``a`` and ``k``, encrypted
+(`daemon.encryption`), and the rest as it is: ``,"v": schema,"o": {options}}``. A result keeps its keys, too.
+
 JSON is pydantic-core's: it validates and decodes an envelope in one pass (2.0 µs for a small mail; a general decoder
 followed by validation takes 2.4 µs), and knows datetimes, decimals, bytes (base64), UUIDs, enums and models.
 """
@@ -12,6 +15,7 @@ followed by validation takes 2.4 µs), and knows datetimes, decimals, bytes (bas
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import time
 import traceback
@@ -19,15 +23,17 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from daemon.encryption import CONTEXT, MASK, JobCipher, is_sealed, packed
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 
 MAGIC = b"arqd1 "
 #: Times beyond it (the year 6429) cannot be meant.
 LATEST_MS = 2**47
 TRACEBACK_LIMIT = 16_384
+_SEALED = b"\x01"
 
 
 class Record(NamedTuple):
@@ -42,23 +48,50 @@ class Record(NamedTuple):
     body: bytes
 
 
-def encode(value: Any, what: str = "value") -> bytes:
-    """Give a value as JSON.
+def encode(value: Any, what: str = "value", cipher: JobCipher | None = None) -> bytes:
+    """Give a value as JSON; marked fields in it are encrypted (`daemon.secret`).
 
     Raises:
-        InvalidJob: when it holds something JSON cannot carry; the message names the type.
+        InvalidJob: when it holds something JSON cannot carry, or a marked field without a key to encrypt it; the
+            message names the type.
     """
+    context = _KEYLESS if cipher is None else {CONTEXT: cipher}
     try:
-        return to_json(value, bytes_mode="base64", inf_nan_mode="strings")
+        return to_json(value, bytes_mode="base64", inf_nan_mode="strings", context=context)
     except PydanticSerializationError as error:
         raise InvalidJob(f"{what} cannot be written as JSON: {error}") from None
 
 
+_KEYLESS: dict[str, Any] = {CONTEXT: None}
+
+
+def encode_payload(payload: BaseModel, cipher: JobCipher) -> bytes:
+    """Give a payload as JSON, its marked fields encrypted.
+
+    Raises:
+        InvalidJob: when there is no key to encrypt them.
+    """
+    try:
+        return payload.__pydantic_serializer__.to_json(payload, context={CONTEXT: cipher})
+    except PydanticSerializationError:
+        cipher.check()
+        raise
+
+
 def encode_body(
-    args: bytes, kwargs: bytes = b"{}", options: Mapping[str, Any] | None = None, schema: str = ""
+    args: bytes,
+    kwargs: bytes = b"{}",
+    options: Mapping[str, Any] | None = None,
+    schema: str = "",
+    cipher: JobCipher | None = None,
 ) -> bytes:
-    """Join encoded arguments, the payload's `daemon.payload.schema_mark` and the job's own options to a body."""
+    """Join encoded arguments, the payload's `daemon.payload.schema_mark` and the job's own options to a body.
+
+    With a cipher the arguments are encrypted.
+    """
     body = b'{"a":' + args + b',"k":' + kwargs
+    if cipher is not None:
+        body = join_sealed(cipher.seal("payload", body + b"}"), b"")
     if schema:
         body += b',"v":"' + schema.encode() + b'"'
     return body + b',"o":' + encode(options, "options") + b"}" if options else body + b"}"
@@ -67,6 +100,19 @@ def encode_body(
 def record_tail(function: str, group: str, body: bytes) -> bytes:
     """Give the part of a record that a producer writes; the enqueue script puts level and times before it."""
     return f"{function}\t{group}\n".encode() + body
+
+
+def written_tail(tail: bytes) -> str | list[str]:
+    """Give what `record_tail` gave as JSON data; where it is encrypted, in base64."""
+    try:
+        return tail.decode()
+    except UnicodeDecodeError:
+        return [base64.b64encode(tail).decode()]
+
+
+def tail_of(written: str | list[str]) -> bytes:
+    """Give back what `written_tail` was given."""
+    return written.encode() if isinstance(written, str) else base64.b64decode(written[0])
 
 
 def split_record(raw: bytes) -> Record:
@@ -89,18 +135,58 @@ def split_record(raw: bytes) -> Record:
         raise Unreadable from None
 
 
-def decode_body(body: bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """Give ``(args, kwargs, options)`` as plain JSON data.
+def is_sealed_body(body: bytes) -> bool:
+    """Tell whether the arguments in a body are encrypted."""
+    return body[:1] == _SEALED
+
+
+def split_sealed(body: bytes) -> tuple[bytes, bytes]:
+    """Give the encrypted part of a body and the rest.
+
+    Raises:
+        Unreadable: when it is cut.
+    """
+    end = 5 + int.from_bytes(body[1:5])
+    if len(body) <= end:
+        raise Unreadable("the body of the job is cut")
+    return body[5:end], body[end:]
+
+
+def join_sealed(sealed: bytes, rest: bytes) -> bytes:
+    """Give the body that `split_sealed` takes apart."""
+    return _SEALED + len(sealed).to_bytes(4) + sealed + rest
+
+
+def open_body(body: bytes, cipher: JobCipher) -> bytes:
+    """Give an encrypted body in clear.
+
+    Raises:
+        KeyMissing, Unreadable: see `JobCipher.open`.
+    """
+    sealed, rest = split_sealed(body)
+    return cipher.open("payload", sealed)[:-1] + rest
+
+
+def _shown_body(body: bytes) -> bytes:
+    """Give a body as JSON; encrypted arguments as text, in the place of the positional ones."""
+    if not is_sealed_body(body):
+        return body
+    sealed, rest = split_sealed(body)
+    return b'{"a":' + to_json(packed(sealed)) + b',"k":{}' + rest
+
+
+def decode_body(body: bytes) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Give ``(args, kwargs, options)`` as plain JSON data; encrypted arguments as `daemon.encryption.packed`.
 
     Raises:
         Unreadable: when the body is not JSON of that shape.
     """
     try:
-        data = from_json(body)
+        data = from_json(_shown_body(body))
         args, kwargs, options = data["a"], data["k"], data.get("o") or {}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Unreadable("the body of the job is not JSON written by arqd's codec") from None
-    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(options, dict)):
+    if not ((isinstance(args, list) or is_sealed(args)) and isinstance(kwargs, dict) and isinstance(options, dict)):
         raise Unreadable("the body of the job has not the shape arqd's codec writes")
     return args, kwargs, options
 
@@ -111,6 +197,11 @@ _CONFIG = ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)
 @cache
 def typed(returns: Any) -> TypeAdapter[Any]:
     """Give what reads a result's JSON as a type (a pydantic model or any type pydantic knows)."""
+    return new_adapter(returns)
+
+
+def new_adapter(returns: Any) -> TypeAdapter[Any]:
+    """Give what `typed` keeps."""
     try:
         return TypeAdapter(returns, config=_CONFIG)
     except PydanticUserError:  # a model, a dataclass: it has a configuration of its own
@@ -153,7 +244,8 @@ def rebuild_error(error: Any, tries: int = 0) -> BaseException:
     if reason == "aborted":
         return asyncio.CancelledError("aborted")
     cls = JobExpired if reason == "expired" else JobFailed
-    return cls(error.get("type", ""), error.get("message", ""), error.get("traceback", ""), reason=reason, tries=tries)
+    message = MASK if is_sealed(error.get("message")) else error.get("message", "")
+    return cls(error.get("type", ""), message, error.get("traceback", ""), reason=reason, tries=tries)
 
 
 class Ended(NamedTuple):
@@ -183,7 +275,8 @@ def encode_result(ended: Ended, success: bool, result: bytes, body: bytes | None
         }
     )
     # both are JSON objects: "{...head" + ',"r":result' + ",...body}"
-    tail = b"," + body[1:] if body and body[:5] == b'{"a":' else b',"a":[],"k":{}}'
+    body = _shown_body(body or b"")
+    tail = b"," + body[1:] if body[:5] == b'{"a":' else b',"a":[],"k":{}}'
     return head[:-1] + b',"r":' + result + tail
 
 
@@ -236,13 +329,17 @@ def loads(raw: bytes) -> dict[str, Any]:
     """Deserialise a job or a result for stock arq: pass it to arq as ``job_deserializer``.
 
     Raises:
-        Unreadable: for anything this codec did not write.
+        Unreadable: for anything this codec did not write, and for what is encrypted.
     """
     if raw.startswith(MAGIC):
         record = split_record(raw)
         args, kwargs, _ = decode_body(record.body)
+        if is_sealed(args):
+            raise Unreadable("the job is encrypted, which stock arq cannot read")
         return {"t": None, "f": record.function, "a": args, "k": kwargs, "et": record.stamp}
     data = decode_result(raw)
+    if is_sealed(data.get("a")) or is_sealed(data["r"]):
+        raise Unreadable("the result is encrypted, which stock arq cannot read")
     if not data["s"]:
         data["r"] = rebuild_error(data["r"], data["t"])
     return data

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon import codec
 from daemon.connections import LOST
+from daemon.encryption import NO_KEYS, shown
 from daemon.errors import InvalidJob
 from daemon.flows import ChildResult, read_children
 from daemon.job import from_ms
@@ -130,6 +131,7 @@ class JobContext(dict[Any, Any]):
             return None
         failed: dict[str, Any] = json.loads(line)
         failed["at"] = from_ms(failed["at"])
+        failed["message"] = shown(failed["message"], "history", self._run.cipher)
         return failed
 
     @property
@@ -206,12 +208,14 @@ class JobContext(dict[Any, Any]):
     async def log(self, text: str) -> None:
         """Write a line to the process's log, and keep it with the job, for people (``arqd job ID --logs``).
 
-        The newest 16 KB are kept, of a line 2,000 characters, as long as the job's result.
+        The newest 16 KB are kept, of a line 2,000 characters, as long as the job's result. Of an encrypted family the
+        line is encrypted, and the process's log does not get it.
         """
         text = codec.plain(str(text))
-        logger.info("%s", text)
-        line = b"%d %s" % (self.job_try, codec.encode(text[:LONGEST_LINE]))
         run, worker = self._run, self.worker
+        if not worker.family.values.encrypted:
+            logger.info("%s", text)
+        line = b"%d %s" % (self.job_try, run.kept("log", codec.encode(text[:LONGEST_LINE])))
         try:
             if not await worker.broker.log(worker.supervisor.session, run.claim.id, run.number, line):
                 logger.warning("a line was not kept with the job: it is not this worker's any more")
@@ -230,6 +234,10 @@ class JobContext(dict[Any, Any]):
         """
         if not 0 <= percent <= 100:
             raise InvalidJob(f"progress {percent!r} is not 0 to 100")
+        if note:
+            note = note.replace("\n", " ")[:200]
+            if self.worker.family.values.encrypted:
+                note = self._run.kept("note", codec.encode(note)).decode()
         await self.worker.report_progress(self.job_id, int(percent), note)
 
     async def children(self) -> dict[str, ChildResult]:
@@ -237,7 +245,7 @@ class JobContext(dict[Any, Any]):
 
         A parent that runs since all have ended gets them all; see `daemon.flows` for what is in a result.
         """
-        return await read_children(self.worker.client, self.job_id)
+        return await read_children(self.worker.client, self.job_id, self.worker.keyring or NO_KEYS)
 
     async def previous(self) -> Any:
         """Give the result of the step before in a chain, plain JSON data.

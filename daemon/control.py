@@ -72,6 +72,11 @@ class Control:
     def _broker(self, family: str) -> Broker:
         return Broker(self.redis, self.inspector.of(family))
 
+    async def allow_clear(self, family: str) -> None:
+        """Let a queue take jobs in clear again, once its workers have gone on without ``encrypted``."""
+        with translated():
+            await self._broker(family).set_limits([("conf", "encrypted", "-"), ("conf", "marked", "-")])
+
     # ------------------------------------------------------------------ queues
 
     async def pause(self, family: str) -> bool:

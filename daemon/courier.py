@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from daemon import codec
 from daemon.broker import NewJob
 from daemon.connections import LOST
+from daemon.encryption import is_sealed, shown_error
 from daemon.errors import ArqdError, Unreadable
 from daemon.flow_broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, FlowJob, OutboxEntry
 from daemon.keys import FamilyKeys, family_of, spoken_id
@@ -161,7 +162,7 @@ class Courier:
                     break
                 count += 1
                 job_id, level, when, ms, timeout, expires, tail = job
-                made = NewJob(job_id, level, when, ms, timeout, expires, tail.encode())
+                made = NewJob(job_id, level, when, ms, timeout, expires, codec.tail_of(tail))
                 by_family.setdefault(name, []).append(FlowJob(made, edges, children))
             calls = [self._broker(name).make(token, read_at, jobs) for name, jobs in by_family.items()]
             replies = dict(zip(by_family, await asyncio.gather(*calls), strict=True))
@@ -236,8 +237,12 @@ def _result(child: bytes, kind: bytes, raw: bytes) -> tuple[str, bytes]:
         copy = codec.encode([found["f"], found["r"]])
         return "", copy if len(copy) <= COPIED_RESULT else codec.encode([found["f"]])
     told = found["r"] if isinstance(found["r"], dict) else {}
-    error = {key: str(told.get(key, ""))[:2000] for key in ("type", "message", "reason")}
-    return f"{why}: {error['type']}: {error['message']}"[:500], codec.encode([found["f"], error])
+    error: dict[str, Any] = {key: str(told.get(key, ""))[:2000] for key in ("type", "message", "reason")}
+    if is_sealed(told.get("message")):
+        # Whole, so that a parent with the key can read it.
+        error["message"] = told["message"]
+    text = shown_error(error, None)["message"]
+    return f"{why}: {error['type']}: {text}"[:500], codec.encode([found["f"], error])
 
 
 def _portions(ends: list[ChildEnd]) -> list[list[ChildEnd]]:

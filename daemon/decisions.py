@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import time
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ from arq.worker import Retry, RetryJob
 from daemon import codec
 from daemon.broker import Outcome
 from daemon.causes import cause_of
-from daemon.errors import ClaimLost, InvalidJob, JobFailed, RetryAfter, TooLarge, Unreadable
+from daemon.encryption import MASK, is_sealed
+from daemon.errors import ClaimLost, InvalidJob, JobFailed, KeyMissing, RetryAfter, TooLarge, Unreadable
 from daemon.family import LISTENERS, JobFunction
 from daemon.keys import spoken_id
 from daemon.observer import Observer
@@ -41,6 +43,7 @@ class Decisions:
         self.family = worker.family
         self.dialect = worker.dialect
         self._observer = Observer(worker.family.values)
+        self._encrypted = worker.family.values.encrypted
         self._listened = not worker.family.hooks.keys().isdisjoint(LISTENERS)
         self._keep_ms = self._keep_of(None)
         self._keeps = {name: self._keep_of(function) for name, function in worker.family.functions.items()}
@@ -49,7 +52,7 @@ class Decisions:
         """Completed; a result that cannot be kept makes it a dead letter."""
         ended = self._describe(run)
         try:
-            record = self.dialect.result(ended, run.entry, result)
+            record = self.dialect.result(ended, run.entry, result, run.cipher)
         except (InvalidJob, JobFailed) as error:
             return self.bury(run, error, "too_large" if isinstance(error, TooLarge) else "permanent")
         own = run.options and run.options.get("k")
@@ -60,7 +63,8 @@ class Decisions:
         try:
             return self._stopped(run) if run.stop in ("abort", "drain", "lost") else self._failed(run, error)
         except Exception as broken:
-            logger.exception("the outcome of a failed try cannot be decided")
+            text, fields = "the outcome of a failed try cannot be decided", self._logged(broken)
+            logger.error("%s: %s", text, fields.pop("text"), **fields)
             return self.bury(run, broken, "permanent")
 
     def _failed(self, run: Run, error: BaseException) -> Outcome:
@@ -73,6 +77,10 @@ class Decisions:
         if isinstance(error, ClaimLost):
             # Refused if another has it; after a failover it may be ours all the same, and must not stay so.
             return self.release(run)
+        if isinstance(error, KeyMissing):
+            # Of what an earlier try left, a receipt perhaps: it runs where that key is.
+            need, why = self.need_of(run, error)
+            return self.outcome(run, "p", need.encode(), 0, why.encode())
         asked = isinstance(error, Retry | RetryJob)
         policy = self.worker.policy
         if not asked and (policy.is_permanent(error) or isinstance(error, function.permanent if function else ())):
@@ -109,21 +117,22 @@ class Decisions:
     def bury(self, run: Run, error: BaseException, reason: str) -> Outcome:
         """To the dead letters."""
         self._note(run, error)
-        record = self.dialect.failure(self._describe(run), run.entry, error, reason)
+        record = self.dialect.failure(self._describe(run), run.entry, error, reason, run.cipher)
         keep = self._own_keep(run).get("b") or round(self.family.values.keep_failed * 1000) + 60_000
-        kind, text = type(error).__name__, codec.text_of(error)
+        logged = self._logged(error)
+        text = logged.pop("text")
         if run.context is None:
-            logger.error("dead letter without a run (%s): %s: %s", reason, kind, text, extra=self.fields(run))
+            logger.error("dead letter without a run (%s): %s", reason, text, extra=self.fields(run))
         else:
             spent = {"duration": round(time.perf_counter() - run.begun_at, 6)}
-            logger.error("dead letter (%s): %s: %s", reason, kind, text, exc_info=error, extra=spent)
+            logger.error("dead letter (%s): %s", reason, text, extra=spent, **logged)
         outcome = self.outcome(run, "b", record, keep, self._history(run, error))
         return outcome._replace(c=outcome.c + b"\n" + self._cause(run, error))
 
     def _cause(self, run: Run, error: BaseException) -> bytes:
         function = run.entry.function if run.entry else ""
         module = getattr(run.function.call, "__module__", None) if run.function else None
-        return cause_of(error, self.family.name, function, module or "").line(function)
+        return cause_of(error, self.family.name, function, module or "", hidden=self._encrypted).line(function)
 
     def _note(self, run: Run, error: BaseException) -> None:
         # Only for listeners: an error holds its traceback, and that the run.
@@ -132,9 +141,8 @@ class Decisions:
 
     def ended(self, run: Run, kind: str, error: BaseException, reason: str) -> Outcome:
         """Aborted or expired: an end without a result that is not a failure."""
-        return self.outcome(
-            run, kind, self.dialect.failure(self._describe(run), run.entry, error, reason), self._keep(run)
-        )
+        record = self.dialect.failure(self._describe(run), run.entry, error, reason, run.cipher)
+        return self.outcome(run, kind, record, self._keep(run))
 
     def outcome(self, run: Run, kind: str, a: bytes | int, b: int | str = 0, c: bytes = b"") -> Outcome:
         """Any outcome; see ``lua/tick.lua`` for what a, b and c mean."""
@@ -178,8 +186,22 @@ class Decisions:
 
     @staticmethod
     def _history(run: Run, error: BaseException) -> bytes:
-        kind, message = codec.type_of(error), codec.text_of(error)[:500]
-        return codec.encode({"at": int(time.time() * 1000), "try": run.job_try, "type": kind, "message": message})
+        line = codec.encode({"at": int(time.time() * 1000), "try": run.job_try, "type": codec.type_of(error)})
+        return line[:-1] + b',"message":' + run.kept("history", codec.encode(codec.text_of(error)[:500])) + b"}"
+
+    def _logged(self, error: BaseException) -> dict[str, Any]:
+        """What the log may tell of an error: of an encrypted family only its type, and where it was raised."""
+        kind = type(error).__name__
+        if not self._encrypted:
+            return {"text": f"{kind}: {codec.text_of(error)}", "exc_info": error}
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        return {"text": f"{kind}{where} (its text is encrypted: arqd job ID --reveal)"}
+
+    @staticmethod
+    def need_of(run: Run, error: KeyMissing) -> tuple[str, str]:
+        """Give what a job without its key is parked for, and why in words."""
+        return f"{run.name}\x1fkey {error.key}", str(error)
 
     def tell(self, run: Run, outcome: Outcome | None, duration: float) -> None:
         """Write the log line of the end; None: no longer ours."""
@@ -195,7 +217,7 @@ class Decisions:
                 run.max_tries,
                 int(outcome.a) / 1000,
                 error["type"],
-                error["message"],
+                MASK if is_sealed(error["message"]) else error["message"],
                 extra={"duration": round(duration, 6)},
             )
         elif kind != "b":
@@ -203,6 +225,7 @@ class Decisions:
                 "a": "aborted",
                 "l": "handed back",
                 "w": "told to wait",
+                "p": "parked: it needs a key that this process does not have",
                 "lost": "cancelled: another worker has it",
             }
             logger.warning(words[kind], extra={"duration": round(duration, 6)})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from arq.jobs import serialize_result
@@ -11,8 +12,12 @@ from arq.worker import JobExecutionFailed, Retry, RetryJob
 
 from daemon import codec, errors
 from daemon.binding import Binder, Bound
-from daemon.errors import JobFailed, Unreadable
+from daemon.encryption import JobCipher, KeyRing, key_name, sealed_error
+from daemon.errors import ConfigurationError, JobFailed, KeyMissing, Unreadable
 from daemon.family import Family
+from daemon.keys import spoken_id
+
+logger = logging.getLogger("arqd.worker")
 
 
 class Entry(NamedTuple):
@@ -32,22 +37,53 @@ class Dialect(Protocol):
     def read(self, raw: bytes) -> Entry:
         """Take an entry apart; raises Unreadable."""
 
-    def bind(self, entry: Entry) -> Bound:
-        """Give ``(args, kwargs, options)``; raises pydantic.ValidationError or Unreadable."""
+    #: What producers must know of its encryption: fields of the family's ``conf`` (``lua/enqueue.lua``).
+    guards: Mapping[str, str]
 
-    def result(self, ended: codec.Ended, entry: Entry | None, value: Any) -> bytes:
+    def bind(self, entry: Entry, cipher: JobCipher | None) -> Bound:
+        """Give ``(args, kwargs, options)``; raises pydantic.ValidationError, KeyMissing or Unreadable."""
+
+    def result(self, ended: codec.Ended, entry: Entry | None, value: Any, cipher: JobCipher | None) -> bytes:
         """Write the result record of a completed job; raises InvalidJob or TooLarge."""
 
-    def failure(self, ended: codec.Ended, entry: Entry | None, error: BaseException, reason: str) -> bytes:
+    def failure(
+        self,
+        ended: codec.Ended,
+        entry: Entry | None,
+        error: BaseException,
+        reason: str,
+        cipher: JobCipher | None,
+    ) -> bytes:
         """Write the result record of a job that ended without a result."""
 
 
 class ArqdDialect:
-    """arqd's own codec (`daemon.codec`)."""
+    """arqd's own codec (`daemon.codec`).
 
-    def __init__(self, family: Family) -> None:
+    Raises:
+        ConfigurationError: when the family is encrypted and there is no key, or when a payload says that it is and the
+            family does not.
+    """
+
+    def __init__(self, family: Family, keyring: KeyRing | None) -> None:
         self._binders = {name: Binder(function.call) for name, function in family.functions.items()}
         self._max_result = family.values.max_result
+        encrypted = family.values.encrypted
+        if encrypted and not keyring:
+            raise ConfigurationError(
+                f"family {family.name!r} is encrypted and there is no key: set ARQD_ENCRYPTION_KEYS"
+            )
+        said = [name for name, binder in self._binders.items() if binder.encrypted and not encrypted]
+        if said:
+            raise ConfigurationError(
+                f"family {family.name!r}: the payload of {said[0]!r} is declared encrypted=True: set encrypted = True"
+            )
+        marked = [name for name, binder in self._binders.items() if binder.marked]
+        if marked and not keyring:
+            logger.warning("%s: no key is set, so jobs of %s will be parked", family.name, ", ".join(marked))
+        self.guards = {"encrypted": "1"} if encrypted else {}
+        if marked:
+            self.guards["marked"] = "\t" + "\t".join(sorted(marked)) + "\t"
 
     def read(self, raw: bytes) -> Entry:
         """Take an entry apart without decoding its body."""
@@ -55,20 +91,38 @@ class ArqdDialect:
         stamp = record.stamp
         return Entry(record.function, str(stamp), stamp, record.timeout_ms, record.deadline_ms, record.body)
 
-    def bind(self, entry: Entry) -> Bound:
+    def bind(self, entry: Entry, cipher: JobCipher | None) -> Bound:
         """Decode and validate in one pass."""
-        return self._binders[entry.function].bind(entry.body)
+        body = entry.body
+        if codec.is_sealed_body(body):
+            if cipher is None:
+                raise KeyMissing(key_name(codec.split_sealed(body)[0]))
+            body = codec.open_body(body, cipher)
+        elif cipher is not None and cipher.whole and not body.startswith(b'{"a":[],"k":{}'):
+            logger.warning("job %s came in clear, though its family is encrypted", spoken_id(cipher.job_id))
+        return self._binders[entry.function].bind(body, cipher)
 
-    def result(self, ended: codec.Ended, entry: Entry | None, value: Any) -> bytes:
+    def result(self, ended: codec.Ended, entry: Entry | None, value: Any, cipher: JobCipher | None) -> bytes:
         """Write the result with the arguments beside it."""
-        encoded = codec.encode(value, "result")
+        encoded = codec.encode(value, "result", cipher)
         codec.check_size(len(encoded), self._max_result, "result")
+        if cipher is not None and cipher.whole:
+            encoded = cipher.seal_json("result", encoded)
         return codec.encode_result(ended, True, encoded, entry.body if entry else None)
 
-    def failure(self, ended: codec.Ended, entry: Entry | None, error: BaseException, reason: str) -> bytes:
+    def failure(
+        self,
+        ended: codec.Ended,
+        entry: Entry | None,
+        error: BaseException,
+        reason: str,
+        cipher: JobCipher | None,
+    ) -> bytes:
         """Write type, message and traceback."""
-        described = codec.encode(codec.describe_error(error, reason))
-        return codec.encode_result(ended, False, described, entry.body if entry else None)
+        described = codec.describe_error(error, reason)
+        if cipher is not None and cipher.whole:
+            described = sealed_error(described, cipher)
+        return codec.encode_result(ended, False, codec.encode(described), entry.body if entry else None)
 
 
 @dataclass(slots=True)
@@ -77,6 +131,7 @@ class StockDialect:
 
     serializer: Callable[[dict[str, Any]], bytes]
     deserializer: Callable[[bytes], dict[str, Any]]
+    guards: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, raw: bytes) -> Entry:
         """Decode the whole entry; scripts know nothing of it unless arqd's codec wrote it."""
@@ -90,16 +145,23 @@ class StockDialect:
         except Exception:
             raise Unreadable("the entry cannot be read by the queue's job_deserializer") from None
 
-    def bind(self, entry: Entry) -> Bound:
+    def bind(self, entry: Entry, cipher: JobCipher | None) -> Bound:
         """Give the arguments as they came."""
         bound: Bound = entry.body
         return bound
 
-    def result(self, ended: codec.Ended, entry: Entry | None, value: Any) -> bytes:
+    def result(self, ended: codec.Ended, entry: Entry | None, value: Any, cipher: JobCipher | None) -> bytes:
         """Write it the way arq does, for its clients."""
         return self._write(ended, entry, True, value)
 
-    def failure(self, ended: codec.Ended, entry: Entry | None, error: BaseException, reason: str) -> bytes:
+    def failure(
+        self,
+        ended: codec.Ended,
+        entry: Entry | None,
+        error: BaseException,
+        reason: str,
+        cipher: JobCipher | None,
+    ) -> bytes:
         """Write the exception itself, or what it says where it cannot be serialised.
 
         Clients have stock arq only: our own exceptions would not load there.

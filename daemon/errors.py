@@ -7,9 +7,11 @@ ArqdError
 │   ├── RedisRefused            wrong password, user or permission
 │   └── RedisFull               the server's memory limit is reached: nothing was written
 ├── InvalidJob                  the job was refused before anything was written
-│   └── TooLarge                its payload or its result is over the limit
+│   ├── TooLarge                its payload or its result is over the limit
+│   └── InClear                 its family takes encrypted jobs only
 ├── QueueFull                   the queue's budget of bytes is used up: nothing was written
 ├── OtherRelease                the payload is of a release this worker is too old for: the job is parked
+├── KeyMissing                  it is encrypted with a key this process does not have: a job is parked
 ├── Unreadable                  an entry in Redis that this codec did not write
 ├── JobNotFound                 no such job, or its record has been removed
 ├── JobStateError               the job's state forbids what was asked
@@ -83,6 +85,36 @@ class QueueFull(ArqdError):
             f"the queue {family} is full, its max_bytes are used up: {what}; try again in {retry_after:g} s, "
             "or raise max_bytes (arqd limits)"
         )
+
+
+class InClear(InvalidJob):
+    """The job came in clear, and its family takes it encrypted only: nothing was written.
+
+    Attributes:
+        function: name of its function.
+        marked: the family takes other jobs in clear, but this function has marked fields.
+    """
+
+    def __init__(self, function: str, marked: bool) -> None:
+        self.function = function
+        self.marked = marked
+        super().__init__(
+            f"{function} has secret fields: enqueue its payload class, or wrap them, SecretValue(...) of daemon.secret"
+            if marked
+            else f"the family of {function} is encrypted: give ARQD_ENCRYPTION_KEYS, or Producer.connect(..., keyring=)"
+        )
+
+
+class KeyMissing(ArqdError):
+    """It is encrypted with a key that this process does not have.
+
+    Attributes:
+        key: the key's id and check value.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"it is encrypted with the key {key}, which this process does not have: ARQD_ENCRYPTION_KEYS")
 
 
 class OtherRelease(ArqdError):

@@ -15,6 +15,7 @@ from typing import Any
 from redis import exceptions
 
 from daemon.connections import LOST, translate, translated
+from daemon.encryption import MASK, SEALED_JSON
 from daemon.errors import InvalidJob, RedisUnavailable
 from daemon.job import from_ms
 from daemon.keys import FamilyKeys, spoken_id
@@ -64,6 +65,9 @@ class Event:
 
 def _event(family: str, place: _Place, kind: str, detail: str, job_id: str) -> Event:
     function, job_try, ms, note = (*detail.split("\t", 3), "", "", "")[:4]
+    # A handler's note of an encrypted family.
+    shown, sealed, _ = note.partition(SEALED_JSON.decode())
+    note = shown + MASK if sealed else note
     return Event(
         _written(place),
         from_ms(place[0]),

@@ -25,7 +25,8 @@ from daemon.broker import Claim, Outcome
 from daemon.context import JobContext, current_job
 from daemon.decisions import Decisions
 from daemon.dialect import Entry
-from daemon.errors import JobExpired, JobFailed, OtherRelease
+from daemon.encryption import JobCipher
+from daemon.errors import JobExpired, JobFailed, KeyMissing, OtherRelease
 from daemon.family import JobFunction
 from daemon.listeners import tell
 from daemon.run import Run
@@ -52,6 +53,7 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._hooks = worker.family.hooks
         self._threads: ThreadPoolExecutor | None = None
+        self._ring, self._whole = worker.keyring, worker.family.values.encrypted
         self._async = {name: iscoroutinefunction(f.call) for name, f in worker.family.functions.items()}
 
     # ------------------------------------------------------------------ 1. prepare
@@ -65,10 +67,14 @@ class Executor:
         """
         run = Run(claim, number, claim.id.decode("utf-8", "surrogateescape"))
         run.started = time.time()
+        if self._ring:
+            run.cipher = JobCipher(self._ring, self.family.keys.family, run.job_id, self._whole)
         try:
             return run, self._judge(run, now_ms)
         except OtherRelease as error:
             return run, self._park(run, f"{run.name}\x1f{error.lacks}", str(error))
+        except KeyMissing as error:
+            return run, self._park(run, *self.decisions.need_of(run, error))
         except ValidationError as error:
             return run, self.decisions.bury(run, error, "payload")
         except Exception as error:
@@ -95,7 +101,7 @@ class Executor:
         if crashes >= (1 if function.at_most_once else self.family.values.max_crashes):
             crashed = JobFailed("WorkerCrashed", f"its worker died {crashes} times while it ran")
             return self.decisions.bury(run, crashed, "crashes")
-        return self._call(run, function, entry, *self.dialect.bind(entry))
+        return self._call(run, function, entry, *self.dialect.bind(entry, run.cipher))
 
     def _call(
         self,

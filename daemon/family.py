@@ -180,6 +180,9 @@ class FamilyValues(BaseModel):
     lease: Seconds = Field(30, ge=1, le=3600, description="a worker silent for so long is dead, seconds")
     drain_timeout: Seconds = Field(30, description="how long SIGTERM waits for running jobs, seconds")
     max_crashes: int = Field(3, ge=1, description="workers a job may kill before it becomes a dead letter")
+    encrypted: bool = Field(
+        False, description="payloads, results, log lines and errors are stored encrypted (docs/encryption.md)"
+    )
     max_payload: int = Field(1_000_000, ge=1, description="largest payload accepted, bytes of JSON")
     max_result: int = Field(512 * 1024, ge=1, description="largest result kept, bytes of JSON")
     max_events: ByteSize = Field(
@@ -296,12 +299,18 @@ def load_family(settings: type, overrides: dict[str, Any] | None = None) -> Fami
     if unknown:
         known = sorted({*FamilyValues.model_fields, *_EXTRAS, *HOOKS, "functions", "cron_jobs"})
         raise ConfigurationError(f"family {name!r}: unknown {sorted(unknown)}; known are {', '.join(known)}")
+    values, schedules = checked_values(name, found | (overrides or {})), static_schedules(name, entries, registered)
+    try:
+        for each in schedules:
+            each.schedule.refuse_clear(values.encrypted)
+    except InvalidJob as error:
+        raise ConfigurationError(f"family {name!r}: {error}") from None
     return Family(
         name=name,
         keys=FamilyKeys.of(name),
         functions=registered,
-        values=checked_values(name, found | (overrides or {})),
+        values=values,
         hooks={hook: call for hook, call in hooks.items() if call is not None},
-        schedules=static_schedules(name, entries, registered),
+        schedules=schedules,
         **extras,
     )

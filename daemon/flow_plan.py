@@ -19,6 +19,7 @@ from daemon.errors import ArqdError, InvalidJob
 from daemon.flow_broker import FlowBroker, FlowJob
 from daemon.flows import Batch, BatchHandle, Node
 from daemon.handle import JobHandle
+from daemon.handover import in_clear
 from daemon.keys import FamilyKeys, family_of, spoken_id
 from daemon.options import JobOptions
 
@@ -69,6 +70,10 @@ class FlowPlan:
         self.families = sorted(
             {planned.family for planned in ordered} | {family_of(i) for p in ordered for i in p.waits_for}
         )
+
+    def tails(self) -> Iterator[tuple[str, bytes]]:
+        """Give family and record of every job."""
+        return ((planned.family, planned.job.tail) for planned in self._planned.values())
 
     def job(self, node: Node) -> _Planned:
         """Give what became of a node."""
@@ -142,7 +147,7 @@ class FlowPlan:
     @staticmethod
     def _definition(n: int, depth: int, family: str, made: FlowJob) -> bytes:
         job = made.job
-        return codec.encode([n, depth, family, [*job[:6], job.tail.decode()], made.edges, made.children])
+        return codec.encode([n, depth, family, [*job[:6], codec.written_tail(job.tail)], made.edges, made.children])
 
     # ------------------------------------------------------------------ send
 
@@ -233,7 +238,7 @@ def _portions(definitions: list[bytes]) -> Iterator[list[bytes]]:
 async def enqueue_flow(producer: Producer, flow: Node | Batch) -> JobHandle | BatchHandle:
     """See ``Producer.enqueue_flow``."""
     if isinstance(flow, Node):
-        plan = FlowPlan(producer, [flow], {})
+        plan = await _planned(producer, [flow], {})
         if not plan.root.children:
             raise InvalidJob("a flow has a job that waits for another: enqueue one alone with enqueue")
         return _handle(producer, plan, flow, await plan.send(producer.redis))
@@ -245,10 +250,27 @@ async def enqueue_flow(producer: Producer, flow: Node | Batch) -> JobHandle | Ba
         for callback, rule in rules
         if callback is not None
     }
-    plan = FlowPlan(producer, list(links), links)
+    plan = await _planned(producer, list(links), links)
     created = await plan.send(producer.redis)
     jobs = [_handle(producer, plan, job, created) for job in flow.jobs]
     return BatchHandle(jobs, *(callback and _handle(producer, plan, callback, created) for callback, _ in rules))
+
+
+async def _planned(producer: Producer, roots: list[Node], links: Mapping[Node, list[tuple[Node, str]]]) -> FlowPlan:
+    """Plan a flow; what its families take encrypted only is encrypted, or refused."""
+    plan = FlowPlan(producer, roots, links)
+    async with producer.redis.pipeline(transaction=False) as pipe:
+        for family in plan.families:
+            pipe.hmget(FamilyKeys.of(family).key("conf"), "encrypted", "marked")
+        with translated():
+            guards = dict(zip(plan.families, await pipe.execute(), strict=True))
+    refused = [(family, told) for family, tail in plan.tails() if (told := in_clear(tail, *guards[family]))]
+    if not refused:
+        return plan
+    if not producer.keyring or any(told.marked for _, told in refused):
+        raise refused[0][1]
+    producer.encrypts(family for family, _ in refused)
+    return FlowPlan(producer, roots, links)
 
 
 def _handle(producer: Producer, plan: FlowPlan, node: Node, created: bool) -> JobHandle:

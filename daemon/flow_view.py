@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from daemon.encryption import shown_error
 from daemon.flows import STATES
 from daemon.job import JobInfo, JobState
 from daemon.keys import FamilyKeys, family_of, spoken_id
@@ -134,7 +135,7 @@ def _ended(job_id: str, value: bytes) -> FlowNode:
     head, _, result = value.partition(b"\n")
     kind = head.decode().rpartition("\t")[2]
     kept = from_json(result)
-    error = _error(kept[1]) if kind != "c" else None
+    error = _error(shown_error(kept[1], None)) if kind != "c" else None
     return FlowNode(spoken_id(job_id), family_of(job_id), STATES[kind], kept[0] or None, error)
 
 

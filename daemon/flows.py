@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 from pydantic_core import from_json
 
 from daemon import codec
+from daemon.encryption import JobCipher, KeyRing, shown, shown_error
 from daemon.errors import InvalidJob, JobNotFound, Unreadable
 from daemon.job import JobState
 from daemon.keys import RESULT, FamilyKeys, family_of, spoken_id
@@ -261,8 +262,12 @@ async def batch_status(handle: JobHandle) -> BatchStatus | None:
     return BatchStatus(pending + len(ended), pending, {state: counts[state] for state in JobState if counts[state]})
 
 
-async def read_children(redis: Any, job_id: str) -> dict[str, ChildResult]:
-    """Give the children of a job that have ended, by id, in the order they were given; read 500 at a time."""
+async def read_children(redis: Any, job_id: str, ring: KeyRing) -> dict[str, ChildResult]:
+    """Give the children of a job that have ended, by id, in the order they were given; read 500 at a time.
+
+    Raises:
+        KeyMissing: when a result is encrypted with a key that is not in the ring.
+    """
     if not job_id.startswith("{"):
         # A stock producer's: such an id is in no flow.
         return {}
@@ -276,18 +281,23 @@ async def read_children(redis: Any, job_id: str) -> dict[str, ChildResult]:
             index, _, kind = head.decode().split("\t")
             found[child] = (int(index), kind, from_json(result))
     ordered = sorted(found.items(), key=lambda item: item[1][0])
-    return {spoken_id(child.decode()): await _child(redis, child, kind, kept) for child, (_, kind, kept) in ordered}
+    return {
+        spoken_id(child.decode()): await _child(redis, child, kind, kept, ring) for child, (_, kind, kept) in ordered
+    }
 
 
-async def _child(redis: Any, child: bytes, kind: str, kept: list[Any]) -> ChildResult:
+async def _child(redis: Any, child: bytes, kind: str, kept: list[Any], ring: KeyRing) -> ChildResult:
     name, state, function = spoken_id(child.decode()), STATES[kind], kept[0]
+    cipher = JobCipher(ring, family_of(child.decode()), child.decode())
     if kind != "c":
-        return ChildResult(name, function, state, error=kept[1])
+        error: dict[str, Any] = shown_error(kept[1], cipher)
+        error.pop("traceback", None)
+        return ChildResult(name, function, state, error=error)
     if len(kept) > 1:
-        return ChildResult(name, function, state, kept[1])
+        return ChildResult(name, function, state, shown(kept[1], "result", cipher))
     raw = await redis.get(RESULT.encode() + child)
     try:
-        return ChildResult(name, function, state, codec.decode_result(raw or b"")["r"])
+        return ChildResult(name, function, state, shown(codec.decode_result(raw or b"")["r"], "result", cipher))
     except Unreadable:
         gone = {"type": "ResultGone", "message": "its result was too long to be copied and is not kept any more"}
         return ChildResult(name, function, state, error=gone)

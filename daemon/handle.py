@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from daemon import codec
+from daemon.encryption import CONTEXT, SEALED_JSON, JobCipher, is_sealed, shown, shown_error, unpacked
 from daemon.errors import JobNotFound
 from daemon.job import JobInfo, JobLogs, JobState
-from daemon.keys import spoken_id
+from daemon.keys import FamilyKeys, spoken_id
 
 if TYPE_CHECKING:
+    from daemon.inspector import Inspector
     from daemon.producer import Producer
     from daemon.sync_producer import SyncProducer
 
@@ -46,15 +48,19 @@ class JobHandle:
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}>"
 
-    async def info(self) -> JobInfo:
-        """Everything known about it.
+    async def info(self, *, reveal: bool = False) -> JobInfo:
+        """Everything known about it; what is encrypted as asterisks, unless it is to be revealed.
 
         Raises:
             JobNotFound: when it never existed or its record has been removed.
+            KeyMissing: when something is to be revealed and the producer does not have its key.
         """
+        return await self._inspector().job(self.job_id, reveal=reveal)
+
+    def _inspector(self) -> Inspector:
         from daemon.inspector import Inspector
 
-        return await Inspector(self._producer.redis, [self.family]).job(self.job_id)
+        return Inspector(self._producer.redis, [self.family], keyring=self._producer.keyring)
 
     async def status(self) -> JobState:
         """Its state; ``not_found`` when it never existed or its record has been removed."""
@@ -67,21 +73,19 @@ class JobHandle:
         """Percent as the handler last reported it, 100 when completed, None when it has reported nothing."""
         return (await self.info()).progress
 
-    async def logs(self) -> JobLogs:
+    async def logs(self, *, reveal: bool = False) -> JobLogs:
         """What its handler logged (`JobContext.log`).
 
-        Raises:
-            JobNotFound: when it never existed or its record has been removed.
+        Raises: as `info`.
         """
-        from daemon.inspector import Inspector
+        return await self._inspector().logs(self.job_id, reveal=reveal)
 
-        return await Inspector(self._producer.redis, [self.family]).logs(self.job_id)
-
-    async def result(self, timeout: float | None = None) -> Any:
+    async def result(self, timeout: float | None = None, *, reveal: bool = True) -> Any:
         """Wait for the result; it arrives when the job ends, nothing is polled.
 
         Args:
             timeout: seconds to wait, None for ever.
+            reveal: decrypt what is encrypted; else it is given as plain JSON data with asterisks.
 
         Returns:
             The result in the type its payload class declares (``returns=``), else plain JSON data.
@@ -92,12 +96,21 @@ class JobHandle:
             ResultTimeout: when it has not ended in time.
             JobNotFound: when there is no such job, or its result was not kept.
             RedisUnavailable: when the connection is lost and does not come back in time.
+            KeyMissing: when it is encrypted with a key the producer does not have.
         """
         raw = await self._producer.replies.wait(self.family, self.job_id, timeout)
         data = codec.decode_result(raw)
+        result, cipher = data["r"], None
+        if reveal and SEALED_JSON in raw:
+            cipher = JobCipher(self._producer.keyring, FamilyKeys.of(self.family).family, self.job_id)
         if not data["s"]:
-            raise codec.rebuild_error(data["r"], data["t"])
-        return data["r"] if self._returns is None else codec.typed(self._returns).validate_json(codec.encode(data["r"]))
+            raise codec.rebuild_error(shown_error(result, cipher), data["t"])
+        if self._returns is None or not reveal:
+            return shown(result, "result", cipher) if SEALED_JSON in raw else result
+        return codec.typed(self._returns).validate_json(
+            cipher.open("result", unpacked(result)) if cipher and is_sealed(result) else codec.encode(result),
+            context={CONTEXT: cipher},
+        )
 
     async def abort(self, timeout: float = 10.0) -> bool:
         """End it now: a waiting one at once, a running one by cancelling its handler.
@@ -126,9 +139,9 @@ class SyncJobHandle:
     def __repr__(self) -> str:
         return f"<SyncJobHandle {self.id}>"
 
-    def info(self) -> JobInfo:
+    def info(self, *, reveal: bool = False) -> JobInfo:
         """See `JobHandle.info`."""
-        return self._producer._run(self._handle.info())
+        return self._producer._run(self._handle.info(reveal=reveal))
 
     def status(self) -> JobState:
         """See `JobHandle.status`."""
@@ -138,13 +151,13 @@ class SyncJobHandle:
         """See `JobHandle.progress`."""
         return self._producer._run(self._handle.progress())
 
-    def logs(self) -> JobLogs:
+    def logs(self, *, reveal: bool = False) -> JobLogs:
         """See `JobHandle.logs`."""
-        return self._producer._run(self._handle.logs())
+        return self._producer._run(self._handle.logs(reveal=reveal))
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None, *, reveal: bool = True) -> Any:
         """See `JobHandle.result`; an aborted job raises ``concurrent.futures.CancelledError``."""
-        return self._producer._run(self._handle.result(timeout))
+        return self._producer._run(self._handle.result(timeout, reveal=reveal))
 
     def abort(self, timeout: float = 10.0) -> bool:
         """See `JobHandle.abort`."""

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from daemon import budget, codec
 from daemon.connections import connect, translated
+from daemon.encryption import NO_KEYS, JobCipher, KeyRing
 from daemon.errors import InvalidJob, JobNotFound
 from daemon.explain import Explanation, explain
 from daemon.flow_view import FlowNode, add_relations, read_flow
@@ -82,16 +83,18 @@ class Inspector:
     Args:
         redis: an asynchronous redis-py client without response decoding.
         families: their names (of an adopted stock queue: the queue's name).
+        keyring: keys to reveal what is encrypted with.
     """
 
-    def __init__(self, redis: Any, families: Iterable[str]) -> None:
+    def __init__(self, redis: Any, families: Iterable[str], *, keyring: KeyRing | None = None) -> None:
         self.redis = redis
+        self.keyring = keyring or NO_KEYS
         self.families = {name: _keys(name) for name in families}
 
     @classmethod
-    def connect(cls, url: str, families: Iterable[str], **options: Any) -> Self:
+    def connect(cls, url: str, families: Iterable[str], *, keyring: KeyRing | None = None, **options: Any) -> Self:
         """Give an inspector of its own connection; use it as an asynchronous context manager."""
-        return cls(connect(url, **options), families)
+        return cls(connect(url, **options), families, keyring=keyring)
 
     async def __aenter__(self) -> Self:
         return self
@@ -258,23 +261,26 @@ class Inspector:
 
     # ------------------------------------------------------------------ jobs
 
-    async def job(self, written: str) -> JobInfo:
+    async def job(self, written: str, *, reveal: bool = False) -> JobInfo:
         """Give everything known of a job by its id as people write it, ``email:<id>``.
+
+        What is encrypted stands as asterisks; ``reveal`` decrypts it.
 
         Raises:
             JobNotFound: when it never existed or its record has been removed.
             InvalidJob: when the id names no family and there are several.
+            KeyMissing: when something is to be revealed and its key is not in the ring.
         """
         keys, ids = self.find(written)
         with translated():
             for job_id in ids:
-                (info,) = await describe(self.redis, keys, [job_id])
+                (info,) = await describe(self.redis, keys, [job_id], self.keyring if reveal else None)
                 if info is not None:
                     await add_relations(self.redis, keys, job_id, info)
                     return info
         raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
 
-    async def logs(self, written: str) -> JobLogs:
+    async def logs(self, written: str, *, reveal: bool = False) -> JobLogs:
         """Give what a job's handler logged (`JobContext.log`).
 
         Raises: as `job`.
@@ -282,9 +288,9 @@ class Inspector:
         keys, ids = self.find(written)
         with translated():
             encoded = [job_id.encode("utf-8", "surrogateescape") for job_id in ids]
-            for raw in await self.redis.hmget(keys.key("logs"), encoded):
+            for job_id, raw in zip(ids, await self.redis.hmget(keys.key("logs"), encoded), strict=True):
                 if raw is not None:
-                    return job_logs(raw)
+                    return job_logs(raw, JobCipher(self.keyring, keys.family, job_id) if reveal else None)
         await self.job(written)
         return JobLogs()
 

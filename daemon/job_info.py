@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from daemon import codec
+from daemon.encryption import SEALED_JSON, JobCipher, is_sealed, shown, shown_error
 from daemon.errors import Unreadable
 from daemon.job import JobInfo, JobLogs, JobState, LogLine, from_ms
 from daemon.keys import FamilyKeys, spoken_id
@@ -53,8 +54,15 @@ def job_info(
     history: bytes | None,
     crashes: bytes | None,
     score: float | None,
+    cipher: JobCipher | None = None,
 ) -> JobInfo | None:
-    """Give what is known of a job from its keys' values; None when nothing is left of it."""
+    """Give what is known of a job from its keys' values; None when nothing is left of it.
+
+    What is encrypted stands as asterisks, or in clear where its cipher is given.
+
+    Raises:
+        KeyMissing, Unreadable: see `JobCipher.open`.
+    """
     result: dict[str, Any] | None = None
     if ended is not None:
         try:
@@ -75,12 +83,13 @@ def job_info(
         info.history = [json.loads(line) for line in history.splitlines()]
         for attempt in info.history:
             attempt["at"] = from_ms(attempt["at"])
+            attempt["message"] = shown(attempt["message"], "history", cipher)
     if progress is not None:
         percent, _, note = progress.decode().partition(" ")
-        info.progress, info.note = int(percent), note or None
+        info.progress, info.note = int(percent), _note(note, cipher)
     if token is not None and state is JobState.ACTIVE:
         info.worker = "stock arq" if stock else token.decode().partition(":")[0]
-    _add_record(info, raw)
+    _add_record(info, raw, cipher)
     if score is not None:
         level = info.priority or 0
         info.priority = _priority(score, level)
@@ -89,20 +98,28 @@ def job_info(
         if state is JobState.ACTIVE and not stock:
             info.started_at = from_ms(int(score) - HELD)
     if result is not None and score is None:
-        _add_result(info, result)
+        _add_result(info, result, cipher)
+    info.result, info.error = shown(info.result, "result", cipher), shown_error(info.error, cipher)
     return info
 
 
-def job_logs(raw: bytes | None) -> JobLogs:
-    """Give the lines of a job's handler from what ``lua/log.lua`` keeps of them."""
+def _note(note: str, cipher: JobCipher | None) -> str | None:
+    if not note.startswith(SEALED_JSON.decode()):
+        return note or None
+    return str(shown(json.loads(note), "note", cipher))
+
+
+def job_logs(raw: bytes | None, cipher: JobCipher | None = None) -> JobLogs:
+    """Give the lines of a job's handler from what ``lua/log.lua`` keeps of them; see `job_info`."""
     if raw is None:
         return JobLogs()
     dropped, *lines = raw.splitlines()
     parts = (line.split(b" ", 2) for line in lines)
-    return JobLogs([LogLine(from_ms(int(at)), int(n), json.loads(text)) for at, n, text in parts], int(dropped))
+    kept = [LogLine(from_ms(int(at)), int(n), shown(json.loads(text), "log", cipher)) for at, n, text in parts]
+    return JobLogs(kept, int(dropped))
 
 
-def _add_record(info: JobInfo, raw: bytes | None) -> None:
+def _add_record(info: JobInfo, raw: bytes | None, cipher: JobCipher | None) -> None:
     if raw is None:
         return
     try:
@@ -113,14 +130,18 @@ def _add_record(info: JobInfo, raw: bytes | None) -> None:
         args, kwargs, options = codec.decode_body(record.body)
     except Unreadable:
         return
-    info.payload = _payload(args, kwargs)
+    info.payload = _payload(args, kwargs, cipher)
     tries, tags = options.get("n"), options.get("g")
     info.max_tries = tries if isinstance(tries, int) else None
     info.tags = [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
-def _payload(args: Any, kwargs: Any) -> Any:
-    """A payload as it was given: one mapping of fields, else the positional or keyword arguments."""
+def _payload(args: Any, kwargs: Any, cipher: JobCipher | None) -> Any:
+    """A payload to look at, as it was given: one mapping of fields, else the positional or keyword arguments."""
+    if is_sealed(args):
+        plain = shown(args, "payload", cipher)
+        return plain if cipher is None else _payload(plain["a"], plain["k"], cipher)
+    args, kwargs = shown(args, "field", cipher), shown(kwargs, "field", cipher)
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         return None
     if len(args) == 1 and not kwargs:
@@ -128,14 +149,14 @@ def _payload(args: Any, kwargs: Any) -> Any:
     return {"args": args, "kwargs": kwargs} if args and kwargs else args or kwargs
 
 
-def _add_result(info: JobInfo, result: dict[str, Any]) -> None:
+def _add_result(info: JobInfo, result: dict[str, Any], cipher: JobCipher | None) -> None:
     info.function = info.function or result["f"] or None
     info.tries = result["t"] if info.state in (JobState.COMPLETED, JobState.FAILED) else info.tries
     info.enqueued_at = info.enqueued_at or (from_ms(result["et"]) if result["et"] else None)
     info.started_at = from_ms(result["st"]) if result.get("st") else None
     info.finished_at = from_ms(result["ft"]) if result.get("ft") else None
     if info.payload is None and "a" in result:
-        info.payload = _payload(result["a"], result.get("k") or {})
+        info.payload = _payload(result["a"], result.get("k") or {}, cipher)
     if info.state is JobState.COMPLETED:
         info.result, info.progress = result["r"], 100
     else:

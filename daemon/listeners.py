@@ -28,11 +28,15 @@ async def tell(name: str, hook: Callable[..., Awaitable[None]], *args: Any, limi
     try:
         async with asyncio.timeout(limit) as scope:
             await hook(*args)
-    except (Exception, asyncio.CancelledError):
+    except (Exception, asyncio.CancelledError) as error:
         if scope.expired():
             logger.error("%s took longer than %g s and was cancelled", name, limit)
         else:
-            logger.exception("%s failed", name)
+            job = current_job.get()
+            if job is None or not job.worker.family.values.encrypted:
+                logger.exception("%s failed", name)
+            else:
+                logger.error("%s failed: %s (its text may tell what is encrypted)", name, type(error).__name__)
 
 
 class Listeners:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from daemon.broker import Outcome
+from daemon.encryption import MASK, is_sealed
 from daemon.statistics import LONGEST, SEPARATOR
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def waited_seconds(run: Run) -> float:
 def _note(kind: str, a: bytes | int, c: bytes) -> str:
     if kind in "rb":
         error = json.loads(c)
-        text = f"{error['type']}: {error['message'][:NOTE]}"
+        message = MASK if is_sealed(error["message"]) else error["message"][:NOTE]
+        text = f"{error['type']}: {message}"
         return " ".join((f"again in {int(a) / 1000:g} s: {text}" if kind == "r" else text).split())
     return " ".join(c.decode().split())
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from daemon import codec
 from daemon.broker import NewJob
+from daemon.encryption import JobCipher
 from daemon.errors import InvalidJob
 from daemon.job import priority_level, seconds, uuid7
 from daemon.keep import Keep, checked_keep
@@ -63,29 +64,50 @@ class JobOptions(TypedDict, total=False):
     depends_on: Sequence[str | JobHandle | SyncJobHandle]
 
 
-def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: JobOptions, schema: str = "") -> NewJob:
+def job_name(options: JobOptions) -> str:
+    """Give the id a job is to have, a new one where none is asked for.
+
+    Raises:
+        InvalidJob: for an id that is none.
+    """
+    job_id: Any = options.get("job_id") or uuid7()
+    if not isinstance(job_id, str) or not job_id.isprintable() or len(job_id) > 256:
+        raise InvalidJob(f"job_id {str(job_id)[:40]!r} must be plain text of at most 256 characters")
+    return job_id
+
+
+def new_job(
+    keys: FamilyKeys,
+    function: str,
+    args: bytes,
+    level: int,
+    options: JobOptions,
+    schema: str = "",
+    cipher: JobCipher | None = None,
+) -> NewJob:
     """Give the job to add.
 
     Args:
         args: its positional arguments, a JSON array.
         level: its payload's priority, 0 for the family's.
         schema: its payload's `daemon.payload.schema_mark`; none where its class is not known.
+        cipher: of the id it is to have; of an encrypted family it encrypts the arguments and hides the dedup key.
 
     Raises:
         InvalidJob: for an unknown or wrong option, saying what is accepted.
     """
+    whole = cipher if cipher is not None and cipher.whole else None
     if not options:
-        body = codec.encode_body(args, schema=schema)
-        return NewJob(keys.prefix + uuid7(), level, "now", 0, 0, 0, codec.record_tail(function, "", body))
+        job_id = cipher.job_id if cipher is not None else keys.prefix + uuid7()
+        body = codec.encode_body(args, schema=schema, cipher=whole)
+        return NewJob(job_id, level, "now", 0, 0, 0, codec.record_tail(function, "", body))
     _refuse_unknown(options, JobOptions.__annotations__)
     if options.get("depends_on"):
         raise InvalidJob("depends_on belongs to one job: use enqueue for it, or enqueue_flow")
     when, ms = _due(options)
     if options.get("priority") is not None:
         level = priority_level(options["priority"])
-    job_id: Any = options.get("job_id") or uuid7()
-    if not isinstance(job_id, str) or not job_id.isprintable() or len(job_id) > 256:
-        raise InvalidJob(f"job_id {str(job_id)[:40]!r} must be plain text of at most 256 characters")
+    job_id = cipher.job_id if cipher is not None else keys.job_id(job_name(options))
     # When it is due, as far as it was asked for: what it waits before does not count as waiting.
     carried: dict[str, Any] = {} if when == "now" else {"d" if when == "in" else "u": ms}
     max_tries: Any = options.get("max_tries")
@@ -105,13 +127,13 @@ def new_job(keys: FamilyKeys, function: str, args: bytes, level: int, options: J
         carried["g"] = [str(tag) for tag in tags]
     if options.get("keep") is not None:
         carried["k"] = checked_keep(options["keep"])
-    body = codec.encode_body(args, b"{}", carried, schema)
+    body = codec.encode_body(args, b"{}", carried, schema, whole)
     group: Any = options.get("group") or ""
     if not isinstance(group, str) or len(group) > 128 or (group and not group.isprintable()):
         raise InvalidJob(f"group {str(group)[:40]!r} must be plain text of at most 128 characters")
     timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
     tail = codec.record_tail(function, group, body)
-    return NewJob(keys.job_id(job_id), level, when + _dedup(options), ms, timeout, expires, tail)
+    return NewJob(job_id, level, when + _dedup(options, whole), ms, timeout, expires, tail)
 
 
 def checked_template(name: str, options: Mapping[str, Any]) -> JobOptions:
@@ -139,7 +161,7 @@ def _refuse_unknown(options: Mapping[str, Any], known: Iterable[str]) -> None:
         raise InvalidJob(f"unknown options {sorted(unknown)}; known are {', '.join(known)}")
 
 
-def _dedup(options: JobOptions) -> str:
+def _dedup(options: JobOptions, cipher: JobCipher | None) -> str:
     """Give what the enqueue script takes behind `NewJob.when`: mode, window in ms and key."""
     key: Any = options.get("dedup_key")
     mode, window = options.get("dedup_mode"), _positive_ms(options, "dedup_window")
@@ -153,7 +175,7 @@ def _dedup(options: JobOptions) -> str:
         raise InvalidJob(f"dedup_key {str(key)[:40]!r} must be plain text of at most 256 characters")
     if mode == "debounce" and options.get("delay") is None:
         raise InvalidJob("dedup_mode 'debounce' makes a job wait its delay anew: give delay too")
-    return f" {mode or 'drop'} {window} {key}"
+    return f" {mode or 'drop'} {window} {key if cipher is None else cipher.digest(key)}"
 
 
 def _positive_ms(options: JobOptions, name: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from daemon import codec
 from daemon.broker import Broker, PageEntry
+from daemon.encryption import JobCipher, KeyRing
 from daemon.errors import InvalidJob
 from daemon.job import JobInfo, JobState
 from daemon.job_info import BLOCKED, HELD, LANE, PARKED, SUSPECT, job_info
@@ -272,8 +273,10 @@ def _decode_cursor(cursor: str | None, state: JobState) -> PageEntry | None:
     raise InvalidJob(f"cursor {cursor[:40]!r} is not one of the {state} jobs: leave it out to begin anew")
 
 
-async def describe(redis: Any, keys: FamilyKeys, ids: Sequence[str]) -> list[JobInfo | None]:
-    """Give what is known of jobs by their ids in Redis, None where nothing is."""
+async def describe(
+    redis: Any, keys: FamilyKeys, ids: Sequence[str], keyring: KeyRing | None = None
+) -> list[JobInfo | None]:
+    """Give what is known of jobs by their ids in Redis, None where nothing is; with keys what is encrypted, too."""
     if not ids:
         return []
     encoded = [job_id.encode("utf-8", "surrogateescape") for job_id in ids]
@@ -286,6 +289,7 @@ async def describe(redis: Any, keys: FamilyKeys, ids: Sequence[str]) -> list[Job
         pipe.zmscore(keys.queue, encoded)
         pipe.hmget(keys.key("caused"), encoded)
         *columns, causes = await pipe.execute()
+    columns.append([None if keyring is None else JobCipher(keyring, keys.family, job_id) for job_id in ids])
     found = [job_info(keys, job_id, now, *(column[i] for column in columns)) for i, job_id in enumerate(ids)]
     for info, cause in zip(found, causes, strict=True):
         if info is not None and info.state is JobState.FAILED and cause is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -20,7 +21,9 @@ from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel, to_snake
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from daemon.encryption import MASK
 from daemon.job import priority_level
+from daemon.secret import refuse_masked, secret_fields
 
 FAMILY_NAME = re.compile(r"[a-z0-9_-]+\Z")
 _TEXTS = ("title", "description")
@@ -30,7 +33,7 @@ _TEXTS = ("title", "description")
 class PayloadSpec:
     """Where a payload goes: family, function, priority (1-10, 0: the family's) and result type (None: plain JSON).
 
-    ``keyed``: its class has a ``dedup_key()`` of its own. ``version``: of its schema.
+    ``keyed``: its class has a ``dedup_key()`` of its own. ``version``: of its schema. ``encrypted``: its family is.
     """
 
     family: str
@@ -39,6 +42,7 @@ class PayloadSpec:
     returns: Any
     keyed: bool = False
     version: int = 1
+    encrypted: bool = False
 
 
 def _accept_camel_case(name: str) -> AliasChoices:
@@ -49,8 +53,14 @@ class PayloadModel(BaseModel):
     """A model inside a payload or a result: strict about unknown fields, survives JSON both ways.
 
     Fields are snake_case; camelCase names are accepted as aliases. Bytes travel as base64. A validation error
-    never quotes the input, since payloads carry personal data.
+    never quotes the input, since payloads carry personal data; a field marked `daemon.secret.Secret` is encrypted
+    wherever it is stored, and ``repr`` shows asterisks in its place.
+
+    Raises:
+        TypeError: when the class is defined with pydantic's own secret types, of which only asterisks would travel.
     """
+
+    __secret_fields__: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(
         extra="forbid",
@@ -61,6 +71,17 @@ class PayloadModel(BaseModel):
         val_json_bytes="base64",
         hide_input_in_errors=True,
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            refuse_masked(f"{cls.__name__}.{name}", field.annotation)
+        cls.__secret_fields__ = secret_fields(cls)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, MASK if name in self.__secret_fields__ else value
 
 
 class Payload(PayloadModel):
@@ -73,6 +94,8 @@ class Payload(PayloadModel):
         returns: type of the result (a pydantic model or any type pydantic knows); default plain JSON data.
         version: of its schema, 1 or more: raise it with a change that workers of the release before must not see.
             They park such a job, and workers of this one turn older payloads into today's with `upgrade`.
+        encrypted: the family is encrypted: what its jobs carry and give is stored encrypted, a producer without a key
+            refuses them, and ``repr`` shows none of their fields.
 
     Raises:
         TypeError: when the class is defined without a family, or with a wrong name, priority or version.
@@ -107,6 +130,7 @@ class Payload(PayloadModel):
         priority: int | str | None = None,
         returns: Any = None,
         version: int | None = None,
+        encrypted: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -120,12 +144,17 @@ class Payload(PayloadModel):
             priority = inherited.priority if priority is None else priority
             returns = inherited.returns if returns is None else returns
             version = inherited.version if version is None else version
+            encrypted = inherited.encrypted if encrypted is None else encrypted
+        refuse_masked(f"{cls.__name__}: returns", returns)
         level = priority_level(priority) if priority else 0
         keyed = cls.dedup_key is not Payload.dedup_key
         version = 1 if version is None else version
         if version < 1:
             raise TypeError(f"{cls.__name__}: version {version!r} of its schema must be 1 or more")
-        cls.__job__ = PayloadSpec(family, function or to_snake(cls.__name__), level, returns, keyed, version)
+        function = function or to_snake(cls.__name__)
+        cls.__job__ = PayloadSpec(family, function, level, returns, keyed, version, bool(encrypted))
+        if encrypted:
+            cls.__secret_fields__ = frozenset(cls.model_fields)
 
 
 @cache

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
 from daemon import codec
-from daemon.broker import Broker, NewJob
+from daemon.broker import Broker, Repeat
 from daemon.connections import LOST, connect, translate, translated
-from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
+from daemon.encryption import NO_KEYS, JobCipher, KeyRing
+from daemon.errors import InClear, InvalidJob, JobNotFound, RedisRefused, ResultTimeout
 from daemon.events import Event, EventReader, Since
 from daemon.flows import Batch, BatchHandle, Node
 from daemon.handle import JobHandle, SyncJobHandle
+from daemon.handover import Asked, Prepared, hand_over, rebind
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
-from daemon.options import JobOptions, checked_template, new_job
+from daemon.options import JobOptions, checked_template, job_name, new_job
 from daemon.payload import FAMILY_NAME, Payload, schema_mark
 from daemon.replies import ReplyReader
+from daemon.secret import model_has_secrets
 from daemon.sync_producer import SyncProducer
 
 __all__ = ["JobHandle", "JobOptions", "Producer", "SyncJobHandle", "SyncProducer"]
@@ -37,6 +41,7 @@ class Producer:
         max_payload: largest payload accepted, in bytes of JSON.
         open_blocking: opens a client of its own for results, given its time limit in seconds; None shares ``redis``.
         templates: options by template name, as `template` adds them.
+        keyring: keys for encrypted families and marked fields (docs/encryption.md).
 
     Raises:
         InvalidJob: for a wrong template.
@@ -49,12 +54,15 @@ class Producer:
         max_payload: int = MAX_PAYLOAD,
         open_blocking: Callable[[float], Any] | None = None,
         templates: Mapping[str, Mapping[str, Any]] | None = None,
+        keyring: KeyRing | None = None,
     ) -> None:
         self.redis = redis
+        self.keyring = keyring or NO_KEYS
         self.max_payload = max_payload
         self.replies = ReplyReader(redis, open_blocking)
         self._open_blocking = open_blocking
         self._brokers: dict[str, Broker] = {}
+        self._encrypted: set[str] = set()
         self._templates = {name: checked_template(name, options) for name, options in (templates or {}).items()}
 
     @classmethod
@@ -64,6 +72,7 @@ class Producer:
         *,
         max_payload: int = MAX_PAYLOAD,
         templates: Mapping[str, Mapping[str, Any]] | None = None,
+        keyring: KeyRing | None = None,
         **options: Any,
     ) -> Self:
         """Give a producer for a Redis URL (see `daemon.connections.connect`); connects with the first command.
@@ -77,7 +86,7 @@ class Producer:
             return connect(url, **{**options, "timeout": timeout})
 
         client = connect(url, **options)
-        return cls(client, max_payload=max_payload, open_blocking=open_blocking, templates=templates)
+        return cls(client, max_payload=max_payload, open_blocking=open_blocking, templates=templates, keyring=keyring)
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,7 +161,8 @@ class Producer:
             options: see `JobOptions`.
 
         Raises:
-            InvalidJob: for a wrong option or payload; nothing was written. `TooLarge` when it is over the limit.
+            InvalidJob: for a wrong option or payload; nothing was written. `TooLarge` when it is over the limit,
+                `InClear` when it must be encrypted and there is no key.
             QueueFull: the family's budget of bytes is used up; it says when to try again.
             RedisUnavailable, RedisRefused, RedisFull: nothing was written, or (lost connection) it is unknown: enqueue
                 again with the same ``job_id``.
@@ -161,8 +171,7 @@ class Producer:
             from daemon.flow_plan import enqueue_flow
 
             return cast(JobHandle, await enqueue_flow(self, Node(job, payload, family, (), "fail", options)))
-        prepared = self._prepare(job, payload, family, options)
-        return (await self._send(prepared[0], [prepared]))[0]
+        return (await self._send([(job, payload, family, options)]))[0]
 
     @overload
     async def enqueue_flow(self, flow: Node) -> JobHandle: ...
@@ -217,32 +226,34 @@ class Producer:
 
         Raises: as `enqueue`.
         """
-        prepared = [self._prepare(job, fields, family, options) for (job, fields), options in jobs]
-        if not prepared:
-            return []
-        families = {name for name, _, _ in prepared}
-        if len(families) > 1:
-            raise InvalidJob(f"jobs of one call belong to one family, not to {', '.join(sorted(families))}")
-        return await self._send(prepared[0][0], prepared)
+        return await self._send([(job, fields, family, options) for (job, fields), options in jobs])
 
     def _prepare(
-        self, job: Payload | str, payload: Any, family: str | None, options: JobOptions
-    ) -> tuple[str, NewJob, Any]:
-        """Check one job and write its record; nothing is sent."""
+        self, job: Payload | str, payload: Any, family: str | None, options: JobOptions, job_id: str | None = None
+    ) -> Prepared:
+        """Check one job and write its record; nothing is sent. ``job_id``: what it is to have in any case."""
         level, returns, keyed, schema = 0, None, None, ""
+        cipher: JobCipher | None = None
         if isinstance(job, Payload):
             spec = job.__job__
             if payload is not None:
                 raise InvalidJob("give a payload or a function's name with its fields, not both")
             family, function, level, returns = family or spec.family, spec.function, spec.priority, spec.returns
-            body, schema = job.__pydantic_serializer__.to_json(job), schema_mark(type(job))
+            schema = schema_mark(type(job))
+            if spec.encrypted or self.keyring or model_has_secrets(type(job)):
+                cipher = self._cipher(family, options, job_id, spec.encrypted)
+                body = codec.encode_payload(job, cipher)
+            else:
+                body = job.__pydantic_serializer__.to_json(job)
             if spec.keyed:
                 keyed = job
         elif isinstance(job, str):
             function = job
             if family is None:
                 raise InvalidJob(f"which family runs {job!r}? Enqueue a payload, or give family=")
-            body = b"[]" if payload is None else codec.encode(payload, "payload")
+            if self.keyring:
+                cipher = self._cipher(family, options, job_id)
+            body = b"[]" if payload is None else codec.encode(payload, "payload", cipher)
         else:
             raise InvalidJob(
                 f"{type(job).__name__} is no payload: enqueue a Payload, or a function's name with family="
@@ -255,17 +266,40 @@ class Producer:
         if keyed is not None:
             options = _with_own_key(keyed, options)
         args = body if body[:1] == b"[" else b"[" + body + b"]"
-        return family, new_job(self.broker(family).keys, function, args, level, options, schema), returns
+        return family, new_job(self.broker(family).keys, function, args, level, options, schema, cipher), returns
 
-    async def _send(self, family: str, prepared: list[tuple[str, NewJob, Any]]) -> list[JobHandle]:
+    def encrypts(self, families: Iterable[str]) -> None:
+        """From now on it encrypts whatever it hands over to these families."""
+        self._encrypted.update(families)
+
+    def _cipher(self, family: str, options: JobOptions, job_id: str | None, encrypted: bool = False) -> JobCipher:
+        keys = self.broker(family).keys
+        whole = encrypted or family in self._encrypted
+        return JobCipher(self.keyring, keys.family, keys.job_id(job_id or job_name(options)), whole)
+
+    async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
+        prepared = [self._prepare(*one) for one in asked]
+        if not prepared:
+            return []
+        families = {name for name, _, _ in prepared}
+        if len(families) > 1:
+            raise InvalidJob(f"jobs of one call belong to one family, not to {', '.join(sorted(families))}")
+        family = prepared[0][0]
         broker = self.broker(family)
-        jobs = [job for _, job, _ in prepared]
         with translated():
             try:
-                added = await broker.enqueue(jobs)
-            except LOST:
-                # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
-                added = await broker.enqueue(jobs, resend=True)
+                added = await hand_over(broker, [job for _, job, _ in prepared])
+            except InClear as refused:
+                # By name, or of a class that does not say so: the family's workers told its queue that it is encrypted.
+                if refused.marked or not self.keyring:
+                    raise
+                self.encrypts([family])
+                prepared = [self._prepare(*one, job.id) for one, (_, job, _) in zip(asked, prepared, strict=True)]
+                added = await hand_over(broker, [job for _, job, _ in prepared], resend=True)
+            for i, new in enumerate(added):
+                if isinstance(new, Repeat) and new.bound:
+                    anew = functools.partial(self._prepare, *asked[i])
+                    added[i], prepared[i] = await rebind(broker, anew, prepared[i], new)
         return [
             JobHandle(self, family, job.id, new, returns)
             if new is True or new is False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from daemon import codec
+from daemon.encryption import CONTEXT, SEALED_JSON, shown
 from daemon.errors import ClaimLost, InvalidJob, PermanentError, TooLarge
 from daemon.keys import spoken_id
 
@@ -63,23 +64,25 @@ class Receipts:
                     result = await result
                 await self._keep(step, result, kept)
             raw = kept[step]
-        return from_json(raw) if returns is None else codec.typed(returns).validate_json(raw)
+        if returns is not None:
+            return codec.typed(returns).validate_json(raw, context={CONTEXT: self._run.cipher})
+        return shown(from_json(raw), "field", self._run.cipher) if SEALED_JSON in raw else from_json(raw)
 
     async def _read(self) -> dict[str, bytes]:
         async with self._reading:
             if self._kept is None:
                 lines = (await self._ask()).splitlines()
-                parts = [line.partition(b"\t") for line in lines]
-                self._kept = {name.decode(): raw for name, _, raw in parts}
+                parts = [(name.decode(), raw) for name, _, raw in (line.partition(b"\t") for line in lines)]
+                self._kept = {name: self._run.read(f"receipt {name}", raw) for name, raw in parts}
             return self._kept
 
     async def _keep(self, step: str, result: Any, kept: dict[str, bytes]) -> None:
         try:
-            raw = codec.encode(result)
+            raw = codec.encode(result, "value", self._run.cipher)
         except InvalidJob as error:
             # Another try would repeat the effect, and fail in the same way.
             raise PermanentError(f"the result of step {step!r} cannot be kept: {error}") from None
-        receipt = step.encode() + b"\t" + raw
+        receipt = step.encode() + b"\t" + self._run.kept(f"receipt {step}", raw)
         size = len(receipt) + sum(len(name.encode()) + len(other) + 2 for name, other in kept.items())
         limit = self._worker.family.values.max_result
         if size > limit:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from daemon.broker import Claim
     from daemon.context import JobContext
     from daemon.dialect import Entry
+    from daemon.encryption import JobCipher
     from daemon.family import JobFunction
 
 
@@ -23,6 +24,7 @@ class Run:
         job_try: which try this is, 1 for the first.
         args, kwargs: what the function gets; None while they could not be read.
         error: what it failed of, for listeners; None where the family has none.
+        cipher: of the job, None in a process without keys.
         stop: why it was cancelled: ``timeout``, ``abort``, ``drain`` (handed back) or ``lost`` (another worker has it).
     """
 
@@ -44,6 +46,20 @@ class Run:
     timeout: float = 0.0
     begun: bool = False
     error: BaseException | None = None
+    cipher: JobCipher | None = None
+
+    def kept(self, part: str, data: bytes) -> bytes:
+        """Give JSON as it is stored with the job: encrypted where its family is."""
+        cipher = self.cipher
+        return data if cipher is None or not cipher.whole else cipher.seal_json(part, data)
+
+    def read(self, part: str, data: bytes) -> bytes:
+        """Give JSON that `kept` made.
+
+        Raises:
+            KeyMissing, Unreadable: see `JobCipher.open`.
+        """
+        return data if self.cipher is None else self.cipher.open_json(part, data)
 
     @property
     def stamp(self) -> str:

@@ -19,6 +19,7 @@ from daemon.options import LATEST_DUE_MS, JobOptions, new_job
 from daemon.payload import Payload, schema_mark
 from daemon.producer import MAX_PAYLOAD
 from daemon.retry import Backoff
+from daemon.secret import model_has_secrets
 
 #: What becomes of ticks that were due longer than `daemon.ticks.GRACE_MS` ago: one job for all of them, none, or one
 #: for each of the newest `daemon.ticks.RUN_ALL`.
@@ -26,6 +27,11 @@ Missed = Literal["run_once", "skip", "run_all"]
 
 #: What belongs to one job only, or to a producer.
 _NOT_HERE = {"job_id", "run_at", "template"}
+
+
+_IN_CLEAR = (
+    "a schedule keeps its payload in clear: one whose job is encrypted takes no payload, its handler looks it up"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,15 @@ class Schedule:
     def timing(self) -> Timing:
         """When it is due."""
         return Timing(self.expression, self.timezone, self.start, self.end)
+
+    def refuse_clear(self, encrypted: bool) -> None:
+        """Refuse a payload where the family is encrypted.
+
+        Raises:
+            InvalidJob: since it would be stored in clear.
+        """
+        if encrypted and self.payload:
+            raise InvalidJob(f"schedule {self.name!r}: {_IN_CLEAR}")
 
     def next_due(self, now: int, runs: int = 0) -> int | None:
         """Give when it is due next, after ``runs`` ticks; None when it is paused or has ended."""
@@ -160,6 +175,8 @@ def call_of(job: Payload | str, payload: Mapping[str, Any] | Sequence[Any] | Non
         if payload is not None:
             raise InvalidJob("give a payload or a function's name with its fields, not both")
         spec = job.__job__
+        if model_has_secrets(type(job)) or (spec.encrypted and type(job).model_fields):
+            raise InvalidJob(_IN_CLEAR)
         if spec.priority:
             options.setdefault("priority", spec.priority)
         if spec.keyed and (key := job.dedup_key()) is not None:

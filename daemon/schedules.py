@@ -158,6 +158,7 @@ class Schedules:
         ).checked()
         keys = FamilyKeys.of(family)
         with translated():
+            schedule.refuse_clear(await self._is_encrypted(keys))
             due = schedule.next_due(await server_ms(self.redis))
             if due is None:
                 raise InvalidJob(f"schedule {name!r}: its end has passed")
@@ -179,6 +180,9 @@ class Schedules:
             ScheduleConflict: for one of a family's settings: change it there.
         """
 
+        with translated():
+            encrypted = await self._is_encrypted(_named(written)[0])
+
         def changed(found: Planned, now: int) -> tuple[Schedule, int | None]:
             schedule = found.schedule
             if schedule.source == "settings":
@@ -186,6 +190,7 @@ class Schedules:
                     f"{written} comes from the family's settings: change it there (here it can be paused and run)"
                 )
             new = _changed(schedule, dict(changes)).checked()
+            new.refuse_clear(encrypted)
             timely = ("expression", "timezone", "start", "end", "count")
             same = all(getattr(new, each) == getattr(schedule, each) for each in timely)
             return new, found.due if same else new.next_due(now, found.runs)
@@ -235,6 +240,9 @@ class Schedules:
                 if await self._plan(keys, name, found, *change(found, await server_ms(self.redis))):
                     return
         raise ScheduleConflict(f"{written} is being changed by somebody else: try again")
+
+    async def _is_encrypted(self, keys: FamilyKeys) -> bool:
+        return bool(await self.redis.hexists(keys.key("conf"), "encrypted"))
 
     async def _read(self, keys: FamilyKeys, name: str) -> Planned:
         found = await read_schedule(self.redis, keys, name)

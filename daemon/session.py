@@ -221,6 +221,8 @@ class Session:
             )
         if not leave:
             await publish(worker.broker.redis, worker.keys, values.search, int(values.max_search))
+        if worker.dialect.guards and not leave:
+            await worker.broker.set_limits([("conf", field, value) for field, value in worker.dialect.guards.items()])
         if worker.permits is not None:
             await worker.permits.register(leave=leave)
         worker.lost_jobs([job_id for job_id in lost if job_id in running])

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from daemon.encryption import NO_KEYS, KeyRing
 from daemon.environment import FALLBACKS, PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.family import FamilyValues, Seconds
@@ -91,6 +92,11 @@ class Settings(BaseSettings):
     )
     probe: ProbeSettings = Field(ProbeSettings(), description="the health sidecar")
     var_dir: Path = Field(Path("var"), description="folder of what `arqd up` keeps")
+    encryption_keys: SecretStr | None = Field(
+        None,
+        description="keys of encrypted families and secret fields, `2026a:<base64>,2025b:<base64>`: the first one "
+        "encrypts, all decrypt (docs/encryption.md)",
+    )
     secrets_dir: Path | None = Field(
         None, description="folder of files named like variables, for secrets; systemd credentials are read as well"
     )
@@ -124,6 +130,19 @@ class Settings(BaseSettings):
     def section(self, name: str) -> Any:
         """Give the section a family's package brought, e.g. ``smtp``; handlers know its type."""
         return getattr(self, name)
+
+    def keyring(self) -> KeyRing:
+        """Give the keys; without any, a ring that encrypts nothing.
+
+        Raises:
+            ConfigurationError: for a wrong key, never quoting it, or where the package cryptography is missing.
+        """
+        if self.encryption_keys is None:
+            return NO_KEYS
+        try:
+            return KeyRing.parse(self.encryption_keys.get_secret_value())
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{PREFIX}ENCRYPTION_KEYS: {error}") from None
 
     def overrides(self) -> dict[str, dict[str, Any]]:
         """Give the values that were set for each family; they win over its class."""

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 import daemon
 from daemon.connections import LOST, connect, safe_url, translated
 from daemon.courier import SWEEP_SECONDS, Courier
+from daemon.encryption import KeyRing
 from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
 from daemon.heartbeat import Heartbeat
@@ -49,6 +50,7 @@ class Supervisor:
         heartbeat: file the probe reads, None for none.
         handle_signals: drain on SIGTERM and SIGINT, at once on a second one.
         templates: presets of options for jobs that handlers enqueue (`Producer.template`).
+        keyring: keys for encrypted families and marked fields (docs/encryption.md).
 
     Raises:
         ConfigurationError: for no family or a repeated one.
@@ -64,6 +66,7 @@ class Supervisor:
         handle_signals: bool = True,
         max_burst_jobs: int = -1,
         templates: Mapping[str, Mapping[str, Any]] | None = None,
+        keyring: KeyRing | None = None,
     ) -> None:
         names = [family.name for family in families]
         if not names or len(set(names)) != len(names):
@@ -77,6 +80,7 @@ class Supervisor:
         self.redis = connect(url)
         self.courier = Courier(self.redis, names, told=self._courier_done)
         self.templates = templates
+        self.keyring = keyring
         self.workers: list[Worker] = []
         self.scheduler = Scheduler(url)
         self.scheduler.every(SWEEP_SECONDS, Courier(self.redis).sweep_all)

@@ -88,7 +88,10 @@ class Ticks:
             ]
             made = [tick for tick in steps if tick is not None]
             if made:
-                await self.broker.make_ticks(made)
+                for tick, word in zip(made, await self.broker.make_ticks(made), strict=True):
+                    if word == "clear":
+                        name = f"{keys.family}:{tick.name}"
+                        logger.error("schedule %s makes no job: its family is encrypted, its payload is not", name)
                 # What they were replaced by may be due, too.
                 return 0.0
         return (coming[0][1] - now) / 1000 if coming else None

@@ -55,7 +55,9 @@ def up(settings: Settings, families: Sequence[Family], *, demo: bool = False) ->
 async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedServer | None, demo: bool) -> None:
     url = settings.redis_url.get_secret_value() if settings.redis_url else server.url if server else ""
     heartbeat = settings.heartbeat_file or settings.var_dir / "heartbeat.json"
-    supervisor = Supervisor(families, url, heartbeat=heartbeat, templates=settings.templates)
+    supervisor = Supervisor(
+        families, url, heartbeat=heartbeat, templates=settings.templates, keyring=settings.keyring()
+    )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, supervisor.drain)
     worker = asyncio.create_task(supervisor.run())

@@ -77,9 +77,12 @@ class Worker(ArqWorker):
             max_payload=values.max_payload,
             open_blocking=lambda timeout: connect(supervisor.url, timeout=timeout),
             templates=supervisor.templates,
+            keyring=supervisor.keyring,
         )
         self.policy = RetryPolicy(values.max_tries, values.backoff, family.permanent, family.stock is None)
-        self.dialect = ArqdDialect(family) if family.stock is None else StockDialect(self.serializer, self.deserializer)
+        self.keyring = supervisor.keyring
+        stock_dialect = None if family.stock is None else StockDialect(self.serializer, self.deserializer)
+        self.dialect = stock_dialect or ArqdDialect(family, self.keyring)
         self.claimable_since: float | None = None
         self.last_claim: float | None = None
         self.executor: Executor
@@ -207,8 +210,7 @@ class Worker(ArqWorker):
         try:
             run = self.running.get(job_id.encode("utf-8", "surrogateescape"))
             detail = f"{run.name}\t{run.job_try}" if run else ""
-            line = (note or "").replace("\n", " ")[:200]
-            await self.broker.progress(self.supervisor.session, job_id, percent, line, detail)
+            await self.broker.progress(self.supervisor.session, job_id, percent, note or "", detail)
         except LOST as error:
             logger.warning("progress of %s not reported: %s", spoken_id(job_id), error)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.cli import act, bulk, check, daemons, dead, enqueue, explain, flow, limits, look, schedule, search, watch
+from daemon.cli import act, bulk, check, daemons, dead, enqueue, explain, flow, keys, limits, look, schedule, search, watch
 from daemon.cli.common import cell
 from daemon.errors import ArqdError, ConfigurationError
 
@@ -38,7 +38,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for module in (daemons, enqueue, look, watch, flow, explain, act, dead, bulk, limits, schedule, search, check):
+for module in (daemons, enqueue, look, watch, flow, explain, act, dead, bulk, limits, schedule, keys, search, check):
     module.register(app)
 
 

@@ -47,13 +47,14 @@ def redis_url(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def inspector(*families: str | None) -> AsyncIterator[Inspector]:
-    """Give an inspector of all families, and of those named beside them."""
+async def inspector(*families: str | None, reveal: bool = False) -> AsyncIterator[Inspector]:
+    """Give an inspector of all families, and of those named beside them; one that is to reveal gets the keys."""
     from daemon.inspector import Inspector
 
     config = settings()
     names = dict.fromkeys([*config.families, *(name for name in families if name)])
-    async with Inspector.connect(redis_url(config), list(names)) as found:
+    keyring = config.keyring() if reveal else None
+    async with Inspector.connect(redis_url(config), list(names), keyring=keyring) as found:
         yield found
 
 

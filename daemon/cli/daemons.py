@@ -82,7 +82,12 @@ def run(
 
     async def work() -> None:
         supervisor = Supervisor(
-            families, redis_url(config), burst=burst, heartbeat=heartbeat, templates=config.templates
+            families,
+            redis_url(config),
+            burst=burst,
+            heartbeat=heartbeat,
+            templates=config.templates,
+            keyring=config.keyring(),
         )
         await supervisor.run()
         if supervisor.left_behind:

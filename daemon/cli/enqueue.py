@@ -54,6 +54,7 @@ def enqueue(
     ] = None,
     template: Annotated[str | None, typer.Option(help="A preset of options from ARQD_TEMPLATES.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its progress, then print its result.")] = False,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Decrypt that result, if it is encrypted.")] = False,
 ) -> None:
     """Hand a job over and print its id."""
     given = {
@@ -73,7 +74,7 @@ def enqueue(
     config = settings()
     payload = read_payload(json)
     name, known = find_function(config, function, family)
-    asyncio.run(_enqueue(config, name, function, checked_payload(known, payload), options, wait))
+    asyncio.run(_enqueue(config, name, function, checked_payload(known, payload), options, (wait, reveal)))
 
 
 def read_keep(words: list[str] | None) -> dict[str, str] | None:
@@ -153,11 +154,13 @@ def checked_payload(known: JobFunction | None, payload: Any) -> Payload | list[A
     return only if isinstance(only, Payload) else payload
 
 
-async def _enqueue(config: Settings, family: str, function: str, payload: Any, options: JobOptions, wait: bool) -> None:
+async def _enqueue(
+    config: Settings, family: str, function: str, payload: Any, options: JobOptions, wait: tuple[bool, bool]
+) -> None:
     from daemon.payload import Payload
     from daemon.producer import Producer
 
-    async with Producer.connect(redis_url(config), templates=config.templates) as producer:
+    async with Producer.connect(redis_url(config), templates=config.templates, keyring=config.keyring()) as producer:
         if isinstance(payload, Payload):
             job = await producer.enqueue(payload, family=family, **options)
         else:
@@ -166,11 +169,11 @@ async def _enqueue(config: Settings, family: str, function: str, payload: Any, o
         if not job.created:
             became = "it has the new payload now" if job.replaced else "nothing was enqueued"
             print(f"arqd: a job {job.id} exists already: {became}", file=sys.stderr)
-        if wait:
-            await _follow(job)
+        if wait[0]:
+            await _follow(job, wait[1])
 
 
-async def _follow(job: JobHandle) -> None:
+async def _follow(job: JobHandle, reveal: bool) -> None:
     """Show a job's progress until it has ended, then print its result.
 
     Raises:
@@ -187,7 +190,7 @@ async def _follow(job: JobHandle) -> None:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    ended = asyncio.ensure_future(job.result())
+    ended = asyncio.ensure_future(job.result(reveal=reveal))
     with Progress(*columns, console=Console(stderr=True)) as bar:
         shown = bar.add_task("", total=100)
         while True:

@@ -57,10 +57,11 @@ def register(app: typer.Typer) -> None:
 def job(
     id: Annotated[str, typer.Argument(help="The job's id, family:id.", metavar="ID")],
     logs: Annotated[bool, typer.Option("--logs", help="Also what its handler logged.")] = False,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Decrypt what is encrypted.")] = False,
     json: Json = False,
 ) -> None:
-    """Show everything known of one job."""
-    info, logged = asyncio.run(_job(id, logs))
+    """Show everything known of one job; what is encrypted as asterisks."""
+    info, logged = asyncio.run(_job(id, logs, reveal))
     if json:
         print_json(info if logged is None else asdict(info) | {"logs": logged})
         return
@@ -69,11 +70,12 @@ def job(
         print_logs(logged)
 
 
-async def _job(id: str, logs: bool) -> tuple[JobInfo, JobLogs | None]:
+async def _job(id: str, logs: bool, reveal: bool) -> tuple[JobInfo, JobLogs | None]:
     from daemon.keys import parse_id
 
-    async with inspector(parse_id(id)[0]) as found:
-        return await found.job(id), await found.logs(id) if logs else None
+    async with inspector(parse_id(id)[0], reveal=reveal) as found:
+        info = await found.job(id, reveal=reveal)
+        return info, await found.logs(id, reveal=reveal) if logs else None
 
 
 def print_logs(logs: JobLogs) -> None:

@@ -50,6 +50,7 @@ NAMES = (
     "indexed",
     "sweep",
     "search",
+    "reencrypt",
 )
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead")

@@ -5,12 +5,33 @@
 --   With a dedup key the third goes on: a space, "drop" | "replace" | "debounce", a space, its window in ms (0: while the
 --   job lives), a space, the key. So jobs without one have nothing more to carry.
 -- Returns per job: 1 added, 0 a job with this id exists, or {id of the job that has its dedup key, 1 if that job has got
--- its payload}. Or {"full", ms}: over the family's budget of bytes nothing was added, and there may be room then.
+-- its payload, 2 if not since it is encrypted for another id}. {"encrypted" or "marked", function}: one came in clear and
+-- must not, nothing was written. {"full", ms}: over the family's
+-- budget of bytes nothing was added, and there may be room then.
 local added, records, scores, ready = {}, {}, {}, {}
 local enqueued, adding = 0, 0
 local fallback
 local seen = {}
 local keepers, kept, moves = {}, {}, {}
+
+-- conf has "encrypted" where the family takes encrypted jobs only, and "marked", the functions with marked fields, \t
+-- before and after each. A producer that does not know it must not get a secret in here; a job without arguments has none.
+do
+  local guard = redis.call('HMGET', conf, 'encrypted', 'marked')
+  for i = 10, (guard[1] or guard[2]) and #ARGV or 0, 7 do
+    local tail = ARGV[i]
+    local name, body = string.match(tail, '^([^\t\n]*)[^\n]*\n()')
+    if string.byte(tail, body) ~= 1 and string.find(tail, '{"a":[],"k":{}', body, true) ~= body then
+      if guard[1] then return { 'encrypted', name } end
+      -- What a payload class wrote has its schema.
+      local marked = string.find(guard[2], '\t' .. name .. '\t', 1, true)
+      if marked and not string.find(tail, '"$secret":"arqd1:', body, true)
+        and not string.find(tail, ',"k":{},"v":"', body, true) then
+        return { 'marked', name }
+      end
+    end
+  end
+end
 
 local function record_of(i, level)
   local deadline = ARGV[i + 5] == '0' and '0' or num(now + ARGV[i + 5])
@@ -37,6 +58,11 @@ end
 -- ended is left alone, and one that is to run alone after crashes keeps its turn. Gives 1 if it was changed.
 local function repeated(i, job, mode, key, span, level, due)
   if mode == 'drop' or not job.level then return 0 end
+  -- What is encrypted for one id cannot be read under another.
+  local tail = ARGV[i + 6]
+  if ARGV[i] ~= job.id and (string.find(tail, '^[^\n]*\n\1') or string.find(tail, '"$secret":"arqd1:', 1, true)) then
+    return 2
+  end
   local at = job.score
   if mode == 'debounce' and not (at and at >= SUSPECT and at < LANE) then
     job.level = level

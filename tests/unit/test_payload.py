@@ -87,8 +87,8 @@ def test_a_payload_cannot_be_changed() -> None:
         mail.reply_to = "b@example.com"  # type: ignore[misc]
 
 
-def test_a_secret_is_not_shown() -> None:
-    class WithSecret(Payload, family="email"):
-        token: SecretStr
+def test_of_pydantics_own_secret_types_only_asterisks_would_travel() -> None:
+    with pytest.raises(TypeError, match=r"WithSecret.token: .* write Secret\[str\]"):
 
-    assert "hunter2" not in repr(WithSecret(token=SecretStr("hunter2")))
+        class WithSecret(Payload, family="email"):
+            token: SecretStr

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretStr
 
+from daemon.encryption import generate_key
 from daemon.environment import FALLBACKS
 from daemon.errors import ConfigurationError
 from daemon.family import RateLimit, SharedLimit
@@ -286,3 +287,18 @@ def test_tables_are_replaced_between_their_marks() -> None:
     assert fallback_table() in written
     assert "OLD TABLE" not in written
     assert with_tables(written) == written
+
+
+def test_keys_come_from_a_variable_or_a_file_and_are_not_quoted(tmp_path: Path) -> None:
+    key = generate_key("2026a")
+    assert not load_settings({}).keyring()
+    assert load_settings({"ARQD_ENCRYPTION_KEYS": key}).keyring().ids == ("2026a",)
+    (tmp_path / "arqd_encryption_keys").write_text(f"{key}\n{generate_key('2025b')}\n")
+    for variable in ("ARQD_SECRETS_DIR", "CREDENTIALS_DIRECTORY"):
+        settings = load_settings({variable: str(tmp_path)})
+        assert settings.keyring().ids == ("2026a", "2025b")
+        assert key[6:] not in repr(settings)
+    wrong = load_settings({"ARQD_ENCRYPTION_KEYS": key[6:]})
+    with pytest.raises(ConfigurationError, match="ARQD_ENCRYPTION_KEYS: key 1 is not") as caught:
+        wrong.keyring()
+    assert key[6:] not in str(caught.value)

@@ -1,0 +1,70 @@
+"""The way of prepared jobs from a producer to the enqueue script, in the cases where once is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from daemon import codec
+from daemon.broker import Broker, NewJob, Repeat
+from daemon.connections import LOST
+from daemon.encryption import SEALED_JSON
+from daemon.errors import InClear
+
+if TYPE_CHECKING:
+    from daemon.options import JobOptions
+    from daemon.payload import Payload
+
+#: What one job was asked for with: payload or function, fields, family, options.
+Asked = tuple["Payload | str", Any, "str | None", "JobOptions"]
+#: What becomes of it: family, job, type of the result.
+Prepared = tuple[str, NewJob, Any]
+
+#: How often a payload is encrypted anew for a job that has its dedup key, should these end one after the other.
+REBINDS = 5
+
+
+async def hand_over(broker: Broker, jobs: list[NewJob], *, resend: bool = False) -> list[bool | Repeat]:
+    """Enqueue; after a lost connection once more.
+
+    Raises: as `Broker.enqueue`.
+    """
+    try:
+        return await broker.enqueue(jobs, resend=resend)
+    except LOST:
+        # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
+        return await broker.enqueue(jobs, resend=True)
+
+
+def in_clear(tail: bytes, encrypted: bytes | None, marked: bytes | None) -> InClear | None:
+    """Tell whether a family must not take this in clear, as ``lua/enqueue.lua`` does."""
+    head, _, body = tail.partition(b"\n")
+    name = head.partition(b"\t")[0]
+    if not (encrypted or marked) or codec.is_sealed_body(body) or body.startswith(b'{"a":[],"k":{}'):
+        return None
+    if encrypted:
+        return InClear(name.decode(), False)
+    may_hold = SEALED_JSON not in body and b',"k":{},"v":"' not in body
+    return InClear(name.decode(), True) if may_hold and b"\t" + name + b"\t" in (marked or b"") else None
+
+
+async def rebind(
+    broker: Broker, prepare: Callable[[str], Prepared], own: Prepared, new: Repeat
+) -> tuple[bool | Repeat, Prepared]:
+    """Encrypt a payload for the job that has its dedup key, and offer it again; that job may end meanwhile.
+
+    Args:
+        prepare: encrypts it for an id.
+        own: as it was, for an id of its own.
+        new: says which job has the key.
+    """
+    for _ in range(REBINDS):
+        bound = prepare(new.id)
+        for offered in (bound, own):
+            (added,) = await hand_over(broker, [offered[1]])
+            if isinstance(added, Repeat) and added.bound:
+                new = added
+                break
+            if added is not False or offered is own:
+                return added, offered
+    return new, own

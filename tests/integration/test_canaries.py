@@ -1,0 +1,137 @@
+"""What is planted in an encrypted family is found nowhere: not in the server's files, not in the logs, not on a screen.
+
+Everything is a process of its own. The same search finds the plants of a family that is not encrypted, so it would find
+the others, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from daemon.encryption import generate_key
+from tests.conftest import RedisServerFactory
+from tests.servers import RedisServer
+
+ROOT = Path(__file__).parents[2]
+FAMILY = "tests.integration.vault_family:WorkerSettings"
+PLANTS = {"text": "canary-payload", "pin": "canary-pin"}
+KEYS = f"{generate_key('2026a')},{generate_key('2025b')}"
+
+
+class Arqd:
+    """The command, with all it would log."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
+        self.environ = inherited | {
+            "PYTHONPATH": str(ROOT),
+            "ARQD_REDIS_URL": url,
+            "ARQD_FAMILIES__VAULT": FAMILY,
+            "ARQD_ENCRYPTION_KEYS": KEYS,
+            "ARQD_LOG_LEVEL": "debug",
+        }
+
+    def __call__(self, *arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon", *arguments],
+            cwd=self.folder,
+            env=self.environ | environ,
+            capture_output=True,
+            timeout=40,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr.decode()
+        return done
+
+    @contextmanager
+    def beside(self, *arguments: str) -> Iterator[None]:
+        """Run a daemon meanwhile; what it logs is looked at."""
+        command = [sys.executable, "-m", "daemon", *arguments]
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        yield
+        process.terminate()
+        told, _ = process.communicate(timeout=20)
+        assert process.returncode == 0, told
+        assert b"canary" not in told
+
+
+@pytest.fixture
+def server(redis_server: RedisServerFactory) -> RedisServer:
+    """A server that keeps an append-only file; its dump is not compressed, so that it can be searched."""
+    return redis_server(appendonly="yes", appendfsync="always", rdbcompression="no", slowlog_log_slower_than=0)
+
+
+@pytest.fixture
+def arqd(server: RedisServer, tmp_path: Path) -> Arqd:
+    """The command on that server, in an empty folder."""
+    return Arqd(server.url, tmp_path)
+
+
+def files(server: RedisServer) -> bytes:
+    """All the server has written: append-only file, dump, its own log, and what it remembers of slow commands."""
+    with server.client() as client:
+        client.save()
+        slow = repr(client.slowlog_get(10_000))
+    written = [path for path in server.data_dir.rglob("*") if path.is_file()]
+    assert {"dump.rdb", "valkey.log"} < {path.name for path in written}
+    assert any(path.suffix == ".aof" and path.stat().st_size > 100 for path in written)
+    return b"".join(path.read_bytes() for path in written) + slow.encode()
+
+
+def enqueue(arqd: Arqd, *options: str, **fields: object) -> str:
+    return arqd("enqueue", "open_vault", "--json", json.dumps(PLANTS | fields), *options).stdout.decode().strip()
+
+
+def looked(arqd: Arqd, state: str, *ids: str) -> bytes:
+    """What the commands that look show."""
+    commands = [("jobs", "vault", "--state", state), ("jobs", "vault", "--state", state, "--json")]
+    for id in ids:
+        commands += [("job", id, "--logs"), ("job", id, "--logs", "--json"), ("explain", id)]
+    return b"".join(done.stdout + done.stderr for done in (arqd(*command) for command in commands))
+
+
+def test_plants_in_an_encrypted_family_are_found_nowhere(arqd: Arqd, server: RedisServer) -> None:
+    done, dead = enqueue(arqd), enqueue(arqd, fail=True)
+    later = enqueue(arqd, "--delay", "1h", "--dedup-key", "canary-key")
+    seen = looked(arqd, "waiting", done) + looked(arqd, "delayed", later) + files(server)
+    arqd("remove", later)  # a burst would wait for it
+    worker = arqd("run", "vault", "--burst")
+    assert b"dead letter" in worker.stderr
+    seen += (
+        worker.stdout + worker.stderr + looked(arqd, "completed", done) + looked(arqd, "failed", dead) + files(server)
+    )
+    seen += arqd("dead", "list", "vault").stdout + arqd("keys", "list").stdout
+    with arqd.beside("run", "vault"):
+        waited = arqd("enqueue", "pick", "--json", '{"text": "canary-wait"}', "--wait")
+        assert (
+            b"canary-wait" in arqd("enqueue", "pick", "--json", '{"text": "canary-wait"}', "--wait", "--reveal").stdout
+        )
+    seen += waited.stdout + waited.stderr + files(server)
+    assert seen.count(b"canary") == 0
+    assert b"ValueError" in seen
+    # They are there all the same, for whoever holds the key and asks for it.
+    shown = arqd("job", dead, "--logs", "--reveal").stdout
+    for plant in (b"canary-payload in an error", b"canary-payload in a line", b'"pin":"canary-pin"'):
+        assert plant in shown
+    assert b"canary-payload in a result" in arqd("job", done, "--reveal", "--json").stdout
+    without = arqd("job", done, "--reveal", status=1, ARQD_ENCRYPTION_KEYS=generate_key("other"))
+    assert b"2026a" in without.stderr
+    for key in KEYS.split(","):
+        assert key.partition(":")[2].encode() not in seen + shown
+
+
+def test_the_same_plants_in_clear_are_found_everywhere(arqd: Arqd, server: RedisServer) -> None:
+    job = arqd("enqueue", "plain", "--family", "plain", "--json", '{"text": "canary-payload"}').stdout.decode().strip()
+    assert b"canary-payload" in files(server)
+    assert b"canary-payload" in arqd("job", job).stdout

@@ -13,7 +13,7 @@ from arq.worker import JobExecutionFailed, Retry, RetryJob
 from daemon import codec, errors
 from daemon.binding import Binder, Bound
 from daemon.encryption import JobCipher, KeyRing, key_name, sealed_error
-from daemon.errors import ConfigurationError, JobFailed, KeyMissing, Unreadable
+from daemon.errors import ConfigurationError, InvalidJob, JobFailed, KeyMissing, Unreadable
 from daemon.family import Family
 from daemon.keys import spoken_id
 
@@ -61,8 +61,8 @@ class ArqdDialect:
     """arqd's own codec (`daemon.codec`).
 
     Raises:
-        ConfigurationError: when the family is encrypted and there is no key, or when a payload says that it is and the
-            family does not.
+        ConfigurationError: when the family is encrypted and there is no key, when a payload says that it is and the
+            family does not, or when a schedule would keep in clear what is to be encrypted.
     """
 
     def __init__(self, family: Family, keyring: KeyRing | None) -> None:
@@ -81,6 +81,11 @@ class ArqdDialect:
         marked = [name for name, binder in self._binders.items() if binder.marked]
         if marked and not keyring:
             logger.warning("%s: no key is set, so jobs of %s will be parked", family.name, ", ".join(marked))
+        try:
+            for each in family.schedules:
+                each.schedule.refuse_clear(encrypted or each.schedule.function in marked)
+        except InvalidJob as error:
+            raise ConfigurationError(f"family {family.name!r}: {error}") from None
         self.guards = {"encrypted": "1"} if encrypted else {}
         if marked:
             self.guards["marked"] = "\t" + "\t".join(sorted(marked)) + "\t"

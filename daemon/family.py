@@ -299,18 +299,12 @@ def load_family(settings: type, overrides: dict[str, Any] | None = None) -> Fami
     if unknown:
         known = sorted({*FamilyValues.model_fields, *_EXTRAS, *HOOKS, "functions", "cron_jobs"})
         raise ConfigurationError(f"family {name!r}: unknown {sorted(unknown)}; known are {', '.join(known)}")
-    values, schedules = checked_values(name, found | (overrides or {})), static_schedules(name, entries, registered)
-    try:
-        for each in schedules:
-            each.schedule.refuse_clear(values.encrypted)
-    except InvalidJob as error:
-        raise ConfigurationError(f"family {name!r}: {error}") from None
     return Family(
         name=name,
         keys=FamilyKeys.of(name),
         functions=registered,
-        values=values,
+        values=checked_values(name, found | (overrides or {})),
         hooks={hook: call for hook, call in hooks.items() if call is not None},
-        schedules=schedules,
+        schedules=static_schedules(name, entries, registered),
         **extras,
     )

@@ -158,7 +158,7 @@ class Schedules:
         ).checked()
         keys = FamilyKeys.of(family)
         with translated():
-            schedule.refuse_clear(await self._is_encrypted(keys))
+            schedule.refuse_clear(await self._is_encrypted(keys, schedule.function))
             due = schedule.next_due(await server_ms(self.redis))
             if due is None:
                 raise InvalidJob(f"schedule {name!r}: its end has passed")
@@ -181,7 +181,8 @@ class Schedules:
         """
 
         with translated():
-            encrypted = await self._is_encrypted(_named(written)[0])
+            function = changes.get("function") or (await self.get(written)).function
+            encrypted = await self._is_encrypted(_named(written)[0], str(function))
 
         def changed(found: Planned, now: int) -> tuple[Schedule, int | None]:
             schedule = found.schedule
@@ -241,8 +242,10 @@ class Schedules:
                     return
         raise ScheduleConflict(f"{written} is being changed by somebody else: try again")
 
-    async def _is_encrypted(self, keys: FamilyKeys) -> bool:
-        return bool(await self.redis.hexists(keys.key("conf"), "encrypted"))
+    async def _is_encrypted(self, keys: FamilyKeys, function: str) -> bool:
+        """Whether a job of this function may not carry something in clear (``lua/enqueue.lua``)."""
+        encrypted, marked = await self.redis.hmget(keys.key("conf"), "encrypted", "marked")
+        return encrypted is not None or f"\t{function}\t".encode() in (marked or b"")
 
     async def _read(self, keys: FamilyKeys, name: str) -> Planned:
         found = await read_schedule(self.redis, keys, name)

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from daemon.broker import Broker
 from daemon.codec import TRACEBACK_LIMIT
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.encryption import MASK, KeyRing, generate_key
 from daemon.errors import ConfigurationError, InClear, InvalidJob, JobFailed, KeyMissing, PermanentError
-from daemon.family import Family, Fixed, load_family
+from daemon.events import EventReader
+from daemon.family import Family, Fixed, crontab, func, load_family
+from daemon.flows import node
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.keys import FamilyKeys
@@ -20,7 +23,9 @@ from daemon.pages import JobFilter
 from daemon.payload import Payload, PayloadModel
 from daemon.producer import Producer
 from daemon.reencryption import reencrypt
+from daemon.schedules import Schedules
 from daemon.secret import Secret, SecretValue
+from daemon.ticks import Ticks
 from tests.engine import eventually, in_state, make_family, run_burst, working
 from tests.integration.vault_family import Opened, OpenVault, Pick, WorkerSettings
 
@@ -72,6 +77,7 @@ async def everything(redis: Any) -> bytes:
             b"zset": lambda key: redis.zrange(key, 0, -1),
             b"list": lambda key: redis.lrange(key, 0, -1),
             b"set": lambda key: redis.smembers(key),
+            b"stream": lambda key: redis.xrange(key),
         }[kind]
         found.append(f"{key!r} {await read(key)!r}".encode())
     return b"\n".join(found)
@@ -392,6 +398,113 @@ async def test_a_repeat_with_marked_fields_replaces_the_payload(
     assert (job.id, job.replaced) == (kept.id, True)
     await run_burst(redis_url, shop, keyring=RING)
     assert await job.result(5) == Receipt(number=2, code="canary-code")
+
+
+# ---------------------------------------------------------------- flows, events, schedules
+
+
+class Sum(Payload, family="sums"):
+    pass
+
+
+async def total(ctx: JobContext, job: Sum) -> str:
+    children = await ctx.children()
+    return " ".join(str(child.result or (child.error or {})["message"]) for child in children.values())
+
+
+async def test_children_in_an_encrypted_family(redis_url: str, sealing: Producer, vault: Family) -> None:
+    async with working(redis_url, vault, keyring=RING):
+        pass
+    # By its class, and by name; a parent elsewhere that reads what they gave.
+    children = [
+        node(Pick(text="canary one"), dedup_key=""),
+        node("pick", {"text": "canary two"}, family="vault"),
+        node(OpenVault(text="canary", pin="canary-pin", fail=True), rule="ignore"),
+    ]
+    sums = make_family("sums", func(total, name="sum"))
+    flow = node(Sum(), children=children)
+    with pytest.raises(InvalidJob, match="no key is set"):
+        async with Producer.connect(redis_url) as keyless:
+            await keyless.enqueue_flow(flow)
+    with pytest.raises(InClear, match="the family of pick is encrypted"):
+        async with Producer.connect(redis_url) as keyless:
+            await keyless.enqueue_flow(node(Sum(), children=children[1:2]))
+    job = await sealing.enqueue_flow(flow)
+    assert b"canary" not in await everything(sealing.redis)
+    async with working(redis_url, vault, sums, keyring=RING):
+        assert await job.result(15) == "canary one canary two canary in an error"
+    # The parent is not encrypted: what it gave is its own business.
+    seen = (await everything(sealing.redis)).replace(b"canary one canary two canary in an error", b"")
+    assert b"canary" not in seen
+    tree = await Inspector(sealing.redis, ["sums", "vault"]).flow(job.id)
+    assert "canary" not in repr(tree)
+
+
+async def test_a_parent_fails_by_an_encrypted_child_without_its_text(
+    redis_url: str, sealing: Producer, vault: Family
+) -> None:
+    failing = node(OpenVault(text="canary", pin="canary-pin", fail=True))
+    job = await sealing.enqueue_flow(node(Sum(), children=[failing]))
+    async with working(redis_url, vault, make_family("sums", func(total, name="sum")), keyring=RING):
+        with pytest.raises(JobFailed) as caught:
+            await job.result(15)
+    assert f"ValueError: {MASK}" in str(caught.value)
+    assert b"canary" not in await everything(sealing.redis)
+
+
+async def test_a_large_flow_is_staged_encrypted(redis_url: str, sealing: Producer, vault: Family) -> None:
+    children = [node(Pick(text=f"canary {n}"), dedup_key="") for n in range(1100)]
+    job = await sealing.enqueue_flow(node(Sum(), children=children))
+    assert b"canary" not in await everything(sealing.redis)
+    async with working(redis_url, vault, make_family("sums", func(total, name="sum")), keyring=RING):
+        assert (await job.result(30)).startswith("canary 0 canary 1 ")
+
+
+async def test_events_tell_no_texts(redis_url: str, sealing: Producer, vault: Family) -> None:
+    job = await sealing.enqueue(OpenVault(text="canary", pin="canary-pin", fail=True))
+    await run_burst(redis_url, vault, keyring=RING)
+    events = [event async for event in EventReader(sealing.redis, None, ["vault"], "start").present()]
+    assert [event.kind for event in events if event.id == job.id][-1] == "failed"
+    told = [event.detail for event in events]
+    assert f"50 {MASK}" in told
+    assert f"ValueError: {MASK}" in told
+    assert not any("canary" in detail for detail in told)
+
+
+async def test_schedules_of_an_encrypted_family_take_no_payload(
+    redis_url: str, sealing: Producer, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedules, broker = Schedules(sealing.redis), Broker(sealing.redis, VAULT)
+    await schedules.add("early", "pick", {"text": "a"}, family="vault", every=60)
+    await sealing.redis.hset(VAULT.key("conf"), "encrypted", "1")
+    for call in (("pick", {"text": "canary"}), (Pick(text="canary"), None), (Charge(card="canary"), None)):
+        with pytest.raises(InvalidJob, match="keeps its payload in clear"):
+            await schedules.add("night", *call, family="vault", every=60)
+    with pytest.raises(InvalidJob, match="keeps its payload in clear"):
+        await schedules.change("vault:early", payload={"text": "canary"})
+    with pytest.raises(ConfigurationError, match="keeps its payload in clear"):
+        await run_burst(redis_url, family_of_cron(["canary"]), keyring=RING)
+    await run_burst(redis_url, family_of_cron(None), keyring=RING)
+    await sealing.redis.hset(FamilyKeys.of("shop").key("conf"), "marked", "\tcharge\t")
+    with pytest.raises(InvalidJob, match="keeps its payload in clear"):
+        await schedules.add("night", "charge", {"card": "canary"}, family="shop", every=60)
+    await schedules.add("night", "pick", family="vault", every=60)
+    ticks = Ticks(Broker(sealing.redis, VAULT, 10 + max(map(int, (await due(broker)).values()))))
+    assert await ticks.make_due() == 0.0
+    assert await sealing.redis.zcard(VAULT.queue) == 1
+    assert "schedule vault:early makes no job: its family is encrypted" in caplog.text
+    assert b"canary" not in await everything(sealing.redis)
+
+
+async def due(broker: Broker) -> dict[bytes, float]:
+    return dict(await broker.redis.zrange(VAULT.key("ticks"), 0, -1, withscores=True))
+
+
+def family_of_cron(payload: Any) -> Family:
+    async def pick(ctx: JobContext, text: str = "") -> None: ...
+
+    jobs = [crontab("0 2 29 2 *", "pick", payload=payload)]
+    return make_family("other", pick, encrypted=True, cron_jobs=jobs)
 
 
 # ---------------------------------------------------------------- re-encryption

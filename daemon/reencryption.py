@@ -17,7 +17,7 @@ from daemon.connections import translated
 from daemon.encryption import FORM, SEALED_JSON, SECRET, JobCipher, KeyRing, key_name
 from daemon.errors import KeyMissing, Unreadable
 from daemon.job_info import HELD, SUSPECT
-from daemon.keys import JOB, RESULT, FamilyKeys
+from daemon.keys import JOB, RESULT, FamilyKeys, family_of
 from daemon.pages import INDEX
 
 #: Jobs in a portion.
@@ -82,21 +82,41 @@ async def _portion(broker: Broker, ring: KeyRing, ids: Sequence[bytes], found: R
         for name in _HASHES:
             pipe.hmget(broker.keys.key(name), ids)
         columns = await pipe.execute()
+    values = [
+        (where, broker.keys.family, job_id, old)
+        for where, column in zip(("job", "result", *_HASHES), columns, strict=True)
+        for job_id, old in zip(ids, column, strict=True)
+    ]
+    if await broker.redis.exists(broker.keys.key("flows")):
+        values += await _kept_of_children(broker, ids)
     changes: list[bytes | str] = []
-    for where, column in zip(("job", "result", *_HASHES), columns, strict=True):
-        for job_id, old in zip(ids, column, strict=True):
-            if old is None:
-                continue
-            renewal = _Renewal(JobCipher(ring, broker.keys.family, job_id.decode("utf-8", "surrogateescape")), ring)
-            try:
-                new = renewal.value(where, old)
-            except (KeyMissing, Unreadable):
-                found.unreadable += 1
-                continue
-            if new != old:
-                changes += [where, job_id, old, new, renewal.need(old) if where == "job" else ""]
+    for where, family, job_id, old in values:
+        if old is None:
+            continue
+        renewal = _Renewal(JobCipher(ring, family, job_id.decode("utf-8", "surrogateescape")), ring)
+        try:
+            new = renewal.value(where, old)
+        except (KeyMissing, Unreadable):
+            found.unreadable += 1
+            continue
+        if new != old:
+            changes += [where, job_id, old, new, renewal.need(old) if where == "job" else ""]
     if changes:
         found.changed += sum(await broker.run("reencrypt", *changes))
+
+
+async def _kept_of_children(broker: Broker, ids: Sequence[bytes]) -> list[tuple[str, str, bytes, bytes]]:
+    """Give the results that jobs keep of those they waited for, which may be of other families."""
+    names = [job_id.decode("utf-8", "surrogateescape") for job_id in ids]
+    async with broker.redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.hgetall(broker.keys.key("children", name))
+        kept = await pipe.execute()
+    return [
+        (f"children:{name}", family_of(child.decode()), child, value)
+        for name, children in zip(names, kept, strict=True)
+        for child, value in children.items()
+    ]
 
 
 class _Renewal:

@@ -1,6 +1,7 @@
 -- Puts values under a new key in the place of those under an old one, where nothing has changed them meanwhile.
--- ARGV: 3... five per value: where ("job", "result", "receipts", "history", "logs", "progress"), id, old, new,
---   and of a job the need it is parked for if nobody here has its key (else "")
+-- ARGV: 3... five per value: where ("job", "result", "receipts", "history", "logs", "progress", or "children:" and the id
+--   of a job that keeps this one's result), id, old, new, and of a job the need it is parked for if nobody here has its key
+--   (else "")
 -- Returns for each 1, or 0: it has changed.
 local hashes = { receipts = receipts, history = history, logs = logs, progress = progress }
 local done = {}
@@ -23,7 +24,8 @@ end
 redis.call('DEL', mark)
 for i = 3, #ARGV, 5 do
   local where, id, old, new, need = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local hash, key = hashes[where], 'arq:' .. where .. ':' .. id
+  local parent = string.match(where, '^children:(.*)$')
+  local hash, key = parent and children_key(parent) or hashes[where], 'arq:' .. where .. ':' .. id
   local same = (hash and redis.call('HGET', hash, id) or not hash and get(key)) == old
   if same and hash then
     redis.call('HSET', hash, id, new)

@@ -11,6 +11,7 @@ from daemon.broker import Broker
 from daemon.codec import TRACEBACK_LIMIT
 from daemon.context import JobContext
 from daemon.control import Control
+from daemon.courier import Courier
 from daemon.encryption import MASK, KeyRing, generate_key
 from daemon.errors import ConfigurationError, InClear, InvalidJob, JobFailed, KeyMissing, PermanentError
 from daemon.events import EventReader
@@ -542,6 +543,20 @@ async def test_reencryption_leaves_nothing_under_the_old_key(redis_url: str, pro
     assert await producer.redis.exists(VAULT.key("parked")) == 0
     assert await Control(producer.redis, ["vault"]).retry([dead.id]) == {dead.id: "retried"}
     await run_burst(redis_url, vault, keyring=RING)  # its receipts are read again
+
+
+async def test_what_a_parent_keeps_is_reencrypted_too(redis_url: str, producer: Producer, vault: Family) -> None:
+    producer.keyring = old = KeyRing.parse(OLD)
+    children = [node(Pick(text="canary"), dedup_key=""), node(Pick(text="later"), dedup_key="")]
+    job = await producer.enqueue_flow(node(Sum(), children=children))
+    await run_burst(redis_url, vault, keyring=old, max_burst_jobs=1)
+    sums, both = FamilyKeys.of("sums"), KeyRing.parse(f"{NEW},{OLD}")
+    await Courier(producer.redis).deliver({"vault"})
+    assert await producer.redis.hlen(sums.key("children", job.job_id)) == 1
+    assert (await reencrypt(producer.redis, sums, both)).changed == 1
+    assert (await reencrypt(producer.redis, VAULT, both)).changed == 2
+    async with working(redis_url, vault, make_family("sums", func(total, name="sum")), keyring=RING):
+        assert await job.result(15) == "canary later"
 
 
 async def test_reencryption_tells_what_it_cannot_read(producer: Producer) -> None:

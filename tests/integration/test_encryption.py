@@ -11,7 +11,6 @@ from daemon.broker import Broker
 from daemon.codec import TRACEBACK_LIMIT
 from daemon.context import JobContext
 from daemon.control import Control
-from daemon.courier import Courier
 from daemon.encryption import MASK, KeyRing, generate_key
 from daemon.errors import ConfigurationError, InClear, InvalidJob, JobFailed, KeyMissing, PermanentError
 from daemon.events import EventReader
@@ -547,14 +546,14 @@ async def test_reencryption_leaves_nothing_under_the_old_key(redis_url: str, pro
 
 async def test_what_a_parent_keeps_is_reencrypted_too(redis_url: str, producer: Producer, vault: Family) -> None:
     producer.keyring = old = KeyRing.parse(OLD)
-    children = [node(Pick(text="canary"), dedup_key=""), node(Pick(text="later"), dedup_key="")]
+    children = [node(Pick(text="canary"), dedup_key=""), node(Pick(text="later"), dedup_key="", delay=3600, job_id="l")]
     job = await producer.enqueue_flow(node(Sum(), children=children))
-    await run_burst(redis_url, vault, keyring=old, max_burst_jobs=1)
     sums, both = FamilyKeys.of("sums"), KeyRing.parse(f"{NEW},{OLD}")
-    await Courier(producer.redis).deliver({"vault"})
-    assert await producer.redis.hlen(sums.key("children", job.job_id)) == 1
+    async with working(redis_url, vault, keyring=old):
+        await eventually(lambda: producer.redis.hlen(sums.key("children", job.job_id)))
     assert (await reencrypt(producer.redis, sums, both)).changed == 1
     assert (await reencrypt(producer.redis, VAULT, both)).changed == 2
+    await Control(producer.redis, ["vault"]).promote(["vault:l"])
     async with working(redis_url, vault, make_family("sums", func(total, name="sum")), keyring=RING):
         assert await job.result(15) == "canary later"
 

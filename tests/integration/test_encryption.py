@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.broker import Broker
+from daemon.causes import cause_of
 from daemon.codec import TRACEBACK_LIMIT
 from daemon.context import JobContext
 from daemon.control import Control
@@ -120,6 +121,11 @@ async def test_a_dead_letter_keeps_everything_encrypted(redis_url: str, sealing:
         "vault", "failed", where=JobFilter(error="ValueError", tag="vip")
     )
     assert [found.id for found in listed] == [job.id]
+    cause = cause_of(ValueError("another"), "vault", "open_vault", hidden=True)
+    assert cause.message == ""
+    (group,) = await sealing.redis.hvals(VAULT.key("causes"))
+    assert b'"type":"ValueError"' in group
+    assert b'vault_family:open_vault","message":""' in group
     # The same record runs again.
     assert await Control(sealing.redis, ["vault"]).retry([job.id]) == {job.id: "retried"}
     await run_burst(redis_url, vault, keyring=RING)

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from daemon.cli import main
 from daemon.encryption import generate_key
 from tests.conftest import RedisServerFactory
 from tests.servers import RedisServer
@@ -26,44 +28,50 @@ PLANTS = {"text": "canary-payload", "pin": "canary-pin"}
 KEYS = f"{generate_key('2026a')},{generate_key('2025b')}"
 
 
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    stdout: bytes
+    stderr: bytes
+
+
 class Arqd:
-    """The command, with all it would log."""
+    """The command: daemons as processes of their own, with all they would log."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.folder = folder
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
-        self.environ = inherited | {
-            "PYTHONPATH": str(ROOT),
-            "ARQD_REDIS_URL": url,
-            "ARQD_FAMILIES__VAULT": FAMILY,
-            "ARQD_ENCRYPTION_KEYS": KEYS,
-            "ARQD_LOG_LEVEL": "debug",
-        }
+    def __init__(self, folder: Path, environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")} | environ
 
-    def __call__(self, *arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(
-            [sys.executable, "-m", "daemon", *arguments],
-            cwd=self.folder,
-            env=self.environ | environ,
-            capture_output=True,
-            timeout=40,
-            check=False,
-        )
-        assert done.returncode == status, done.stderr.decode()
-        return done
+    def __call__(self, *arguments: str, status: int = 0, **environ: str) -> Ended:
+        self.capsys.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            assert main(arguments) == status
+        out, err = self.capsys.readouterr()
+        return Ended(out.encode(), err.encode())
+
+    def burst(self) -> bytes:
+        """Work off what waits; gives what the worker logged."""
+        command = [sys.executable, "-m", "daemon", "run", "vault", "--burst"]
+        done = subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, timeout=40, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
 
     @contextmanager
-    def beside(self, *arguments: str) -> Iterator[None]:
-        """Run a daemon meanwhile; what it logs is looked at."""
-        command = [sys.executable, "-m", "daemon", *arguments]
-        process = subprocess.Popen(
-            command, cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        yield
-        process.terminate()
-        told, _ = process.communicate(timeout=20)
-        assert process.returncode == 0, told
-        assert b"canary" not in told
+    def beside(self) -> Iterator[None]:
+        """Run a worker meanwhile; what it logs is looked at."""
+        command = [sys.executable, "-m", "daemon", "run", "vault"]
+        log = self.folder / "worker.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=self.folder, env=self.environ, stdout=output, stderr=output)
+        try:
+            yield
+        finally:
+            process.terminate()
+            ended = process.wait(20)
+        assert ended == 0, log.read_text()
+        assert b"canary" not in log.read_bytes()
 
 
 @pytest.fixture
@@ -73,9 +81,21 @@ def server(redis_server: RedisServerFactory) -> RedisServer:
 
 
 @pytest.fixture
-def arqd(server: RedisServer, tmp_path: Path) -> Arqd:
+def arqd(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Arqd:
     """The command on that server, in an empty folder."""
-    return Arqd(server.url, tmp_path)
+    environ = {
+        "PYTHONPATH": str(ROOT),
+        "ARQD_REDIS_URL": server.url,
+        "ARQD_FAMILIES__VAULT": FAMILY,
+        "ARQD_ENCRYPTION_KEYS": KEYS,
+        "ARQD_LOG_LEVEL": "debug",
+    }
+    monkeypatch.chdir(tmp_path)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return Arqd(tmp_path, environ, capsys)
 
 
 def files(server: RedisServer) -> bytes:
@@ -111,8 +131,9 @@ def test_plants_in_an_encrypted_family_are_found_nowhere(arqd: Arqd, server: Red
     seen += (
         worker.stdout + worker.stderr + looked(arqd, "completed", done) + looked(arqd, "failed", dead) + files(server)
     )
-    seen += arqd("dead", "list", "vault").stdout + arqd("keys", "list").stdout
-    with arqd.beside("run", "vault"):
+    seen += arqd("dead", "list", "vault").stdout + arqd("dead", "groups", "vault").stdout
+    seen += arqd("tail", "vault", "--since", "start", "--once").stdout + arqd("keys", "list").stdout
+    with arqd.beside():
         waited = arqd("enqueue", "pick", "--json", '{"text": "canary-wait"}', "--wait")
         assert (
             b"canary-wait" in arqd("enqueue", "pick", "--json", '{"text": "canary-wait"}', "--wait", "--reveal").stdout

@@ -275,8 +275,9 @@ def encode_result(ended: Ended, success: bool, result: bytes, body: bytes | None
         }
     )
     # both are JSON objects: "{...head" + ',"r":result' + ",...body}"
-    body = _shown_body(body or b"")
-    tail = b"," + body[1:] if body[:5] == b'{"a":' else b',"a":[],"k":{}}'
+    if body and body[:1] == _SEALED:
+        body = _shown_body(body)
+    tail = b"," + body[1:] if body and body[:5] == b'{"a":' else b',"a":[],"k":{}}'
     return head[:-1] + b',"r":' + result + tail
 
 

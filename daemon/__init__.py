@@ -10,17 +10,16 @@ Reading order, which is the way a job goes:
 6. ``executor``  one job: decode, validate, run
 7. ``decisions`` what becomes of it: completed, another try, the dead letters; ``retry`` has the backoff
 
-Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting),
-``permits`` (limits that families share), ``heartbeat`` (the file the probe reads). Keys and their rotation:
-``encryption``, ``secret`` (marked fields), ``reencryption``. Schedules: ``cron_jobs`` (in settings) and ``publish``, ``schedules`` (at run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and
-``scheduler`` (who makes them). Jobs that wait for others: ``flows`` (what a caller describes), ``flow_plan`` (what is
-sent), ``flow_broker`` and ``courier`` (from slot to slot), ``flow_view``. Nouns: ``job``, ``codec``, ``run``,
-``context``, ``keys``, ``errors``, ``settings``, ``family``, ``functions``, ``registry``, ``logs``. Looking in:
-``inspector``,
-``pages``, ``situation`` and ``explain`` (why a job does not run), ``observer`` (what a worker tells of a try),
-``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``. Operating: ``control``.
-Dead letters: ``causes``, ``dead_letters`` (their groups), ``redrive`` (sending them back with care).
-For tests of those who use it: ``testing/``.
+Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting), ``permits``
+(limits that families share), ``heartbeat`` (the file the probe reads). Keys and their rotation: ``encryption``,
+``secret`` (marked fields), ``reencryption``. Schedules: ``cron_jobs`` (in settings) and ``publish``, ``schedules`` (at
+run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and ``scheduler`` (who makes them). Jobs that wait for
+others: ``flows`` (what a caller describes), ``flow_plan`` (what is sent), ``flow_broker`` and ``courier`` (from slot
+to slot), ``flow_view``. Nouns: ``job``, ``codec``, ``run``, ``context``, ``keys``, ``errors``, ``settings``,
+``family``, ``functions``, ``registry``, ``logs``. Looking in: ``inspector``, ``pages``, ``situation`` and ``explain``
+(why a job does not run), ``observer`` (what a worker tells of a try), ``events``, ``statistics``, ``metrics``,
+``cli``, ``probe/``. Operating: ``control``. Dead letters: ``causes``, ``dead_letters`` (their groups), ``redrive``
+(sending them back with care). For tests of those who use it: ``testing/``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

@@ -386,5 +386,3 @@ class Broker:
     async def log(self, session: str, job_id: bytes, claim: int, line: bytes) -> bool:
         """Keep a line of a job's handler; False when this claim does not hold the job any more."""
         return bool(await self.run("log", session, job_id, claim, line))
-
-

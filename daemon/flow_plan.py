@@ -269,7 +269,7 @@ async def _planned(producer: Producer, roots: list[Node], links: Mapping[Node, l
         return plan
     if not producer.keyring or any(told.marked for _, told in refused):
         raise refused[0][1]
-    producer.encrypts(family for family, _ in refused)
+    producer._encrypts(family for family, _ in refused)
     return FlowPlan(producer, roots, links)
 
 

@@ -268,7 +268,7 @@ class Producer:
         args = body if body[:1] == b"[" else b"[" + body + b"]"
         return family, new_job(self.broker(family).keys, function, args, level, options, schema, cipher), returns
 
-    def encrypts(self, families: Iterable[str]) -> None:
+    def _encrypts(self, families: Iterable[str]) -> None:
         """From now on it encrypts whatever it hands over to these families."""
         self._encrypted.update(families)
 
@@ -277,13 +277,17 @@ class Producer:
         whole = encrypted or family in self._encrypted
         return JobCipher(self.keyring, keys.family, keys.job_id(job_id or job_name(options)), whole)
 
-    async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
+    def _prepare_all(self, asked: Sequence[Asked]) -> list[Prepared]:
         prepared = [self._prepare(*one) for one in asked]
-        if not prepared:
-            return []
         families = {name for name, _, _ in prepared}
         if len(families) > 1:
             raise InvalidJob(f"jobs of one call belong to one family, not to {', '.join(sorted(families))}")
+        return prepared
+
+    async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
+        prepared = self._prepare_all(asked)
+        if not prepared:
+            return []
         family = prepared[0][0]
         broker = self.broker(family)
         with translated():
@@ -293,7 +297,7 @@ class Producer:
                 # By name, or of a class that does not say so: the family's workers told its queue that it is encrypted.
                 if refused.marked or not self.keyring:
                     raise
-                self.encrypts([family])
+                self._encrypts([family])
                 prepared = [self._prepare(*one, job.id) for one, (_, job, _) in zip(asked, prepared, strict=True)]
                 added = await hand_over(broker, [job for _, job, _ in prepared], resend=True)
             for i, new in enumerate(added):

@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.cli import act, bulk, check, daemons, dead, enqueue, explain, flow, keys, limits, look, schedule, search, watch
+from daemon.cli import (
+    act,
+    bulk,
+    check,
+    daemons,
+    dead,
+    enqueue,
+    explain,
+    flow,
+    keys,
+    limits,
+    look,
+    schedule,
+    search,
+    watch,
+)
 from daemon.cli.common import cell
 from daemon.errors import ArqdError, ConfigurationError
 

@@ -4,7 +4,7 @@
 --   (else "")
 -- Returns for each 1, or 0: it has changed.
 local hashes = { receipts = receipts, history = history, logs = logs, progress = progress }
-local done = {}
+local done, changed = {}, {}
 
 -- Whoever could not read it may try it again.
 local function unpark_one(id, need, record)
@@ -34,6 +34,8 @@ for i = 3, #ARGV, 5 do
     if need ~= '' then unpark_one(id, need, new) end
   end
   done[#done + 1] = same and 1 or 0
+  changed[#changed + 1] = parent or id
 end
+weigh(changed)
 set_mark()
 return done

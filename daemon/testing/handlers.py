@@ -16,6 +16,7 @@ from daemon import codec
 from daemon.broker import Claim, NewJob, Outcome
 from daemon.decisions import Decisions
 from daemon.dialect import ArqdDialect
+from daemon.encryption import KeyRing
 from daemon.errors import ConfigurationError
 from daemon.executor import Executor
 from daemon.family import Family, FamilySettings, JobFunction, func, load_family
@@ -84,6 +85,7 @@ async def run_handler(
     ctx: Mapping[str, Any] | None = None,
     redis: Any = None,
     templates: Mapping[str, Mapping[str, Any]] | None = None,
+    keyring: KeyRing | None = None,
     **options: Any,
 ) -> HandlerRun:
     """Run a handler once.
@@ -104,6 +106,7 @@ async def run_handler(
         ctx: what ``on_startup`` would have put into the context.
         redis: a client for a handler that uses ``ctx.redis``.
         templates: presets of options for the jobs it hands over.
+        keyring: keys for an encrypted family or marked fields.
         options: of the job (`JobOptions`): ``max_tries``, ``timeout``, ``backoff``, ``tags``, ``group`` ...
 
     Raises:
@@ -114,7 +117,7 @@ async def run_handler(
     if isinstance(payload, Payload) and payload.__job__.function != function.name:
         name = payload.__job__.function
         raise ConfigurationError(f"{type(payload).__name__} is for the function {name!r}, not for {function.name!r}")
-    producer = RecordingProducer(max_payload=family.values.max_payload, templates=templates)
+    producer = RecordingProducer(max_payload=family.values.max_payload, templates=templates, keyring=keyring)
     by_name = () if isinstance(payload, Payload) else (payload,)
     job = payload if isinstance(payload, Payload) else function.name
     await producer.enqueue(job, *by_name, family=family.name, **options)
@@ -187,7 +190,8 @@ class _Bench:
         self.ctx = {**family.ctx, **ctx, "redis": producer.redis if redis is None else redis}
         self.client = self.ctx["redis"]
         self.policy = RetryPolicy(family.values.max_tries, family.values.backoff, family.permanent)
-        self.dialect = ArqdDialect(family)
+        self.keyring = producer.keyring
+        self.dialect = ArqdDialect(family, self.keyring)
         self.broker = self.supervisor = self
         self.session: Any = self
         self.left_behind = False

@@ -78,7 +78,12 @@ class SimulatedWorker(Worker):
         self.broker = _Broker(process, family)
         self.metrics = FamilyMetrics(family.functions, clock=self.loop.time)
         # Its own would open connections of the usual kind for results.
-        self.producer = Producer(self.client, max_payload=family.values.max_payload, templates=process.templates)
+        self.producer = Producer(
+            self.client,
+            max_payload=family.values.max_payload,
+            templates=process.templates,
+            keyring=process.keyring,
+        )
 
     def _start(self, claim: Claim, number: int, now_ms: int) -> None:
         job = spoken_id(claim.id.decode("utf-8", "replace"))
@@ -131,7 +136,10 @@ class Process(Supervisor, Halting):
     """
 
     def __init__(self, simulation: Simulation, name: str, families: Sequence[Family], session: str) -> None:
-        Supervisor.__init__(self, families, simulation.url, handle_signals=False, templates=simulation.templates)
+        keyring = simulation.keyring
+        Supervisor.__init__(
+            self, families, simulation.url, handle_signals=False, templates=simulation.templates, keyring=keyring
+        )
         Halting.__init__(self)
         self.simulation = simulation
         self.name = name

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
 from daemon import codec
 from daemon.broker import NewJob
+from daemon.encryption import KeyRing
 from daemon.errors import ArqdError
 from daemon.handle import JobHandle
+from daemon.handover import Asked, Prepared
 from daemon.keys import spoken_id
 from daemon.options import JobOptions
 from daemon.payload import Payload
@@ -56,25 +58,29 @@ class RecordingProducer(Producer):
     Handles have an id; to ask one for a state or a result raises ArqdError.
 
     Args:
-        max_payload, templates: as for `Producer`.
+        max_payload, templates, keyring: as for `Producer`.
 
     Attributes:
         jobs: what was handed over, in order; clear it between the parts of a test.
     """
 
     def __init__(
-        self, *, max_payload: int = MAX_PAYLOAD, templates: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        *,
+        max_payload: int = MAX_PAYLOAD,
+        templates: Mapping[str, Mapping[str, Any]] | None = None,
+        keyring: KeyRing | None = None,
     ) -> None:
-        super().__init__(_Nowhere(), max_payload=max_payload, templates=templates)
+        super().__init__(_Nowhere(), max_payload=max_payload, templates=templates, keyring=keyring)
         self.jobs: list[RecordedJob] = []
         #: The same jobs as a worker finds them, by id in Redis.
         self.written: dict[str, NewJob] = {}
         self._given: dict[str, tuple[Any, JobOptions]] = {}
 
     def _prepare(
-        self, job: Payload | str, payload: Any, family: str | None, options: JobOptions
-    ) -> tuple[str, NewJob, Any]:
-        prepared = super()._prepare(job, payload, family, options)
+        self, job: Payload | str, payload: Any, family: str | None, options: JobOptions, job_id: str | None = None
+    ) -> Prepared:
+        prepared = super()._prepare(job, payload, family, options, job_id)
         name = options.get("template")
         kept = {**(self.template(str(name)) if name else {}), **options}
         kept.pop("template", None)
@@ -84,9 +90,9 @@ class RecordingProducer(Producer):
         self._given[prepared[1].id] = given, cast(JobOptions, {k: v for k, v in kept.items() if v is not None})
         return prepared
 
-    async def _send(self, family: str, prepared: list[tuple[str, NewJob, Any]]) -> list[JobHandle]:
+    async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
         handles = []
-        for _, job, returns in prepared:
+        for family, job, returns in self._prepare_all(asked):
             new = job.id not in self.written
             payload, options = self._given.pop(job.id, (None, {}))
             if new:

@@ -19,6 +19,7 @@ from arq.connections import ArqRedis
 
 from daemon.courier import LEASE_MS
 from daemon.embedded import EmbeddedServer
+from daemon.encryption import KeyRing
 from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family, load_family
 from daemon.inspector import Inspector
@@ -92,6 +93,7 @@ class Simulation:
         start: when it begins, an aware datetime.
         faults: what goes wrong by chance.
         templates: presets of options for jobs (`Producer.template`).
+        keyring: keys for encrypted families and marked fields.
 
     Attributes:
         trace: what happened, in order.
@@ -112,6 +114,7 @@ class Simulation:
         start: datetime = START,
         faults: Faults | None = None,
         templates: Mapping[str, Mapping[str, Any]] | None = None,
+        keyring: KeyRing | None = None,
     ) -> None:
         with suppress(RuntimeError):
             asyncio.get_running_loop()
@@ -119,7 +122,7 @@ class Simulation:
         self.families = [each if isinstance(each, Family) else load_family(each) for each in settings]
         self.seed = seed
         self.faults = faults or Faults()
-        self.templates = templates
+        self.templates, self.keyring = templates, keyring
         self.trace: list[Event] = []
         self.processes: list[Process] = []
         self.random = random.Random(f"simulation {seed}")  # noqa: S311
@@ -152,7 +155,9 @@ class Simulation:
             stack.callback(lambda: self._complete(self._end()))
             self._stack = stack.pop_all()
         self.redis = ArqRedis(connection_pool=self.wire.pool())
-        self.producer: SyncProducer = _Producer(self, Producer(self.redis, templates=self.templates))
+        self.producer: SyncProducer = _Producer(
+            self, Producer(self.redis, templates=self.templates, keyring=self.keyring)
+        )
         for _ in range(self._first):
             self.start()
         self.loop.create_task(self._lead(), context=self.context)

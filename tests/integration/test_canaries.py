@@ -40,7 +40,8 @@ class Arqd:
 
     def __init__(self, folder: Path, environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.capsys = folder, capsys
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")} | environ
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
+        self.environ = inherited | environ | {"ARQD_LOG_LEVEL": "debug"}
 
     def __call__(self, *arguments: str, status: int = 0, **environ: str) -> Ended:
         self.capsys.readouterr()
@@ -90,7 +91,6 @@ def arqd(
         "ARQD_REDIS_URL": server.url,
         "ARQD_FAMILIES__VAULT": FAMILY,
         "ARQD_ENCRYPTION_KEYS": KEYS,
-        "ARQD_LOG_LEVEL": "debug",
     }
     monkeypatch.chdir(tmp_path)
     for name, value in environ.items():

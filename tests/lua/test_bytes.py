@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daemon import codec
-from daemon.broker import DueTick, NewJob
+from daemon.broker import DueTick, NewJob, Repeat
 from daemon.errors import QueueFull
 from tests.lua.state import A, B, Engine, Mine
 
@@ -210,7 +210,7 @@ async def test_repeats_and_resends_are_not_refused(engine: Engine) -> None:
     assert await engine.enqueue(job) == [True]
     assert await engine.enqueue(job, resend=True) == [True]
     (repeat,) = await engine.enqueue(job._replace(id=engine.id("b"), tail=engine.job("b", body=body(49_000)).tail))
-    assert repeat == (engine.id("a"), True)
+    assert repeat == Repeat(engine.id("a"), True)
 
 
 async def test_failed_jobs_are_never_evicted(engine: Engine) -> None:

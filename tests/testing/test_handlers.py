@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from daemon.context import JobContext
+from daemon.encryption import KeyRing, generate_key
 from daemon.errors import ArqdError, ConfigurationError, InvalidJob, PermanentError, RetryAfter
 from daemon.family import FamilySettings, Fixed, func
 from daemon.payload import Payload, PayloadModel
+from daemon.secret import Secret
 from daemon.testing.handlers import HandlerRun, run_handler
 
 
@@ -188,3 +190,18 @@ async def test_cancelling_it_cancels_the_handler() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.wait_for(ended.wait(), 5)
+
+
+class Login(Payload, family="desk", function="log_in"):
+    name: str
+    password: Secret[str]
+
+
+async def log_in(ctx: JobContext, job: Login) -> str:
+    return job.password[::-1]
+
+
+async def test_a_handler_gets_what_is_in_its_secret_fields() -> None:
+    ring = KeyRing.parse(generate_key("test"))
+    run = await run_handler(log_in, Login(name="ada", password="sesame"), keyring=ring)
+    assert run.value() == "emases"

@@ -5,9 +5,8 @@
 --   With a dedup key the third goes on: a space, "drop" | "replace" | "debounce", a space, its window in ms (0: while the
 --   job lives), a space, the key. So jobs without one have nothing more to carry.
 -- Returns per job: 1 added, 0 a job with this id exists, or {id of the job that has its dedup key, 1 if that job has got
--- its payload, 2 if not since it is encrypted for another id}. {"encrypted" or "marked", function}: one came in clear and
--- must not, nothing was written. {"full", ms}: over the family's
--- budget of bytes nothing was added, and there may be room then.
+-- its payload, 2 if not since it is encrypted for another id}. Nothing was added, of none of them: {"full", ms}, over the
+-- family's budget of bytes, and there may be room then; {"encrypted" or "marked", function}, one came in clear and must not.
 local added, records, scores, ready = {}, {}, {}, {}
 local enqueued, adding = 0, 0
 local fallback

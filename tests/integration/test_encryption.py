@@ -25,6 +25,7 @@ from daemon.payload import Payload, PayloadModel
 from daemon.producer import Producer
 from daemon.reencryption import reencrypt
 from daemon.schedules import Schedules
+from daemon.search.indexer import Indexer
 from daemon.secret import Secret, SecretValue
 from daemon.ticks import Ticks
 from tests.engine import eventually, in_state, make_family, run_burst, working
@@ -475,6 +476,17 @@ async def test_events_tell_no_texts(redis_url: str, sealing: Producer, vault: Fa
     assert f"50 {MASK}" in told
     assert f"ValueError: {MASK}" in told
     assert not any("canary" in detail for detail in told)
+
+
+async def test_the_search_index_knows_nothing_that_is_encrypted(redis_url: str, sealing: Producer) -> None:
+    family = load_family(type("Searched", (WorkerSettings,), {"search": "payload"}))
+    job = await sealing.enqueue(OpenVault(text="canary", pin="canary-pin", fail=True), tags=["vip"])
+    await run_burst(redis_url, family, keyring=RING)
+    await Indexer(sealing.redis).catch_up()
+    found = Inspector(sealing.redis, ["vault"])
+    assert [one.id for one in await found.jobs("vault", "failed", where=JobFilter(text="vip valueerror"))] == [job.id]
+    assert await found.jobs("vault", "failed", where=JobFilter(text="canary")) == []
+    assert b"canary" not in await everything(sealing.redis)
 
 
 async def test_schedules_of_an_encrypted_family_take_no_payload(

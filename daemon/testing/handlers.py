@@ -16,7 +16,7 @@ from daemon import codec
 from daemon.broker import Claim, NewJob, Outcome
 from daemon.decisions import Decisions
 from daemon.dialect import ArqdDialect
-from daemon.encryption import KeyRing
+from daemon.encryption import SEALED_JSON, JobCipher, KeyRing, shown
 from daemon.errors import ConfigurationError
 from daemon.executor import Executor
 from daemon.family import Family, FamilySettings, JobFunction, func, load_family
@@ -192,6 +192,7 @@ class _Bench:
         self.policy = RetryPolicy(family.values.max_tries, family.values.backoff, family.permanent)
         self.keyring = producer.keyring
         self.dialect = ArqdDialect(family, self.keyring)
+        self.cipher: JobCipher | None = None
         self.broker = self.supervisor = self
         self.session: Any = self
         self.left_behind = False
@@ -205,6 +206,7 @@ class _Bench:
 
     async def run(self, claim: Claim) -> HandlerRun:
         run, call = self.executor.prepare(claim, 1, int(time.time() * 1000))
+        self.cipher = run.cipher
         if isinstance(call, Outcome):
             self.outcome = call
         else:
@@ -222,7 +224,7 @@ class _Bench:
         waits = outcome.kind in "rlw" and int(outcome.a) >= 0
         result = None
         if outcome.kind == "c" and isinstance(outcome.a, bytes):
-            result = codec.decode_result(outcome.a)["r"]
+            result = shown(codec.decode_result(outcome.a)["r"], "result", self.cipher)
         return HandlerRun(
             ending="told_to_wait" if outcome.kind == "l" and waits else _ENDINGS[outcome.kind],
             result=result,
@@ -232,7 +234,10 @@ class _Bench:
             progress=self.progressed,
             logs=self.logs,
             enqueued=self.producer.jobs,
-            receipts={name.decode(): from_json(raw) for name, _, raw in map(_parted, self.steps.splitlines())},
+            receipts={
+                name.decode(): shown(from_json(raw), f"receipt {name.decode()}", self.cipher)
+                for name, _, raw in map(_parted, self.steps.splitlines())
+            },
         )
 
     def close(self) -> None:
@@ -246,6 +251,8 @@ class _Bench:
         self.outcome = outcome
 
     async def report_progress(self, job_id: str, percent: int, note: str | None) -> None:
+        if note and note.startswith(SEALED_JSON.decode()):
+            note = str(shown(json.loads(note), "note", self.cipher))
         self.progressed.append((percent, note))
 
     @property
@@ -268,7 +275,7 @@ class _Bench:
         return self.steps
 
     async def log(self, session: Any, job_id: bytes, number: int, line: bytes) -> bool:
-        self.logs.append(json.loads(line.partition(b" ")[2]))
+        self.logs.append(shown(json.loads(line.partition(b" ")[2]), "log", self.cipher))
         return True
 
 

@@ -205,3 +205,27 @@ async def test_a_handler_gets_what_is_in_its_secret_fields() -> None:
     ring = KeyRing.parse(generate_key("test"))
     run = await run_handler(log_in, Login(name="ada", password="sesame"), keyring=ring)
     assert run.value() == "emases"
+
+
+class Open(Payload, family="vault", encrypted=True):
+    pin: Secret[str]
+
+
+class VaultSettings(FamilySettings):
+    family = "vault"
+    encrypted = True
+
+
+async def open_(ctx: JobContext, job: Open) -> str:
+    await ctx.log("a line")
+    await ctx.progress(50, "half")
+    assert await ctx.once("step", lambda: "kept") == "kept"
+    return job.pin
+
+
+async def test_what_an_encrypted_familys_handler_leaves_is_told_in_clear() -> None:
+    settings = type("Settings", (VaultSettings,), {"functions": [func(open_, name="open")]})
+    ring = KeyRing.parse(generate_key("test"))
+    done = await run_handler(open_, Open(pin="4711"), settings=settings, keyring=ring)
+    assert (done.value(), done.logs, done.progress) == ("4711", ["a line"], [(50, "half")])
+    assert done.receipts == {"step": "kept"}

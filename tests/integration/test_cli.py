@@ -32,7 +32,7 @@ DAEMONS, OTHERS = (
     ["up", "run", "scheduler", "probe", "bench"],
     ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "flow", "explain", *ACTIONS],
 )
-COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "keys"]
+COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "keys", "search"]
 
 
 class Ended(NamedTuple):

@@ -17,6 +17,7 @@ run: .venv/installed ## start everything on this machine with a few demonstratio
 	@.venv/bin/arqd up --demo
 
 test: .venv/installed ## run the tests; one of them: make test PYTEST_ARGS="tests/unit -k retry"
+	@sh scripts/test_tools.sh
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 lint: .venv/installed ## check style, format and types

@@ -2,6 +2,8 @@
 
 PY := .venv/bin/python
 PYTEST_ARGS ?=
+# Most tests wait for processes and servers of theirs: more workers than processors pay.
+PYTEST_WORKERS ?= 6
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -18,7 +20,7 @@ run: .venv/installed ## start everything on this machine with a few demonstratio
 
 test: .venv/installed ## run the tests; one of them: make test PYTEST_ARGS="tests/unit -k retry"
 	@sh scripts/test_tools.sh
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/installed ## check style, format and types
 	@$(PY) -m ruff check .

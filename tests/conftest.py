@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         server.kill()
 
 
+def pytest_configure() -> None:
+    # A shell's background jobs ignore it, and so would the commands that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Fail what was skipped or expected to fail: a test that did not run proves nothing."""
     if report.skipped or hasattr(report, "wasxfail"):
@@ -64,11 +70,17 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"skipped and expected failures are not accepted here: {reason}"
 
 
+def _make_sendable(report: pytest.TestReport) -> None:
+    """Escape what is no Unicode in captured output: reports travel between processes as UTF-8."""
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+
+
 # Outermost, so that pytest's own xfail handling has been applied before the report is judged.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     _refuse_skip(report)
+    _make_sendable(report)
     return report
 
 

@@ -38,13 +38,16 @@ async def receipts_seen(server: RedisServer) -> AsyncIterator[dict[tuple[str, st
 
 
 async def test_killed_workers_repeat_no_step_that_has_a_receipt(workshop: WorkshopFactory) -> None:
-    kills, count = 5, 120
+    kills, portion = 5, 40
+    count = portion * (kills + 1)
     shop = workshop(lease=1, max_jobs=5)
     workers = [shop.start(), shop.start()]
     await shop.ready(*workers)
     async with shop.producer() as producer, receipts_seen(shop.server) as seen:
-        jobs = await producer.enqueue_many([Steps(name=str(n)) for n in range(count)])
+        jobs = await producer.enqueue_many([Steps(name=str(n)) for n in range(portion)])
         for _ in range(kills):
+            first = len(jobs)
+            jobs += await producer.enqueue_many([Steps(name=str(n)) for n in range(first, first + portion)])
             victim = workers.pop(0)
             await shop.until(lambda worker=victim: len(shop.running(worker)) >= 4, "the worker is at work")
             victim.kill()

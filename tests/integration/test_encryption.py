@@ -73,6 +73,8 @@ async def everything(redis: Any) -> bytes:
     found = []
     for key in await redis.keys("*"):
         kind = await redis.type(key)
+        if kind == b"none":
+            continue  # it has ended meanwhile
         read = {
             b"string": lambda key: redis.get(key),
             b"hash": lambda key: redis.hgetall(key),

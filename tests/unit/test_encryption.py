@@ -82,6 +82,8 @@ def test_a_ring_shows_no_key() -> None:
         (f"a b:{NEW[6:]}", "key 1 is not"),
         (f"{NEW},{NEW}", "'2026a' stands twice"),
     ],
+    # Keys are made anew for each run, and several processes must collect the same names.
+    ids=["empty", "no key", "short key", "name with a blank", "twice"],
 )
 def test_a_wrong_ring_is_refused_without_being_quoted(text: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told) as caught:

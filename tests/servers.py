@@ -49,6 +49,11 @@ class RedisServer:
         return f"redis://{user}127.0.0.1:{self.port}/0"
 
     @property
+    def running(self) -> bool:
+        """Whether it has been started and not ended since."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """Process id of the running server."""
         assert self._process is not None, "the server is not running"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from daemon.cli.common import Json, cell, print_json, redis_url, settings
 
 if TYPE_CHECKING:
     from daemon.cli.check_server import Finding
+    from daemon.family import Family
     from daemon.settings import Settings
 
 
@@ -20,12 +21,17 @@ def register(app: typer.Typer) -> None:
     app.command()(check)
 
 
-def check(json: Json = False) -> None:
+def check(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also look through all keys for what belongs to no job; reads everything.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Try configuration, Redis and mail server.
 
     One line each, OK, WARN or FAIL, with what to do; the status is 1 when something fails.
     """
-    findings = asyncio.run(_all())
+    findings = asyncio.run(_all(deep))
     if json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -35,7 +41,7 @@ def check(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-async def _all() -> list[Finding]:
+async def _all(deep: bool) -> list[Finding]:
     from daemon.cli.check_server import Finding, server
     from daemon.errors import ConfigurationError
     from daemon.registry import load_families
@@ -49,8 +55,31 @@ async def _all() -> list[Finding]:
     findings = [Finding("OK", "configuration", f"families {names}")]
     findings += [Finding("WARN", family.name, line) for family in families for line in family.warnings]
     findings += [finding async for finding in server(redis_url(config), families)]
+    if deep and not any(finding.level == "FAIL" and finding.what == "redis" for finding in findings):
+        findings += [await _leaks(redis_url(config), family) for family in families]
     findings += [finding async for finding in _services(config)]
     return findings
+
+
+async def _leaks(url: str, family: Family) -> Finding:
+    """Count what belongs to no job, or lacks what it needs."""
+    from daemon.cli.check_server import Finding
+    from daemon.connections import connect, translated
+    from daemon.consistency import find_leaks
+    from daemon.errors import ArqdError
+
+    client = connect(url)
+    try:
+        with translated():
+            found = await find_leaks(client, family)
+    except ArqdError as error:
+        return Finding("FAIL", family.name, f"keys not looked through: {error}")
+    finally:
+        await client.aclose()
+    if not found.leaks:
+        return Finding("OK", family.name, f"{found.jobs} jobs, and every key belongs to one")
+    kinds = [f"{kind}: {len(names)} ({', '.join(names[:3])})" for kind, names in found.by_kind().items()]
+    return Finding("FAIL", family.name, f"{len(found.leaks)} leaks in {found.jobs} jobs: {'; '.join(kinds)}")
 
 
 async def _services(config: Settings) -> AsyncIterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ WorkshopFactory = Callable[..., Workshop]
 
 
 @pytest.fixture
-def workshop(redis_server: RedisServerFactory, tmp_path: Path) -> Iterator[WorkshopFactory]:
-    """Give a workshop: ``workshop(lease=2, max_jobs=5, redis={"appendonly": "yes"})``."""
+async def workshop(redis_server: RedisServerFactory, tmp_path: Path) -> AsyncIterator[WorkshopFactory]:
+    """Give a workshop: ``workshop(lease=2, max_jobs=5, redis={"appendonly": "yes"})``.
+
+    After every test nothing may be left in Redis that belongs to no job.
+    """
     made: list[Workshop] = []
 
     def make(*, redis: dict[str, Any] | None = None, **values: Any) -> Workshop:
@@ -26,3 +29,4 @@ def workshop(redis_server: RedisServerFactory, tmp_path: Path) -> Iterator[Works
     yield make
     for shop in made:
         shop.close()
+        assert await shop.leaks() == {}

@@ -15,10 +15,14 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import redis.asyncio
+
+from daemon.consistency import find_leaks
 from daemon.heartbeat import read_heartbeat
 from daemon.inspector import Inspector, QueueStats
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
+from tests.engine import make_family
 from tests.faults.family import FOLDER
 from tests.servers import RedisServer
 
@@ -129,6 +133,18 @@ class Workshop:
             if worker.status is None:
                 worker.kill()
 
+    async def leaks(self) -> dict[str, list[str]]:
+        """Give what ``arqd check --deep`` finds in every family, by kind; nothing where Redis is not there any more."""
+        found: dict[str, list[str]] = {}
+        if not self.server.running:
+            return found
+        async with redis.asyncio.Redis.from_url(self.server.url) as client:
+            for key in await client.keys("{*}:conf"):
+                family = make_family(key[1 : key.index(b"}")].decode(), _nothing)
+                for kind, names in (await find_leaks(client, family)).by_kind().items():
+                    found.setdefault(f"{family.name}: {kind}", []).extend(names)
+        return found
+
     # ------------------------------------------------------------------ jobs
 
     @asynccontextmanager
@@ -204,6 +220,9 @@ class Workshop:
         return "\n".join([events, *tails])
 
 
+async def _nothing(ctx: object) -> None: ...
+
+
 class CrashCounts:
     """Watches the crash counts of jobs, which are gone when the job has ended: the highest seen of each."""
 
@@ -221,8 +240,6 @@ class CrashCounts:
             await self._task
 
     async def _watch(self) -> None:
-        import redis.asyncio
-
         async with redis.asyncio.Redis.from_url(self._server.url, decode_responses=True) as client:
             while True:
                 with suppress(redis.RedisError):

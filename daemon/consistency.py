@@ -141,13 +141,12 @@ async def _read(redis: Any, keys: FamilyKeys) -> _State:
     for index in INDEXES:
         state.indexes[index] = await _scores(redis, keys.key(index))
     state.workers = set(await _scores(redis, keys.key("workers")))
-    for name in state.own:
-        kind, _, rest = name.partition(b":")
-        key = prefix + name
+    for own in state.own:
+        kind, _, rest = own.partition(b":")
         if kind == b"held":
-            state.held[rest] = [job async for job, _ in redis.hscan_iter(key, count=_PAGE)]
+            state.held[rest] = [job async for job, _ in redis.hscan_iter(prefix + own, count=_PAGE)]
         elif kind in (b"lane", b"parked", b"cause") and rest:
-            state.members[name.decode("utf-8", "surrogateescape")] = set(await _scores(redis, key))
+            state.members[own.decode("utf-8", "surrogateescape")] = set(await _scores(redis, prefix + own))
     for name in (*_BY_JOB, "dedup", "causes", "flows"):
         state.fields[name] = {job: value async for job, value in redis.hscan_iter(keys.key(name), count=_PAGE)}
     for name in (*_BESIDE, "dedup:ends"):

@@ -17,9 +17,9 @@ run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and ``scheduler`` 
 others: ``flows`` (what a caller describes), ``flow_plan`` (what is sent), ``flow_broker`` and ``courier`` (from slot
 to slot), ``flow_view``. Nouns: ``job``, ``codec``, ``run``, ``context``, ``keys``, ``errors``, ``settings``,
 ``family``, ``functions``, ``registry``, ``logs``. Looking in: ``inspector``, ``pages``, ``situation`` and ``explain``
-(why a job does not run), ``observer`` (what a worker tells of a try), ``events``, ``statistics``, ``metrics``,
-``cli``, ``probe/``. Operating: ``control``. Dead letters: ``causes``, ``dead_letters`` (their groups), ``redrive``
-(sending them back with care). For tests of those who use it: ``testing/``.
+(why a job does not run), ``consistency`` (keys that belong to no job), ``observer`` (what a worker tells of a try),
+``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``. Operating: ``control``. Dead letters: ``causes``,
+``dead_letters`` (their groups), ``redrive`` (sending them back with care). For tests of those who use it: ``testing/``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

@@ -115,9 +115,10 @@ class JobInfo:
 
     ``tries`` counts ended tries, ``crashes`` the workers that died while they ran it, ``history`` holds one entry
     per failed try, oldest first: ``{"at", "try", "type", "message"}``. ``error`` is what it failed of:
-    ``{"type", "message", "traceback", "reason"}``, ``cause`` the group of a dead letter (`daemon.dead_letters`). Of
-    a flow (only where one job is asked for): ``parents`` that wait for it, how many ``children`` it has or had and how
-    many of them have not ended (``children_left``).
+    ``{"type", "message", "traceback", "reason"}``, ``cause`` the group of a dead letter (`daemon.dead_letters`).
+    ``group`` is whose turn it takes, where its record still says so (not of one that has completed). Of a flow (only
+    where one job is asked for): ``parents`` that wait for it, how many ``children`` it has or had and how many of them
+    have not ended (``children_left``).
     """
 
     id: str
@@ -145,6 +146,7 @@ class JobInfo:
     children: int | None = None
     children_left: int | None = None
     cause: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def _add_record(info: JobInfo, raw: bytes | None, cipher: JobCipher | None) -> N
         return
     try:
         record = codec.split_record(raw)
-        info.function, info.priority = record.function, record.level or None
+        info.function, info.priority, info.group = record.function, record.level or None, record.group or None
         info.enqueued_at = from_ms(record.stamp)
         info.expires_at = from_ms(record.deadline_ms) if record.deadline_ms else None
         args, kwargs, options = codec.decode_body(record.body)

@@ -45,6 +45,7 @@ class JobFilter:
     Attributes:
         function: name of the function.
         tag: one of the tags it was enqueued with.
+        group: the one it was enqueued with; of jobs that have not ended, and of dead letters.
         error: type of the error it ended of, ``"ValueError"``.
         cause: the group of dead letters it is in (`daemon.dead_letters`).
         since, until: aware times, ``since`` included: when it ended, when it started (active), when it is due
@@ -60,6 +61,7 @@ class JobFilter:
     until: datetime | None = None
     cause: str | None = None
     text: str | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("since", "until"):
@@ -125,13 +127,15 @@ class Listing:
             self.index = f"cause:{where.cause}"
         if where.error is not None and not self._ended:
             raise InvalidJob(f"jobs that are {state} have no error: list the failed ones, or leave error out")
+        if where.group is not None and self._ended and state is not JobState.FAILED:
+            raise InvalidJob(f"of jobs that are {state} no group is kept: leave it out")
 
     @property
     def exact(self) -> bool:
         """Whether the ids of a portion are the answer, without a look at each job."""
-        asked = (self._where.function, self._where.tag, self._where.error)
+        asked = (self._where.function, self._where.tag, self._where.error, self._where.group)
         timed = self._state is JobState.WAITING and (self._where.since or self._where.until)
-        return asked == (None, None, None) and not timed
+        return asked == (None, None, None, None) and not timed
 
     async def size(self) -> int:
         """Give how many jobs there are to look at."""
@@ -205,10 +209,13 @@ class Listing:
             return False
         if self._state is JobState.WAITING and not _within(int(parts[2][:16]), where):
             return False
-        name, tab, _ = parts[5].partition(b"\t")
-        if where.function is None or (not tab and len(head) == _RECORD_HEAD):
-            return True
-        return name == where.function.encode()
+        name, tab, rest = parts[5].partition(b"\t")
+        if not tab:
+            return len(head) == _RECORD_HEAD
+        if where.function is not None and name != where.function.encode():
+            return False
+        group, newline, _ = rest.partition(b"\n")
+        return where.group is None or not newline or group == where.group.encode()
 
     def _matches(self, info: JobInfo) -> bool:
         where = self._where
@@ -218,6 +225,7 @@ class Listing:
                 return False
         return (
             where.function in (None, info.function)
+            and where.group in (None, info.group)
             and (where.tag is None or where.tag in info.tags)
             and where.cause in (None, info.cause)
             and where.error in (None, (info.error or {}).get("type"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,6 +118,7 @@ def jobs(
     tag: Tag = None,
     error: Error = None,
     text: Text = None,
+    group: Annotated[str | None, typer.Option(help="Only jobs of this group, as it was given at enqueue.")] = None,
     since: Since = None,
     until: Until = None,
     cursor: Cursor = None,
@@ -130,7 +131,7 @@ def jobs(
     they were enqueued. With --text the newest come first, whatever their state; the family must be searched
     (docs/search.md).
     """
-    where = job_filter(function, tag, error, since, until, text)
+    where = replace(job_filter(function, tag, error, since, until, text), group=group)
     print_page(asyncio.run(list_jobs(family, state, where, cursor, limit)), json)
 
 

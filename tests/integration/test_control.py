@@ -386,6 +386,28 @@ async def test_ended_jobs_are_listed_newest_first(redis_url: str, producer: Prod
     assert [info.payload for info in await listed(control, "completed", 2)] == [4, 3, 2, 1, 0]
 
 
+async def test_lists_by_group(redis_url: str, producer: Producer, control: Control) -> None:
+    await producer.enqueue("number", [1], family="t", group="anna")
+    await producer.enqueue("number", [2], family="t", group="anna b")
+    await producer.enqueue("number", [3], family="t", group="x" * 128)
+    await producer.enqueue("number", [4], family="t")
+    await producer.enqueue("fail", family="t", group="anna", delay=60)
+    for group, expected in (("anna", [1]), ("anna b", [2]), ("x" * 128, [3]), ("ann", []), ("", [])):
+        found = await listed(control, "waiting", where=JobFilter(group=group))
+        assert [info.payload for info in found] == expected
+        assert {info.group for info in found} <= {group}
+    assert len(await listed(control, "delayed", where=JobFilter(group="anna", function="fail"))) == 1
+    assert await listed(control, "delayed", where=JobFilter(group="anna", function="number")) == []
+    await control.promote([info.id for info in await listed(control, "delayed")])
+    await run_burst(redis_url, family())
+    assert len(await listed(control, "failed", where=JobFilter(group="anna"))) == 1
+    assert await listed(control, "failed", where=JobFilter(group="bob")) == []
+    assert await control.retry_all("t", JobFilter(group="bob"), dry_run=True) == 0
+    assert await control.retry_all("t", JobFilter(group="anna"), dry_run=True) == 1
+    with pytest.raises(InvalidJob, match="no group is kept"):
+        await listed(control, "completed", where=JobFilter(group="anna"))
+
+
 async def test_a_filtered_page_looks_at_a_bounded_number_of_jobs_and_goes_on(
     producer: Producer, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:

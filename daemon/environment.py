@@ -250,6 +250,18 @@ FALLBACKS = (
         "how many dead letters are kept, for each family",
         lambda given: {"ARQD_FAMILY__*__KEEP_FAILED_COUNT": given["QUEUE_REMOVE_ON_FAIL"]},
     ),
+    Fallback(
+        ("BULL_BOARD_ENABLED",),
+        ("ARQD_CONSOLE__ENABLED",),
+        "whether there is a console",
+        lambda given: {"ARQD_CONSOLE__ENABLED": given["BULL_BOARD_ENABLED"]},
+    ),
+    Fallback(
+        ("BULL_BOARD_PATH",),
+        ("ARQD_CONSOLE__BASE_PATH",),
+        "the path it is served under",
+        lambda given: {"ARQD_CONSOLE__BASE_PATH": given["BULL_BOARD_PATH"]},
+    ),
 )
 
 

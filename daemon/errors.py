@@ -7,6 +7,7 @@ ArqdError
 │   ├── RedisRefused            wrong password, user or permission
 │   └── RedisFull               the server's memory limit is reached: nothing was written
 ├── InvalidJob                  the job was refused before anything was written
+│   ├── InvalidPayload          its payload does not fit its function; it names each wrong field
 │   ├── TooLarge                its payload or its result is over the limit
 │   └── InClear                 its family takes encrypted jobs only
 ├── QueueFull                   the queue's budget of bytes is used up: nothing was written
@@ -18,6 +19,9 @@ ArqdError
 ├── ClaimLost                   raised inside a handler: its job is not its worker's any more
 ├── ScheduleNotFound            no such schedule
 ├── ScheduleConflict            the schedule forbids what was asked, or somebody else has changed it
+├── InvalidToken                an API token cannot be made so
+├── TokenNotFound               no such API token
+├── TokenConflict               there is an API token of this name already
 ├── ResultTimeout               the result did not come in time (also a TimeoutError)
 └── JobFailed                   the job ended without a result: type, message and traceback of the cause
     └── JobExpired              its deadline passed, or its payload was gone, before it could run
@@ -61,6 +65,19 @@ class RedisFull(RedisError):
 
 class InvalidJob(ArqdError):
     """The job was refused and nothing was written."""
+
+
+class InvalidPayload(InvalidJob):
+    """The payload does not fit its function, and nothing was written.
+
+    Attributes:
+        errors: where in the payload (``attachments.0.filename``, "" for all of it) and what is wrong there.
+    """
+
+    def __init__(self, function: str, errors: Sequence[tuple[str, str]]) -> None:
+        self.errors = list(errors)
+        told = "; ".join(f"{where}: {what}".removeprefix(": ") for where, what in errors)
+        super().__init__(f"payload of {function}: {told}")
 
 
 class TooLarge(InvalidJob):
@@ -151,6 +168,18 @@ class ScheduleNotFound(ArqdError):
 
 class ScheduleConflict(ArqdError):
     """The schedule does not allow this, or somebody else has changed it meanwhile."""
+
+
+class InvalidToken(ArqdError):
+    """The API token was refused and nothing was written."""
+
+
+class TokenNotFound(ArqdError):
+    """There is no such API token."""
+
+
+class TokenConflict(ArqdError):
+    """There is an API token of this name already."""
 
 
 class ResultTimeout(ArqdError, TimeoutError):

@@ -85,7 +85,12 @@ def _written(place: _Place) -> str:
     return f"{place[0]}-{place[1]}.{place[2]}"
 
 
-def _parsed(text: str) -> _Place:
+def parsed_position(text: str) -> _Place:
+    """Read an event's position; positions of one family compare as their events came.
+
+    Raises:
+        InvalidJob: for anything else.
+    """
     entry, _, number = text.partition(".")
     ms, _, written = entry.partition("-")
     if not (ms.isdecimal() and written.isdecimal() and number.isdecimal()):
@@ -104,7 +109,7 @@ def _before(place: _Place) -> str:
 def _places(families: Sequence[str], since: Since) -> dict[str, _Place | None]:
     """Where to begin in each family; None for what comes from now on."""
     if isinstance(since, Mapping):
-        return {family: _parsed(since[family]) if family in since else None for family in families}
+        return {family: parsed_position(since[family]) if family in since else None for family in families}
     if isinstance(since, datetime):
         if since.tzinfo is None:
             raise InvalidJob(f"since {since!r} has no time zone: pass an aware datetime, e.g. datetime.now(UTC)")
@@ -115,7 +120,7 @@ def _places(families: Sequence[str], since: Since) -> dict[str, _Place | None]:
         return dict.fromkeys(families, (0, 0, -1))
     if len(families) > 1:
         raise InvalidJob("a position is of one family: for several give a mapping of family to position")
-    return {families[0]: _parsed(since)}
+    return {families[0]: parsed_position(since)}
 
 
 class EventReader:

@@ -11,6 +11,14 @@ RETRY = "arq:retry:"
 IN_PROGRESS = "arq:in-progress:"
 ABORT = "arq:abort"
 
+# The console's own, which belong to no family (docs/access.md); a family's name has no colon.
+CONSOLE = "arqd:console:"
+CONSOLE_TOKENS = CONSOLE + "tokens"
+CONSOLE_SESSION = CONSOLE + "session:"
+CONSOLE_LOGIN = CONSOLE + "login:"
+# In one slot: an entry and the end of its chain are written together.
+AUDIT_LOG, AUDIT_HEAD = "{arqd:audit}:log", "{arqd:audit}:head"
+
 # In the order of KEYS in every script: lua/prelude.lua names them the same way.
 SCRIPT_KEYS = (
     "queue",

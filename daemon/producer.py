@@ -60,7 +60,7 @@ class Producer:
         self.keyring = keyring or NO_KEYS
         self.max_payload = max_payload
         self.replies = ReplyReader(redis, open_blocking)
-        self._open_blocking = open_blocking
+        self.open_blocking = open_blocking
         self._brokers: dict[str, Broker] = {}
         self._encrypted: set[str] = set()
         self._templates = {name: checked_template(name, options) for name, options in (templates or {}).items()}
@@ -343,7 +343,7 @@ class Producer:
         names = [families] if isinstance(families, str) else list(families)
         for name in names:
             self.broker(name)
-        return EventReader(self.redis, self._open_blocking, names, since).follow()
+        return EventReader(self.redis, self.open_blocking, names, since).follow()
 
     async def abort(self, job: JobHandle, timeout: float) -> bool:
         """See `JobHandle.abort`."""

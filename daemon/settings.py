@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from daemon.console.settings import ConsoleSettings
 from daemon.encryption import NO_KEYS, KeyRing
 from daemon.environment import FALLBACKS, PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
 from daemon.errors import ConfigurationError, InvalidJob
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
         None, description="`json` or `text`; default `json`, for `arqd up` `text`"
     )
     probe: ProbeSettings = Field(ProbeSettings(), description="the health sidecar")
+    console: ConsoleSettings = Field(ConsoleSettings(), description="the management API and the dashboard")
     var_dir: Path = Field(Path("var"), description="folder of what `arqd up` keeps")
     encryption_keys: SecretStr | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""``arqd up``: everything on one machine: an embedded Valkey, the worker of all families and the probe."""
+"""``arqd up``: everything on one machine: embedded Valkey, the worker of all families, the probe, the console."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from daemon.errors import ArqdError
 from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.probe.app import create_app
-from daemon.probe.server import serve
+from daemon.serving import serve
 from daemon.settings import Settings
 from daemon.supervisor import Supervisor, end_process
 
@@ -37,7 +37,7 @@ def up(settings: Settings, families: Sequence[Family], *, demo: bool = False) ->
         demo: hand demonstration mails over and show their way.
 
     Raises:
-        ConfigurationError: when the data folder or the probe's port is taken, or the demonstration would send mail.
+        ConfigurationError: when the data folder or a port is taken, or the demonstration would send mail.
         ArqdError: when a part of it has ended by itself.
     """
     if demo:
@@ -61,11 +61,15 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, supervisor.drain)
     worker = asyncio.create_task(supervisor.run())
-    address: asyncio.Future[str] = loop.create_future()
-    side = [asyncio.create_task(_probe(settings, url, families, heartbeat, address.set_result))]
+    probe: asyncio.Future[str] = loop.create_future()
+    console: asyncio.Future[tuple[str, str]] = loop.create_future()
+    side = [
+        asyncio.create_task(_probe(settings, url, families, heartbeat, probe.set_result)),
+        asyncio.create_task(_console(settings, url, families, console)),
+    ]
     if server:
         side.append(asyncio.create_task(_watch(server)))
-    shown = asyncio.create_task(_show(address, settings, url, server, families, demo))
+    shown = asyncio.create_task(_show((probe, console), settings, url, server, families, demo))
     try:
         done, _ = await asyncio.wait({worker, *side}, return_when=asyncio.FIRST_COMPLETED)
         if worker not in done:
@@ -94,7 +98,20 @@ async def _probe(
     async with Inspector.connect(url, names) as inspector:
         app = create_app(inspector, families=names, heartbeats=[heartbeat], limits=settings.probe.limits())
         host, port = settings.probe.host, settings.probe.port
-        await serve(app, host=host, port=port, handle_signals=False, on_listening=on_listening)
+        await serve(app, name="the probe", host=host, port=port, handle_signals=False, on_listening=on_listening)
+
+
+async def _console(
+    settings: Settings, url: str, families: Sequence[Family], told: asyncio.Future[tuple[str, str]]
+) -> None:
+    if missing := settings.console.missing():
+        told.set_result((missing, ""))
+        await asyncio.Event().wait()
+    from daemon.console.server import run_console
+
+    await run_console(
+        url, settings, families, handle_signals=False, login_link=True, on_listening=lambda *at: told.set_result(at)
+    )
 
 
 async def _watch(server: EmbeddedServer) -> None:
@@ -105,7 +122,7 @@ async def _watch(server: EmbeddedServer) -> None:
 
 
 async def _show(
-    address: asyncio.Future[str],
+    addresses: tuple[asyncio.Future[str], asyncio.Future[tuple[str, str]]],
     settings: Settings,
     url: str,
     server: EmbeddedServer | None,
@@ -113,11 +130,14 @@ async def _show(
     demo: bool,
 ) -> None:
     """Say where everything is, then show the demonstration."""
-    probe = await address
+    probe, (console, link) = await addresses[0], await addresses[1]
     where = f"embedded Valkey; the URL with its password is in {server.data_dir / 'url'}" if server else "as set"
     print(f"arqd {__version__}")
     print(f"  Redis     {safe_url(url)}  ({where})")
     print(f"  probe     {probe}  (/livez /readyz /startupz /metrics /backlog)")
+    print(f"  console   {console}")
+    if link:
+        print(f"  log in    {link}  (works once, within the hour; arqd token add makes a token)")
     print(f"  families  {', '.join(family.name for family in families)}")
     if server:
         print("  Other commands find this Redis when typed in the same folder: arqd queues, arqd enqueue ...")

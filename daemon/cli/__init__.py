@@ -33,7 +33,7 @@ __all__ = ["app", "main"]
 
 #: systemd's units do not restart a daemon that ends with this status: a wrong configuration stays wrong.
 EX_CONFIG = 78
-DAEMONS = ("up", "run", "scheduler", "probe")
+DAEMONS = ("up", "run", "scheduler", "probe", "console")
 
 app = typer.Typer(
     name="arqd",

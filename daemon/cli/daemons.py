@@ -1,4 +1,4 @@
-"""Commands that stay: ``up``, ``run``, ``scheduler``, ``probe``; and ``bench``."""
+"""Commands that stay: ``up``, ``run``, ``scheduler``, ``probe``, ``console``; and ``bench``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(scheduler)
     app.command()(probe)
+    app.command()(console)
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(context_settings=passed_on, add_help_option=False)(bench)
 
@@ -35,7 +36,7 @@ def up(
 ) -> None:
     """Run everything on this machine.
 
-    An embedded Valkey unless ARQD_REDIS_URL is set, all families, the probe. Ctrl-C drains.
+    An embedded Valkey unless ARQD_REDIS_URL is set, all families, the probe, the console. Ctrl-C drains.
     """
     from daemon.up import up as start
 
@@ -103,26 +104,62 @@ def scheduler() -> None:
     """
     import uvloop
 
-    from daemon.connections import connect
-    from daemon.courier import SWEEP_SECONDS, Courier
-    from daemon.scheduler import Scheduler
-
     config = settings()
     _log(config, "json")
 
     async def lead() -> None:
-        url = redis_url(config)
-        redis, leader = connect(url), Scheduler(url)
-        leader.every(SWEEP_SECONDS, Courier(redis).sweep_all)
-        task = asyncio.ensure_future(leader.run())
+        task = asyncio.ensure_future(_lead(redis_url(config)))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         await asyncio.wait({task})
-        await redis.aclose()
         if not task.cancelled():
             task.result()
 
     uvloop.run(lead())
+
+
+async def _lead(url: str) -> None:
+    from daemon.connections import connect
+    from daemon.courier import SWEEP_SECONDS, Courier
+    from daemon.scheduler import Scheduler
+
+    redis, leader = connect(url), Scheduler(url)
+    leader.every(SWEEP_SECONDS, Courier(redis).sweep_all)
+    try:
+        await leader.run()
+    finally:
+        await redis.aclose()
+
+
+def console() -> None:
+    """Run the management API and the dashboard.
+
+    arqd token add makes a token to log in with. Beside it runs what `arqd scheduler` does.
+    """
+    import uvloop
+
+    from daemon.errors import ConfigurationError
+
+    config = settings()
+    if missing := config.console.missing():
+        raise ConfigurationError(f"the console is {missing}")
+    _log(config, "json")
+    uvloop.run(_console(config))
+
+
+async def _console(config: Settings) -> None:
+    from daemon.console.server import run_console
+
+    url, logger = redis_url(config), logging.getLogger("arqd.console")
+    families = _families(config, list(config.families))
+    serving = run_console(url, config, families, on_listening=lambda home, _: logger.info("it is at %s", home))
+    tasks = {asyncio.create_task(serving), asyncio.create_task(_lead(url))}
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks - done:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def probe() -> None:
@@ -138,7 +175,7 @@ def probe() -> None:
 async def _probe(config: Settings) -> None:
     from daemon.inspector import Inspector
     from daemon.probe.app import create_app
-    from daemon.probe.server import serve
+    from daemon.serving import serve
 
     logger = logging.getLogger("arqd.probe")
     names = list(config.families)
@@ -147,6 +184,7 @@ async def _probe(config: Settings) -> None:
         app = create_app(inspector, families=names, heartbeats=heartbeats, limits=config.probe.limits())
         await serve(
             app,
+            name="the probe",
             host=config.probe.host,
             port=config.probe.port,
             on_listening=lambda url: logger.info("the probe listens on %s", url),

@@ -13,10 +13,10 @@ import typer
 from daemon.cli.common import cell, instant, print_json, redis_url, settings
 
 if TYPE_CHECKING:
-    from daemon.family import Family, JobFunction
+    from daemon.catalog import Catalog
+    from daemon.family import JobFunction
     from daemon.handle import JobHandle
     from daemon.options import JobOptions
-    from daemon.payload import Payload
     from daemon.settings import Settings
 
 #: How often the progress shown by ``--wait`` is asked for; the end itself is told at once.
@@ -73,8 +73,9 @@ def enqueue(
     options = cast("JobOptions", {name: value for name, value in given.items() if value is not None})
     config = settings()
     payload = read_payload(json)
-    name, known = find_function(config, function, family)
-    asyncio.run(_enqueue(config, name, function, checked_payload(known, payload), options, (wait, reveal)))
+    catalog, name, known = find_function(config, function, family)
+    job = catalog.checked(name, known, payload)
+    asyncio.run(_enqueue(config, name, function, job, options, (wait, reveal)))
 
 
 def read_keep(words: list[str] | None) -> dict[str, str] | None:
@@ -104,54 +105,18 @@ def read_payload(text: str) -> Any:
     return payload
 
 
-def find_function(config: Settings, function: str, family: str | None) -> tuple[str, JobFunction | None]:
-    """Give the family of a function, and the function itself when it is registered here.
+def find_function(config: Settings, function: str, family: str | None) -> tuple[Catalog, str, JobFunction | None]:
+    """Give the registered functions, the family of one, and the function itself when it is registered here.
 
     Raises:
         InvalidJob: when no family has it, or several do.
     """
-    from daemon.errors import InvalidJob
+    from daemon.catalog import Catalog
     from daemon.registry import load_families
 
-    if family is not None and family not in config.families:
-        return family, None
-    names = [family] if family is not None else list(config.families)
-    loaded: list[Family] = load_families(config.families, names, config.overrides())
-    having = [found for found in loaded if function in found.functions]
-    if len(having) == 1:
-        return having[0].name, having[0].functions[function]
-    if having:
-        raise InvalidJob(f"{function!r} is in {', '.join(found.name for found in having)}: say which with --family")
-    known = ", ".join(name for found in loaded for name in found.functions)
-    hint = "" if family else "; --family FAMILY enqueues it for a worker that knows it"
-    raise InvalidJob(f"no function {function!r} here; known are {known}{hint}")
-
-
-def checked_payload(known: JobFunction | None, payload: Any) -> Payload | list[Any] | dict[str, Any]:
-    """Validate the payload as the worker will; one that is a `Payload` also brings its priority and result type.
-
-    Raises:
-        InvalidJob: naming each wrong field.
-    """
-    from pydantic import ValidationError
-
-    from daemon.binding import Binder
-    from daemon.codec import encode, encode_body
-    from daemon.errors import InvalidJob
-    from daemon.payload import Payload
-
-    if known is None:
-        return payload if payload is not None else {}
-    binder = Binder(known.call)
-    if payload is None:
-        payload = {} if binder.model is not None else []
-    try:
-        args, _, _ = binder.bind(encode_body(encode(payload if isinstance(payload, list) else [payload], "payload")))
-    except ValidationError as error:
-        wrong = [".".join(map(str, part["loc"][2:])) + f": {part['msg']}" for part in error.errors(include_input=False)]
-        raise InvalidJob(f"payload of {known.name}: " + "; ".join(line.removeprefix(": ") for line in wrong)) from None
-    only = args[0] if len(args) == 1 else None
-    return only if isinstance(only, Payload) else payload
+    names = list(config.families) if family is None else [family] if family in config.families else []
+    catalog = Catalog(load_families(config.families, names, config.overrides()))
+    return catalog, *catalog.find(function, family)
 
 
 async def _enqueue(

@@ -89,12 +89,12 @@ def add(
     dedup_key: Annotated[str | None, typer.Option(help="While a job has this key, a tick adds none.")] = None,
 ) -> None:
     """Add a schedule and print its name."""
-    from daemon.cli.enqueue import checked_payload, find_function, read_payload
+    from daemon.cli.enqueue import find_function, read_payload
 
     config = settings()
     payload = read_payload(json)
-    named, known = find_function(config, function, family)
-    job = checked_payload(known, payload)
+    catalog, named, known = find_function(config, function, family)
+    job = catalog.checked(named, known, payload)
     given: dict[str, Any] = {
         "cron": cron,
         "every": every,

@@ -64,7 +64,8 @@ def test_only_the_command_reads_the_environment(module: str) -> None:
 def test_every_library_used_is_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["embedded"]
-    wanted += project["optional-dependencies"]["crypto"]
+    for extra in ("console", "crypto"):
+        wanted += project["optional-dependencies"][extra]
     declared = {re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
     declared.add("pydantic-core")  # pydantic pins it exactly
     distributions = packages_distributions()

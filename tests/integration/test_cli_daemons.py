@@ -113,7 +113,8 @@ def start(tmp_path: Path, redis_url: str) -> Iterator[Start]:
     started: list[Arqd] = []
 
     def begin(*arguments: str, terminal: bool = False, **environ: str) -> Arqd:
-        started.append(Arqd(tmp_path, arguments, {"ARQD_REDIS_URL": redis_url, **environ}, terminal))
+        variables = {"ARQD_REDIS_URL": redis_url, "ARQD_CONSOLE__PORT": "0", **environ}
+        started.append(Arqd(tmp_path, arguments, variables, terminal))
         return started[-1]
 
     yield begin

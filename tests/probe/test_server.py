@@ -17,7 +17,7 @@ import pytest
 from daemon.errors import ConfigurationError
 from daemon.heartbeat import Heartbeat
 from daemon.probe.app import create_app
-from daemon.probe.server import serve
+from daemon.serving import serve
 from tests.probe.support import NeverAsked, document
 
 
@@ -25,7 +25,8 @@ from tests.probe.support import NeverAsked, document
 async def served(*heartbeats: Path, **options: Any) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     app = create_app(NeverAsked(), families=["email"], heartbeats=heartbeats)
-    task = asyncio.create_task(serve(app, port=0, on_listening=listening.set_result, **options))
+    where: dict[str, Any] = {"name": "the probe", "host": "127.0.0.1", "port": 0}
+    task = asyncio.create_task(serve(app, **where, on_listening=listening.set_result, **options))
     try:
         yield await asyncio.wait_for(listening, 10), task
     finally:
@@ -99,4 +100,4 @@ async def test_a_taken_port_is_a_configuration_error() -> None:
         assert port is not None
         app = create_app(NeverAsked(), families=[])
         with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1 port {port}"):
-            await serve(app, port=port, handle_signals=False)
+            await serve(app, name="the probe", host="127.0.0.1", port=port, handle_signals=False)

@@ -1,0 +1,65 @@
+"""Runs the console: connections, application and server, until a signal or a cancellation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from daemon.console.app import create_app
+from daemon.console.roles import Role
+from daemon.console.services import Services
+from daemon.errors import RedisError
+from daemon.family import Family
+from daemon.serving import serve
+
+if TYPE_CHECKING:
+    from daemon.settings import Settings
+
+#: Who logs in with the link that is printed.
+LINK_NAME = "login-link"
+
+
+async def run_console(
+    url: str,
+    settings: Settings,
+    families: Sequence[Family],
+    *,
+    handle_signals: bool = True,
+    login_link: bool = False,
+    on_listening: Callable[[str, str], None] | None = None,
+) -> None:
+    """Serve the console until SIGTERM, SIGINT or cancellation.
+
+    Args:
+        url: Redis.
+        families: those it knows, loaded.
+        login_link: make a link with which one can log in once, as admin.
+        on_listening: called with its address and that link ("" for none, or while Redis is away).
+
+    Raises:
+        ConfigurationError: when it cannot listen, or a setting cannot be used.
+    """
+    console = settings.console
+    async with Services.of(url, settings, families) as services:
+        app = create_app(services)
+        code = ""
+        if login_link:
+            with suppress(RedisError):
+                code = await services.sessions.make_link(LINK_NAME, Role.ADMIN)
+
+        def tell(address: str) -> None:
+            home = f"{address}{console.base_path}/"
+            if on_listening is not None:
+                on_listening(home, f"{home}login/{code}" if code else "")
+
+        await serve(
+            app,
+            name="the console",
+            host=console.host,
+            port=console.port,
+            handle_signals=handle_signals,
+            on_listening=tell,
+            on_ending=services.live.close,
+            trusted_proxies=console.trusted_proxies,
+        )

@@ -1,0 +1,66 @@
+"""The console over a real Valkey, called in the test's own event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from daemon.console.app import create_app
+from daemon.console.roles import Role
+from daemon.console.services import Services
+from daemon.console.settings import ConsoleSettings
+from daemon.family import Family
+from tests.asking import FUNCTIONS
+from tests.engine import make_family
+
+API = "/api/v1"
+
+
+@dataclass(slots=True)
+class Console:
+    """A console and clients of it: ``anyone`` sends nothing, `of` a role sends a token of it."""
+
+    services: Services
+    app: Any
+    anyone: httpx.AsyncClient
+    _clients: dict[Role, httpx.AsyncClient] = field(default_factory=dict)
+
+    async def of(self, role: Role | str) -> httpx.AsyncClient:
+        """Give the client of a role."""
+        role = Role(role)
+        if role not in self._clients:
+            _, token = await self.services.tokens.add(f"test-{role}", role)
+            self._clients[role] = self.client(token)
+        return self._clients[role]
+
+    def client(self, bearer: str | None = None, **headers: str) -> httpx.AsyncClient:
+        """Give a client of its own."""
+        if bearer is not None:
+            headers["authorization"] = f"Bearer {bearer}"
+        # An error nobody foresaw is to be answered, too.
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("192.0.2.7", 4711))
+        return httpx.AsyncClient(transport=transport, base_url="http://console", headers=headers)
+
+    async def browser(self, role: Role = Role.ADMIN) -> tuple[httpx.AsyncClient, str]:
+        """Give a client that is logged in with a cookie, and its CSRF token."""
+        client = self.client()
+        answer = await client.get(f"/login/{await self.services.sessions.make_link('ada', role)}")
+        assert answer.status_code == 303, answer.text
+        session = await self.services.sessions.find(client.cookies["arqd_session"])
+        assert session is not None
+        return client, session.csrf
+
+
+@asynccontextmanager
+async def console(url: str, *families: Family, keyring: Any = None, **settings: Any) -> AsyncIterator[Console]:
+    """Serve some families (one called ``t``, if none is given) with some settings."""
+    known = families or (make_family("t", *FUNCTIONS),)
+    async with Services.open(url, ConsoleSettings(**settings), known, keyring=keyring) as services:
+        app = create_app(services)
+        found = Console(services, app, httpx.AsyncClient())
+        found.anyone = found.client()
+        yield found

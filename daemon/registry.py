@@ -22,7 +22,7 @@ from daemon.family import (
 from daemon.functions import checked_functions
 from daemon.keys import FamilyKeys
 
-SHIPPED = "handlers:FAMILIES"
+SHIPPED, DATABASE = "handlers:FAMILIES", "handlers:DATABASE"
 
 
 def resolve(dotted: str) -> Any:
@@ -48,6 +48,20 @@ def shipped_families() -> dict[str, str]:
     """Give the table of the families that ship with arqd."""
     table: dict[str, str] = resolve(SHIPPED)
     return dict(table)
+
+
+def database_of(settings: Any) -> Any:
+    """Give the database the daemon's settings name, not yet connected: ``engine``, ``upgrade()``, ``close()`` …
+
+    Raises:
+        ConfigurationError: for a wrong URL, or where the packages of ``arqd[database]`` are missing.
+    """
+    try:
+        return resolve(resolve(DATABASE)).of(settings)
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise ConfigurationError(f"{error.__cause__.name} is missing: install arqd[database]") from None
+        raise
 
 
 def load_families(

@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     probe: ProbeSettings = Field(ProbeSettings(), description="the health sidecar")
     console: ConsoleSettings = Field(ConsoleSettings(), description="the management API and the dashboard")
     var_dir: Path = Field(Path("var"), description="folder of what `arqd up` keeps")
+    database_url: SecretStr | None = Field(
+        None,
+        description="`postgresql://user:password@host/name` or `sqlite:///path`; default `arqd.db` in the var folder",
+    )
     encryption_keys: SecretStr | None = Field(
         None,
         description="keys of encrypted families and secret fields, `2026a:<base64>,2025b:<base64>`: the first one "

@@ -20,6 +20,7 @@ from daemon.errors import ArqdError
 from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.probe.app import create_app
+from daemon.registry import database_of
 from daemon.serving import serve
 from daemon.settings import Settings
 from daemon.supervisor import Supervisor, end_process
@@ -42,6 +43,7 @@ def up(settings: Settings, families: Sequence[Family], *, demo: bool = False) ->
     """
     if demo:
         refuse_real_mail(settings)
+    asyncio.run(_upgrade(settings))
     # Until the worker handles signals itself: none may leave Valkey behind, a closed terminal's included.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -50,6 +52,14 @@ def up(settings: Settings, families: Sequence[Family], *, demo: bool = False) ->
         if settings.redis_url is None:
             server = stack.enter_context(EmbeddedServer(settings.var_dir / "valkey"))
         uvloop.run(_up(settings, families, server, demo))
+
+
+async def _upgrade(settings: Settings) -> None:
+    database = database_of(settings)
+    try:
+        await database.upgrade()
+    finally:
+        await database.close()
 
 
 async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedServer | None, demo: bool) -> None:

@@ -14,10 +14,16 @@ FAMILIES = {
 SETTINGS = {
     "email": "handlers.email.settings:EmailSettings",
     "smtp": "handlers.integrations.smtp_settings:SmtpSettings",
+    "database": "handlers.integrations.database_settings:DatabaseSettings",
+    "http": "handlers.integrations.http_settings:HttpSettings",
 }
 
 #: What is tried, to ``async def check(settings) -> str | None``: it gives a line about what it reached, None when it
 #: is not set up, and raises what went wrong.
 CHECKS = {
+    "database": "handlers.integrations.checks:database",
     "mail server": "handlers.integrations.checks:mail_server",
 }
+
+#: What opens the database of these settings, for the commands that need it.
+DATABASE = "handlers.integrations.database:Database"

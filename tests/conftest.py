@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from daemon.producer import Producer
+from tests.postgres import PostgresServer
 from tests.servers import RedisServer
 
+if TYPE_CHECKING:
+    from handlers.integrations.database import Database
+
+ROOT = Path(__file__).parents[1]
 RedisServerFactory = Callable[..., RedisServer]
 
 
@@ -54,6 +62,62 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     yield start
     for server in started:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The session's PostgreSQL; most tests take `database_url`."""
+    server = PostgresServer()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """Name of a database of that server with the tables of this release."""
+    name = postgres.create()
+    _upgraded(postgres.url(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the tables of this release."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    _upgraded(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a database with the tables of this release and nothing in them; the test runs on each kind."""
+    if request.param == "sqlite":
+        path = tmp_path / "arqd.db"
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        return f"sqlite:///{path}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url(server.create(request.getfixturevalue("postgres_template")))
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """That database, opened."""
+    from handlers.integrations.database import Database
+
+    found = Database(database_url)
+    yield found
+    await found.close()
+
+
+def _upgraded(url: str) -> None:
+    """Upgrade a database, in an interpreter of its own: a session's fixtures have no event loop."""
+    code = (
+        "import asyncio, sys\nfrom handlers.integrations.database import Database\n"
+        "asyncio.run(Database(sys.argv[1]).upgrade())"
+    )
+    subprocess.run([sys.executable, "-c", code, url], check=True, cwd=ROOT, timeout=60)
 
 
 def pytest_configure() -> None:

@@ -15,6 +15,7 @@ from daemon.cli import (
     bulk,
     check,
     daemons,
+    db,
     dead,
     enqueue,
     explain,
@@ -53,7 +54,8 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for module in (daemons, enqueue, look, watch, flow, explain, act, dead, bulk, limits, schedule, keys, search, check):
+_LOOKING, _ACTING = (look, watch, flow, explain), (act, dead, bulk, limits, schedule, keys, search, db)
+for module in (daemons, enqueue, *_LOOKING, *_ACTING, check):
     module.register(app)
 
 

@@ -31,3 +31,24 @@ async def mail_server(settings: Any) -> str | None:
     finally:
         await pool.close()
     return f"{pool.where}, {settings.smtp.tls}, {'with' if settings.smtp.username else 'without'} login"
+
+
+async def database(settings: Any) -> str | None:
+    """Connect to the database and compare its tables with this release's.
+
+    Args:
+        settings: with ``database_url`` and the section ``database``.
+
+    Returns:
+        What was reached; None where no database is named and none was made yet.
+
+    Raises:
+        ConfigurationError, DatabaseUnavailable: telling why it cannot be used.
+    """
+    if settings.database_url is None and not (settings.var_dir / "arqd.db").exists():
+        return None
+    from handlers.integrations.database import Database
+
+    found = await Database.open(settings)
+    await found.close()
+    return found.where

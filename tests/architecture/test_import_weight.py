@@ -12,6 +12,9 @@ from tests.architecture.sources import ROOT, inside
 HEAVY = (
     "PIL",
     "aiosmtplib",
+    "aiosqlite",
+    "alembic",
+    "asyncpg",
     "css_inline",
     "daemon.cli",
     "daemon.family",
@@ -20,12 +23,14 @@ HEAVY = (
     "daemon.worker",
     "dkim",
     "handlers.email.worker",
+    "httpcore",
     "httpx",
     "jinja2",
     "prometheus_client",
     "pydantic_settings",
     "pythonjsonlogger",
     "rich",
+    "sqlalchemy",
     "starlette",
     "typer",
     "uvicorn",
@@ -57,6 +62,16 @@ def test_payloads_need_no_redis() -> None:
     modules = modules_after("import handlers.email.payloads")
     assert heavy(modules) == []
     assert modules.isdisjoint({"arq", "redis"})
+
+
+def test_mail_needs_no_database_and_no_http_client() -> None:
+    modules = modules_after("import handlers.email.worker, daemon.supervisor, daemon.settings, daemon.cli")
+    assert modules.isdisjoint({"aiosqlite", "alembic", "asyncpg", "httpcore", "httpx", "sqlalchemy"})
+
+
+def test_a_database_is_opened_without_what_upgrades_it() -> None:
+    modules = modules_after("import handlers.integrations.database")
+    assert modules.isdisjoint({"alembic", "asyncpg"})
 
 
 def test_the_package_alone_imports_nothing() -> None:

@@ -63,9 +63,8 @@ def test_only_the_command_reads_the_environment(module: str) -> None:
 
 def test_every_library_used_is_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["embedded"]
-    for extra in ("console", "crypto"):
-        wanted += project["optional-dependencies"][extra]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + [each for name in extras.keys() - {"test", "dev"} for each in extras[name]]
     declared = {re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
     declared.add("pydantic-core")  # pydantic pins it exactly
     distributions = packages_distributions()

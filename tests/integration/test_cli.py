@@ -32,7 +32,7 @@ DAEMONS, OTHERS = (
     ["up", "run", "scheduler", "probe", "console", "bench"],
     ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "flow", "explain", *ACTIONS],
 )
-COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "keys", "search"]
+COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "keys", "search", "db"]
 
 
 class Ended(NamedTuple):
@@ -459,7 +459,7 @@ def test_check_tells_each_thing_that_fails(arqd: Arqd) -> None:
     }
     ended = arqd("check", "--json", **environ)
     assert ended.status == 1
-    assert levels(ended) == {"configuration": "OK", "redis": "FAIL", "mail server": "FAIL"}
+    assert levels(ended) == {"configuration": "OK", "redis": "FAIL", "database": "OK", "mail server": "FAIL"}
     assert "ARQD_EMAIL__SENDER is not set" in ended.out
     assert f"127.0.0.1:{port}" in arqd("check", ARQD_EMAIL__SENDER="a@example.com").out.splitlines()[-1]
     wrong = arqd("check", ARQD_PROBE_PORT="9000")

@@ -1,0 +1,136 @@
+"""What a call to a service ends with: its reply, or an error; import both from `handlers.integrations.http`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, Self
+
+import httpx
+
+from daemon.errors import PermanentError, RetryAfter
+
+#: Longest wait a server can ask for, seconds.
+LONGEST_WAIT = 86_400.0
+_TRY_AGAIN = frozenset({408, 425, 429})
+
+
+class HttpError(Exception):
+    """A call did not come to its end."""
+
+
+class HttpForbidden(HttpError, PermanentError):
+    """The URL is none, or leads where it must not."""
+
+
+class HttpUnavailable(HttpError):
+    """No connection, or it was lost, or the server was silent for too long.
+
+    Attributes:
+        sent: whether the server may have got the request, and acted.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        self.sent = sent
+        super().__init__(message)
+
+
+class HttpTooLarge(HttpError, PermanentError):
+    """The reply is larger than the limit, as it came or decompressed."""
+
+
+class HttpStatus(HttpError):
+    """The server answered with a status that another try may change.
+
+    Attributes:
+        reply: what it said.
+    """
+
+    def __init__(self, reply: HttpReply) -> None:
+        self.reply = reply
+        super().__init__(f"{reply.host} answers {reply.status}")
+
+
+class HttpRefused(HttpStatus, PermanentError):
+    """The server refused the call for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """What a server answered.
+
+    Attributes:
+        host: who answered.
+        status: e.g. 200.
+        headers: names in any case.
+        body: decompressed.
+        seconds: how long the call took.
+    """
+
+    host: str
+    status: int
+    headers: httpx.Headers
+    body: bytes = b""
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def text(self) -> str:
+        """The body as text, whatever its bytes are."""
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """Give the body's JSON; numbers with a fraction are `decimal.Decimal`.
+
+        Raises:
+            HttpError: when it is none.
+        """
+        try:
+            return json.loads(self.body, parse_float=Decimal)
+        except ValueError:
+            raise HttpError(f"{self.host} answers {self.status} with something that is no JSON") from None
+
+    @property
+    def retry_after(self) -> float | None:
+        """How long it said to wait, seconds, at most `LONGEST_WAIT`; None where it did not say."""
+        return retry_after(self.headers.get("retry-after"))
+
+    def checked(self, scope: Literal["queue", "group", "function", "job"] = "queue") -> Self:
+        """Give it back if its status is 2xx.
+
+        Args:
+            scope: who waits where the server says so; see `daemon.errors.RetryAfter`.
+
+        Raises:
+            RetryAfter: 429 or 503 with a Retry-After.
+            HttpStatus: 408, 425, 429, 5xx.
+            HttpRefused: anything else, redirects included; permanent.
+        """
+        if self.ok:
+            return self
+        if self.status in (429, 503) and (wait := self.retry_after) is not None:
+            raise RetryAfter(wait, scope)
+        raise (HttpStatus if self.status in _TRY_AGAIN or self.status >= 500 else HttpRefused)(self)
+
+
+def retry_after(text: str | None, now: datetime | None = None) -> float | None:
+    """Read a Retry-After, seconds or a date; None for one that is missing or no good."""
+    if not text:
+        return None
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        # A number of any length: int() refuses 5,000 digits.
+        return min(float(text[:12]), LONGEST_WAIT)
+    try:
+        until = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError):
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return min(max(0.0, (until - (now or datetime.now(UTC))).total_seconds()), LONGEST_WAIT)

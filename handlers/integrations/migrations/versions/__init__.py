@@ -1,0 +1,1 @@
+"""The steps of every family; see `handlers.integrations.migrations`."""

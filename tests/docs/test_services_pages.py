@@ -1,0 +1,51 @@
+"""docs/database.md and docs/http.md: their programs run, their commands print what stands below them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from handlers.integrations.http_settings import HttpSettings
+from tests.docs.pages import ROOT, page
+
+DATABASE, HTTP = page("database"), page("http")
+
+
+def run(folder: Path, text: str, **environ: str) -> str:
+    """Run a line of a shell in a folder with the pages' programs."""
+    for name, program in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DATABASE + HTTP, re.DOTALL):
+        (folder / name).write_text(program)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
+    script = f'arqd() {{ "{sys.executable}" -m daemon "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n{text}'
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=folder,
+        env=inherited | {"PYTHONPATH": str(ROOT)} | environ,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_commands_print_what_stands_below_them(redis_url: str, tmp_path: Path) -> None:
+    for text in (DATABASE, HTTP):
+        (block,) = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+        for line, output in re.findall(r"^\$ (.*)\n((?:[^$\n].*\n)*)", block, re.MULTILINE):
+            assert run(tmp_path, line, ARQD_REDIS_URL=redis_url) == output
+
+
+def test_the_program_with_tables(tmp_path: Path) -> None:
+    (printed,) = re.findall(r"It prints `(.*?)`", DATABASE)
+    assert run(tmp_path, "python orders.py").strip() == printed
+
+
+def test_settings_are_there() -> None:
+    named = set(re.findall(r"`ARQD_HTTP__(\w+)`", HTTP))
+    assert named <= {name.upper() for name in HttpSettings.model_fields}
+    assert HttpSettings(allow=tuple(re.findall(r'ALLOW="(.*?)"', HTTP)[0].split())).allow

@@ -11,7 +11,8 @@ Reading order, which is the way a job goes:
 7. ``decisions`` what becomes of it: completed, another try, the dead letters; ``retry`` has the backoff
 
 Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting), ``permits``
-(limits that families share), ``heartbeat`` (the file the probe reads). Keys and their rotation: ``encryption``,
+(limits that families share), ``heartbeat`` (the file the probe reads), ``progress`` (does it take what waits?),
+``watchdog`` (who blocks the loop?). Keys and their rotation: ``encryption``,
 ``secret`` (marked fields), ``reencryption``. Schedules: ``cron_jobs`` (in settings) and ``publish``, ``schedules`` (at
 run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and ``scheduler`` (who makes them). Jobs that wait for
 others: ``flows`` (what a caller describes), ``flow_plan`` (what is sent), ``flow_broker`` and ``courier`` (from slot

@@ -166,6 +166,8 @@ class Executor:
             run.task.cancel()
             # Once may not be enough: a handler may ignore it, and libraries lose a cancellation that comes as they end.
             self._loop.call_later(INSIST, self._insist, run)
+            if why:
+                self._loop.call_later(self.family.values.max_overrun, self._give_up, run)
 
     def _time_out(self, run: Run) -> None:
         if run.task is not None and not run.task.done() and run.stop is None:
@@ -175,6 +177,21 @@ class Executor:
         if run.task is not None and not run.task.done():
             logger.error("does not end when it is cancelled", extra=self.decisions.fields(run))
             self.cancel(run, "")
+
+    def _give_up(self, run: Run) -> None:
+        """It does not end: settle it without, and have the process replaced, since nothing else frees its slot."""
+        if run.task is None or run.task.done() or self.worker.running.get(run.claim.id) is not run:
+            return
+        overrun = self.family.values.max_overrun
+        logger.error(
+            "has not ended %g s after it was cancelled: this process is replaced",
+            overrun,
+            extra=self.decisions.fields(run),
+        )
+        self.worker.left_behind = True
+        outcome = self.decisions.decided(run, TimeoutError())
+        self.worker.finished(run, outcome, time.perf_counter() - run.begun_at)
+        self.worker.supervisor.replace()
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
         """Run a plain function in a thread; it cannot be interrupted, so past its limit the slot stays taken."""

@@ -178,6 +178,9 @@ class FamilyValues(BaseModel):
         description="bytes the family may take in Redis, e.g. `500MB`; none: any number, and none are counted",
     )
     lease: Seconds = Field(30, ge=1, le=3600, description="a worker silent for so long is dead, seconds")
+    max_overrun: Seconds = Field(
+        60, gt=0, description="how long a job may ignore its time limit before its process is replaced, seconds"
+    )
     drain_timeout: Seconds = Field(30, description="how long SIGTERM waits for running jobs, seconds")
     max_crashes: int = Field(3, ge=1, description="workers a job may kill before it becomes a dead letter")
     encrypted: bool = Field(

@@ -6,6 +6,7 @@ where aborts arrive. Code that keeps the interpreter lock for longer stops it to
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ from daemon.connections import LOST, connect_blocking
 from daemon.keys import FamilyKeys
 from daemon.lua import SCRIPTS
 from daemon.permits import Permits
+from daemon.progress import Progress
 
 logger = logging.getLogger("arqd.leases")
 
@@ -33,6 +35,7 @@ class Leased(Protocol):
     keep_ms: int
     keep_failed_ms: int
     permits: Permits | None
+    progress: Progress
 
     def control(self, message: str) -> None: ...
     def lost(self) -> None: ...
@@ -116,6 +119,7 @@ class LeaseKeeper:
                 raise reply
             if not reply:
                 self._call(worker.lost)
+            self._call(functools.partial(worker.progress.renewed, waits=reply == 2))
         for worker in self._workers:
             if worker.permits is not None:
                 self._renew_permits(client, worker.permits)

@@ -7,12 +7,12 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from redis.exceptions import RedisError
 
-from daemon.broker import Held, Outcome, Tick
+from daemon.broker import Broker, Held, Outcome, Tick
 from daemon.connections import LOST, Channel, translate
 from daemon.errors import RedisRefused
 from daemon.keys import spoken_id
@@ -29,7 +29,7 @@ logger = logging.getLogger("arqd.worker")
 MAX_SETTLES, MAX_SETTLE_BYTES = 128, 1_000_000
 #: Acknowledged outcomes are kept so long and sent again after a reconnect: a failover may have lost them.
 RESEND_SECONDS, RESEND_COUNT = 3.0, 4096
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 1.0
 
 
 class Session:
@@ -199,26 +199,10 @@ class Session:
         held = {key: Held(key, run.number, run.claim.score, run.stamp) for key, run in running.items()}
         for ended in self.outcomes:
             held[ended.id] = Held(ended.id, ended.claim, ended.score, ended.stamp)
-        rate = values.rate_limit
         lost = None
         while lost is None:
             self._number += 1
-            lost = await worker.broker.sync(
-                worker.supervisor.session,
-                self._number,
-                worker.lease_ms,
-                worker.info(),
-                values.priority,
-                (rate.count, round(rate.per * 1_000_000)) if rate else None,
-                values.global_limit,
-                held.values(),
-                lanes=lanes_of_settings(worker.family),
-                max_events=int(values.max_events),
-                statistics=values.statistics,
-                max_bytes=None if values.max_bytes is None else int(values.max_bytes),
-                keep_failed=(worker.keep_failed_ms, values.keep_failed_count),
-                leave=leave,
-            )
+            lost = await self._sync(worker.broker, held.values(), leave)
         if not leave:
             await publish(worker.broker.redis, worker.keys, values.search, int(values.max_search))
         if worker.dialect.guards and not leave:
@@ -231,6 +215,41 @@ class Session:
         self._resent.update((outcome.id, outcome.claim) for outcome in recent)
         for start in reversed(range(0, len(recent), MAX_SETTLES)):
             self._first(recent[start : start + MAX_SETTLES])
+
+    async def _sync(self, broker: Broker, held: Iterable[Held], leave: bool) -> list[bytes] | None:
+        worker, values = self.worker, self.worker.family.values
+        rate = values.rate_limit
+        return await broker.sync(
+            worker.supervisor.session,
+            self._number,
+            worker.lease_ms,
+            worker.info(),
+            values.priority,
+            (rate.count, round(rate.per * 1_000_000)) if rate else None,
+            values.global_limit,
+            held,
+            lanes=lanes_of_settings(worker.family),
+            max_events=int(values.max_events),
+            statistics=values.statistics,
+            max_bytes=None if values.max_bytes is None else int(values.max_bytes),
+            keep_failed=(worker.keep_failed_ms, values.keep_failed_count),
+            leave=leave,
+        )
+
+    async def hand_over(self, broker: Broker, *last: Outcome) -> None:
+        """Settle what has ended, and these, hand the rest back uncounted and leave.
+
+        For a process whose event loop is blocked and about to be ended: another loop, another connection.
+        """
+        worker = self.worker
+        self._first(self._sending)
+        self.outcomes.extend(last)
+        while self.outcomes:
+            self._number += 1
+            outcomes = self._take()
+            await broker.tick(worker.supervisor.session, self._number, 0, False, worker.tick_settings, outcomes)
+        self._number += 1
+        await self._sync(broker, (), leave=True)
 
     def _first(self, outcomes: list[Outcome]) -> None:
         """Send these again before all others, in a call of their own."""

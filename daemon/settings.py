@@ -49,9 +49,9 @@ class ProbeSettings(BaseModel):
     workers: int = Field(
         1, ge=0, le=256, description="worker processes beside the probe (`--processes`); 0: it only tells the backlog"
     )
-    heartbeat_limit: Seconds = Field(10, gt=0, description="a worker is dead when its heartbeat is older, seconds")
+    heartbeat_limit: Seconds = Field(9, gt=0, description="a worker is dead when its heartbeat is older, seconds")
     stall_limit: Seconds = Field(
-        60, gt=0, description="a worker is not ready when it took nothing for so long though it could, seconds"
+        15, gt=0, description="a worker is not ready when it took nothing for so long though it could, seconds"
     )
 
     def heartbeats(self, path: Path) -> list[Path]:

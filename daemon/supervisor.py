@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from redis.exceptions import RedisError
 
 import daemon
+from daemon.broker import Broker, Outcome
 from daemon.connections import LOST, connect, safe_url, translated
 from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.encryption import KeyRing
@@ -29,8 +30,10 @@ from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
 from daemon.heartbeat import Heartbeat
 from daemon.leases import LeaseKeeper
+from daemon.run import Run
 from daemon.scheduler import Scheduler
 from daemon.wakeups import Wakeups
+from daemon.watchdog import Watchdog
 from daemon.worker import Worker
 
 logger = logging.getLogger("arqd.supervisor")
@@ -38,6 +41,8 @@ logger = logging.getLogger("arqd.supervisor")
 #: How long handlers cancelled at the end of a drain may clean up, and how long the last calls to Redis may take.
 CLEAN_UP_SECONDS = 1.0
 LAST_CALLS_SECONDS = 5.0
+#: Exit status of a process that has to be replaced (EX_TEMPFAIL): start another one.
+REPLACE_STATUS = 75
 
 
 class Supervisor:
@@ -89,6 +94,8 @@ class Supervisor:
         self._max_burst_jobs = max_burst_jobs
         self._heartbeat = Heartbeat(heartbeat, self.snapshot) if heartbeat else None
         self._handle_signals = handle_signals
+        #: Whether this process ends because a job of it does not: it has to be replaced.
+        self.replaced = False
         self._isolating: Worker | None = None
         self._wakeups: Wakeups | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -158,11 +165,13 @@ class Supervisor:
         self._wakeups = Wakeups(self, self.url)
         keeper = LeaseKeeper(self.url, self.session, self.workers, loop.call_soon_threadsafe)
         keeper.start()
+        watchdog = Watchdog(self._replace_blocked)
+        watchdog.start()
         if self._handle_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_signal, number)
         side = [asyncio.create_task(self._wakeups.run(), name="wakeups")]
-        side.append(asyncio.create_task(self._housekeeping(keeper), name="housekeeping"))
+        side.append(asyncio.create_task(self._housekeeping(keeper, watchdog), name="housekeeping"))
         side.append(asyncio.create_task(self.courier.run(), name="courier"))
         if not self._burst:
             side.append(asyncio.create_task(self.scheduler.run(), name="scheduler"))
@@ -176,6 +185,7 @@ class Supervisor:
         try:
             await self._watch(mains, side)
         finally:
+            watchdog.stop()
             await self._close(keeper, [*mains, *side])
 
     async def _watch(self, mains: list[asyncio.Task[None]], side: list[asyncio.Task[None]]) -> None:
@@ -234,12 +244,14 @@ class Supervisor:
                 asyncio.get_running_loop().remove_signal_handler(number)
         logger.info("stopped")
 
-    async def _housekeeping(self, keeper: LeaseKeeper) -> None:
+    async def _housekeeping(self, keeper: LeaseKeeper, watchdog: Watchdog) -> None:
         while True:
             if self.state == "starting" and all(worker.started for worker in self.workers):
                 self.state = "running"
             if not keeper.alive:
                 raise ArqdError("the thread that renews the leases has died")
+            if not watchdog.alive:
+                raise ArqdError("the thread that watches the event loop has died")
             for worker in self.workers:
                 if worker.started:
                     try:
@@ -278,6 +290,40 @@ class Supervisor:
             worker.abandon()
         self.patient = False
 
+    # ------------------------------------------------------------------ jobs that do not end
+
+    def replace(self) -> None:
+        """A job ignores its cancellation: let the others end, and the process with `REPLACE_STATUS`."""
+        self.replaced = True
+        if self._draining is None:
+            self.drain()
+
+    def _replace_blocked(self, worker: Worker, run: Run, where: str) -> None:
+        """A job blocks the event loop for good: charge it a try, hand the others back and end this process.
+
+        Called in the watchdog's thread, the only one that can.
+        """
+        run.stop = run.stop or "overrun"
+        late = time.perf_counter() - run.begun_at - run.timeout
+        error = TimeoutError(
+            f"{late:.0f} s past its time limit of {run.timeout:g} s it blocked the event loop, {where}"
+        )
+        outcome = worker.executor.decisions.decided(run, error)
+        text = "%s: this process is replaced, and its other jobs are handed back"
+        logger.error(text, error, extra=worker.executor.decisions.fields(run))
+        try:
+            asyncio.run(self._hand_over(worker, outcome))
+        except (*LOST, RedisError) as lost:
+            logger.error("not handed back: the jobs of this process run again when its lease has ended: %s", lost)
+        end_process(REPLACE_STATUS)
+
+    async def _hand_over(self, culprit: Worker, outcome: Outcome | None) -> None:
+        client = connect(self.url)
+        async with asyncio.timeout(LAST_CALLS_SECONDS):
+            for worker in self.workers:
+                last = [outcome] if worker is culprit and outcome else []
+                await worker.session.hand_over(Broker(client, worker.keys), *last)
+
     # ------------------------------------------------------------------ heartbeat
 
     def snapshot(self) -> dict[str, Any]:
@@ -293,8 +339,8 @@ class Supervisor:
                 worker.family.name: {
                     "slots": worker.max_jobs,
                     "running": len(worker.running),
-                    "claimable_since": worker.claimable_since,
-                    "last_claim": worker.last_claim,
+                    "claimable_since": worker.progress.claimable_since if worker.may_claim else None,
+                    "last_claim": worker.progress.last_claim,
                     "metrics": worker.metrics.snapshot(),
                 }
                 for worker in self.workers

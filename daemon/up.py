@@ -23,7 +23,7 @@ from daemon.probe.app import create_app
 from daemon.registry import database_of
 from daemon.serving import serve
 from daemon.settings import Settings
-from daemon.supervisor import Supervisor, end_process
+from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
 
 logger = logging.getLogger("arqd.up")
 
@@ -98,7 +98,7 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
     if supervisor.left_behind:
         if server:
             server.stop()
-        end_process(0)
+        end_process(REPLACE_STATUS if supervisor.replaced else 0)
 
 
 async def _probe(

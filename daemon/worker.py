@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import socket
-import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from daemon.observer import waited_seconds
 from daemon.permits import Permits
 from daemon.pool import end_pool, process_pool
 from daemon.producer import Producer
+from daemon.progress import Progress
 from daemon.retry import RetryPolicy
 from daemon.run import Run
 from daemon.session import Session
@@ -83,8 +83,7 @@ class Worker(ArqWorker):
         self.keyring = supervisor.keyring
         stock_dialect = None if family.stock is None else StockDialect(self.serializer, self.deserializer)
         self.dialect = stock_dialect or ArqdDialect(family, self.keyring)
-        self.claimable_since: float | None = None
-        self.last_claim: float | None = None
+        self.progress = Progress()
         self.executor: Executor
         ages = [f.keep_result for f in family.functions.values() if f.keep_result is not None]
         forever = family.keep_result_forever or any(f.keep_result_forever for f in family.functions.values())
@@ -123,9 +122,14 @@ class Worker(ArqWorker):
         return bool(self.running or self._claimed or self.session.outcomes or self._in_call)
 
     @property
+    def may_claim(self) -> bool:
+        """Whether it has a free slot and nothing forbids to fill it."""
+        return self.started and self._free() > 0
+
+    @property
     def listening(self) -> bool:
-        """Whether it wants to hear of work: it has a free slot and may claim."""
-        return self.started and self._free() > 0 and not self._claimable
+        """Whether it wants to hear of work."""
+        return self.may_claim and not self._claimable
 
     @property
     def process_pool(self) -> ProcessPoolExecutor:
@@ -289,13 +293,8 @@ class Worker(ArqWorker):
 
     def _plan(self, reply: Tick) -> None:
         """Decide when to look again."""
-        if reply.claims:
-            self.last_claim = time.time()
         waiting = reply.wait == 0
-        if not waiting:
-            self.claimable_since = None
-        elif self.claimable_since is None or reply.claims:
-            self.claimable_since = time.time()
+        self.progress.replied(claims=bool(reply.claims), waits=waiting)
         # A mark taken while the call was under way may be of a job that came after it.
         self._claimable = waiting or self._heard
         if self._due is not None:

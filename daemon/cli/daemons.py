@@ -77,7 +77,7 @@ def run(
         raise typer.Exit(asyncio.run(run_processes(["run", *again], processes, heartbeat)))
     import uvloop
 
-    from daemon.supervisor import Supervisor, end_process
+    from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
 
     _log(config, "json")
 
@@ -92,7 +92,7 @@ def run(
         )
         await supervisor.run()
         if supervisor.left_behind:
-            end_process(0)
+            end_process(REPLACE_STATUS if supervisor.replaced else 0)
 
     uvloop.run(work())
 

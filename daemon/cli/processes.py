@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from daemon.settings import worker_file
+from daemon.supervisor import REPLACE_STATUS
 
 POLL_SECONDS = 0.5
 _NOT_CODE = {"__pycache__", "node_modules", "site-packages"}
@@ -20,20 +21,37 @@ _NOT_CODE = {"__pycache__", "node_modules", "site-packages"}
 async def run_processes(arguments: list[str], count: int, heartbeat: Path) -> int:
     """Run a command in several processes until all have ended; signals go to each of them.
 
-    One that fails ends the others in good order, so that whoever supervises this process starts all of them anew.
+    One that asks to be replaced (`REPLACE_STATUS`) is. One that fails ends the others in good order, so that whoever
+    supervises this process starts all of them anew.
 
     Returns:
         The status of the first that failed, else 0.
     """
-    children = [await _spawn(arguments, worker_file(heartbeat, number)) for number in range(1, count + 1)]
-    _on_signal(lambda number: _send(children, number))
+    children: dict[int, Process] = {}
+    stopping = False
+
+    def send(number: int) -> None:
+        nonlocal stopping
+        stopping = True
+        _send(children.values(), number)
+
+    async def keep(place: int) -> int:
+        """Run one, and another after each that asks for it; give the last one's status."""
+        while True:
+            children[place] = await _spawn(arguments, worker_file(heartbeat, place))
+            ended_with = await children[place].wait()
+            if ended_with != REPLACE_STATUS or stopping:
+                return ended_with
+            print("arqd: a worker process has to be replaced: starting another", file=sys.stderr)
+
+    _on_signal(send)
     status = 0
-    for ended in asyncio.as_completed([child.wait() for child in children]):
+    for ended in asyncio.as_completed([keep(place) for place in range(1, count + 1)]):
         ended_with = await ended
         if ended_with and not status:
             status = ended_with if ended_with > 0 else 1
             print(f"arqd: a worker process ended with status {ended_with}: stopping the others", file=sys.stderr)
-            _send(children, signal.SIGTERM)
+            send(signal.SIGTERM)
     return status
 
 
@@ -80,7 +98,7 @@ async def _spawn(arguments: list[str], heartbeat: Path | None = None) -> Process
     return await asyncio.create_subprocess_exec(*command, env=environ, process_group=0)
 
 
-def _send(children: list[Process], number: int) -> None:
+def _send(children: Iterable[Process], number: int) -> None:
     for child in children:
         if child.returncode is None:
             child.send_signal(number)

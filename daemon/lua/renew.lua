@@ -1,7 +1,8 @@
 -- Renews a session's lease, repairs the wake-up mark (a half-open client may have eaten it) and trims what has aged.
 -- ARGV: 3 session, 4 lease ms, 5 what to publish of the worker (JSON), 6 age ms of completed jobs (-1 for ever),
 --   7 age ms of dead letters
--- Returns 1, or 0 when the session is unknown here: its jobs were given to others and it must call sync.
+-- Returns 1, 2 when a job could be claimed now, or 0 when the session is unknown here: its jobs were given to others and
+-- it must call sync.
 local session, lease = ARGV[3], tonumber(ARGV[4])
 if not redis.call('ZSCORE', workers, session) then return 0 end
 redis.call('DEL', mark)
@@ -101,6 +102,6 @@ local function look_at_parked()
   end
 end
 if redis.call('EXISTS', parked) == 1 then look_at_parked() end
-set_mark()
+local waits = set_mark()
 set_suspects()
-return 1
+return waits and 2 or 1

@@ -22,8 +22,8 @@ class Limits:
         stall: longest time in which nothing is taken although work waits and slots are free.
     """
 
-    heartbeat: float = 10.0
-    stall: float = 60.0
+    heartbeat: float = 9.0
+    stall: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)

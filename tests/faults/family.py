@@ -65,6 +65,12 @@ class Block(Payload, family="faults", returns=Done):
     seconds: float
 
 
+class Spin(Payload, family="faults", returns=Done):
+    """Never yields until the test releases it."""
+
+    name: str
+
+
 class Crash(Payload, family="faults", returns=Done):
     """Kills its worker."""
 
@@ -159,6 +165,13 @@ async def block(ctx: JobContext, job: Block) -> Done:
     return _end(ctx, job.name)
 
 
+async def spin(ctx: JobContext, job: Spin) -> Done:
+    note("start", job.name, ctx.job_try)
+    while not released(job.name):
+        sum(range(10_000))
+    return _end(ctx, job.name)
+
+
 async def steps(ctx: JobContext, job: Steps) -> list[str]:
     note("start", job.name, ctx.job_try)
 
@@ -195,6 +208,7 @@ class WorkerSettings(FamilySettings):
         plain,
         crunch,
         block,
+        spin,
         steps,
         func(crash_by_name, name="crash"),
         func(crash_once, at_most_once=True),

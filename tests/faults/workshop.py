@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,21 +49,31 @@ class WorkerProcess:
         log: the file of its output.
     """
 
-    def __init__(self, server: RedisServer, folder: Path, number: int, settings: str, values: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        server: RedisServer,
+        folder: Path,
+        number: int,
+        settings: str,
+        values: dict[str, Any],
+        options: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.log = folder / f"worker-{number}.log"
         self.session = ""
         self._heartbeat = folder / f"heartbeat-{number}.json"
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
-        environ |= {f"ARQD_FAMILY__FAULTS__{name.upper()}": str(value) for name, value in values.items()}
-        environ |= {
+        env = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
+        env |= {f"ARQD_FAMILY__FAULTS__{name.upper()}": str(value) for name, value in values.items()}
+        env |= {
             "ARQD_REDIS_URL": server.url,
             "ARQD_HEARTBEAT_FILE": str(self._heartbeat),
             "ARQD_LOG_FORMAT": "text",
             FOLDER: str(folder),
+            **(environ or {}),
         }
-        command = [sys.executable, "-m", "daemon", "run", settings]
+        command = [sys.executable, "-m", "daemon", "run", settings, *options]
         with self.log.open("wb") as output:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
+            self._process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)
         self.pid = self._process.pid
 
     @property
@@ -101,9 +111,18 @@ class Workshop:
         self.workers: list[WorkerProcess] = []
         self._values = values
 
-    def start(self, settings: str = "tests.faults.family:WorkerSettings", **values: Any) -> WorkerProcess:
-        """Start a worker; see `ready`."""
-        worker = WorkerProcess(self.server, self.folder, len(self.workers) + 1, settings, self._values | values)
+    def start(
+        self,
+        settings: str = "tests.faults.family:WorkerSettings",
+        *,
+        options: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> WorkerProcess:
+        """Start a worker with options of ``arqd run``, variables, and values of the family; see `ready`."""
+        number = len(self.workers) + 1
+        values = self._values | values
+        worker = WorkerProcess(self.server, self.folder, number, settings, values, options, environ)
         self.workers.append(worker)
         return worker
 
@@ -161,6 +180,11 @@ class Workshop:
     def release(self, name: str, worker: WorkerProcess | None = None) -> None:
         """Let a held job end, in every worker or in one."""
         (self.folder / (f"release-{name}-{worker.pid}" if worker else f"release-{name}")).touch()
+
+    def sessions(self) -> set[str]:
+        """Give the sessions Redis knows."""
+        with self.server.client(decode_responses=True) as client:
+            return set(client.zrange(KEYS.key("workers"), 0, -1))
 
     def held(self, worker: WorkerProcess) -> set[str]:
         """Give the ids of the jobs Redis says a worker has."""

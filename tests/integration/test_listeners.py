@@ -103,7 +103,7 @@ async def test_ways_a_try_ends(redis_url: str, producer: Producer, told: Told, w
     job = await producer.enqueue("work", [], family="t")
     family = told.family(func(work, name="work", timeout=limit, max_tries=tries), max_result=100)
     async with working(redis_url, family) as supervisor:
-        await until(lambda: supervisor.workers[0].last_claim and not supervisor.workers[0].busy)
+        await until(lambda: supervisor.workers[0].progress.last_claim and not supervisor.workers[0].busy)
     notes = [f"{what} {kind}: {text}" for what, _, kind, text, _ in told.notes]
     assert len(notes) == len(wanted)
     assert all(note.startswith(want) for note, want in zip(notes, wanted, strict=True)), notes

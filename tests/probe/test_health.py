@@ -25,15 +25,15 @@ def stalled(**changes: Any) -> dict[str, Any]:
     ("changes", "live", "started", "ready"),
     [
         pytest.param({}, 200, 200, 200, id="healthy"),
-        pytest.param({"time": NOW - 9.9}, 200, 200, 200, id="just in time"),
-        pytest.param({"time": NOW - 10.1}, 503, 503, 503, id="stale"),
+        pytest.param({"time": NOW - 8.9}, 200, 200, 200, id="just in time"),
+        pytest.param({"time": NOW - 9.1}, 503, 503, 503, id="stale"),
         pytest.param({"time": NOW + 3600}, 503, 503, 503, id="from the future"),
         pytest.param({"state": "starting"}, 200, 503, 503, id="starting"),
         pytest.param({"state": "draining"}, 200, 200, 503, id="draining"),
         pytest.param({"redis_up": False}, 200, 200, 503, id="redis away"),
         pytest.param({"families": stalled()}, 200, 200, 503, id="takes nothing"),
         pytest.param({"families": stalled(running=10)}, 200, 200, 200, id="no slot free"),
-        pytest.param({"families": {"email": facts(claimable_since=NOW - 30)}}, 200, 200, 200, id="waits shortly"),
+        pytest.param({"families": {"email": facts(claimable_since=NOW - 14)}}, 200, 200, 200, id="waits shortly"),
         pytest.param(
             {"families": {"email": facts(claimable_since=NOW - 300, last_claim=NOW - 5)}}, 200, 200, 200, id="busy"
         ),

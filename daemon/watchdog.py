@@ -1,0 +1,129 @@
+"""A thread that watches the event loop: it names the job and the line that block it, and ends what never comes back.
+
+A handler that never yields stops everything in its process but the threads: the leases are renewed, so no other worker
+takes its jobs, and nobody would ever know. Code that keeps the interpreter lock stops this thread, too; then the leases
+end by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
+
+from daemon.executor import Executor
+
+if TYPE_CHECKING:
+    from daemon.run import Run
+    from daemon.worker import Worker
+
+logger = logging.getLogger("arqd.watchdog")
+
+#: How often the loop shows that it turns and the thread looks; from when on it counts as blocked. Seconds.
+BEAT = 0.25
+BLOCKED = 1.0
+
+
+class Culprit(NamedTuple):
+    """What the loop's thread does now: the job's worker and run, None where none is seen, and the line."""
+
+    worker: Worker | None
+    run: Run | None
+    where: str
+
+
+class Watchdog:
+    """Watches the loop of the thread that starts it, until `stop`.
+
+    Args:
+        replace: called in the watching thread once a job has blocked the loop for longer than its time limit and
+            ``max_overrun`` allow, with its worker, its run and the line.
+    """
+
+    def __init__(self, replace: Callable[[Worker, Run, str], None]) -> None:
+        self._replace = replace
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="arqd-watchdog", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin; called in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._watched = threading.get_ident()
+        self._turn()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; called in the event loop."""
+        self._stopped.set()
+        self._timer.cancel()
+
+    def _turn(self) -> None:
+        self._turned = time.monotonic()
+        self._timer = self._loop.call_later(BEAT, self._turn)
+
+    def _run(self) -> None:
+        looked, told = time.monotonic(), False
+        while not self._stopped.wait(BEAT):
+            now = time.monotonic()
+            if now - looked > BLOCKED:
+                # The whole process stood still (SIGSTOP, a suspended machine): the loop gets its time to turn, too.
+                self._turned = now
+            looked, late = now, now - self._turned
+            if late >= BLOCKED:
+                culprit = self._culprit()
+                if not told:
+                    self._tell(culprit, late)
+                told = True
+                if culprit.worker is not None and culprit.run is not None and _overdue(culprit.worker, culprit.run):
+                    self._replace(culprit.worker, culprit.run, culprit.where)
+            elif told:
+                told = False
+                logger.warning("the event loop turns again")
+
+    def _tell(self, culprit: Culprit, late: float) -> None:
+        fields = {}
+        whose = "no job's own code"
+        if culprit.worker is not None and culprit.run is not None:
+            fields = culprit.worker.executor.decisions.fields(culprit.run)
+            whose = f"job {fields['job_id']} ({fields['function']})"
+        text = "the event loop has been blocked for %.1f s by %s, %s: every job of this process waits"
+        logger.error(text, late, whose, culprit.where, extra=fields)
+
+    def _culprit(self) -> Culprit:
+        """See where the loop's thread is: below the executor's frame is a job's code, and in that frame the job."""
+        frames: list[tuple[FrameType, int]] = []
+        for frame, line in traceback.walk_stack(sys._current_frames().get(self._watched)):
+            if frame.f_code is Executor.execute.__code__:
+                found = frame.f_locals
+                return Culprit(found["self"].worker, found["run"], _where(frames))
+            frames.append((frame, line))
+        return Culprit(None, None, _where(frames[:1]))
+
+
+def _overdue(worker: Worker, run: Run) -> bool:
+    return time.perf_counter() - run.begun_at > run.timeout + worker.family.values.max_overrun
+
+
+def _where(frames: list[tuple[FrameType, int]]) -> str:
+    """Name the outermost line that is not arqd's own (the handler's), and the innermost where it is another."""
+    theirs = [(f, line) for f, line in frames if not str(f.f_globals.get("__name__", "")).startswith("daemon.")]
+    if not (theirs := theirs or frames):
+        return "in the executor"
+    (inner, inner_line), (outer, outer_line) = theirs[0], theirs[-1]
+    source = linecache.getline(outer.f_code.co_filename, outer_line).strip()
+    where = f"{outer.f_code.co_filename}:{outer_line} in {outer.f_code.co_name}: {source}"
+    if inner is not outer:
+        where += f" (now at {inner.f_code.co_filename}:{inner_line} in {inner.f_code.co_name})"
+    return where

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from daemon.broker import Broker
 from daemon.budget import Budget, budget_change, read_budget
 from daemon.errors import InvalidJob
 from daemon.family import Family, RateLimit
@@ -144,6 +145,55 @@ def reset_changes(lane: str | None = None) -> list[Change]:
         return [("conf", field, "-") for field in ("own:rate", "own:per", "own:global", "own:max_bytes", "until")]
     weight: list[Change] = [("conf", f"weight:{lane[2:]}", "-")] if lane.startswith("g:") else []
     return [("limits", lane, "-"), ("limits", f"until:{lane}", "-"), *weight]
+
+
+async def change_limits(
+    redis: Any, keys: FamilyKeys, *, rate: str | None = None, concurrency: str | None = None, group: str | None = None,
+    function: str | None = None, weight: int | None = None, max_bytes: str | None = None, reset: bool = False,
+) -> FamilyLimits:  # fmt: skip
+    """Change limits of the queue, or of one group or function, while it runs; gives all of them as they are then.
+
+    Args:
+        rate: ``50/s``, ``30/m`` or ``none``; None leaves it as it is, here and below.
+        concurrency: jobs at the same time, or ``none``.
+        group, function: whose limits; ``*``: of each without limits of its own.
+        weight: turns of the group where others have one.
+        max_bytes: what the queue may take in Redis, ``500MB`` or ``none``.
+        reset: take back what was set so, and end a wait.
+
+    Raises:
+        InvalidJob: for what is no limit, or what does not go together; nothing was changed.
+    """
+    _refuse_mixed(rate, concurrency, group, function, weight, max_bytes, reset)
+    lane = lane_of_group(group) if group else lane_of_function(function) if function else None
+    changes: list[Change] = []
+    if reset:
+        changes = reset_changes(lane)
+    elif lane is None:
+        changes = queue_changes(rate, concurrency, max_bytes)
+    else:
+        changes = await lane_changes(redis, keys, lane, rate, concurrency)
+    if weight is not None and group:
+        changes += weight_changes(group, weight)
+    if changes:
+        await Broker(redis, keys).set_limits(changes)
+    return await read_limits(redis, keys)
+
+
+def _refuse_mixed(
+    rate: str | None, concurrency: str | None, group: str | None, function: str | None, weight: int | None,
+    max_bytes: str | None, reset: bool,
+) -> None:  # fmt: skip
+    if group is not None and function is not None:
+        raise InvalidJob("give group or function, not both")
+    if "" in (group, function) or not ((group or "") + (function or "")).isprintable():
+        raise InvalidJob("a group or function has a name of plain text")
+    if reset and any(value is not None for value in (rate, concurrency, weight, max_bytes)):
+        raise InvalidJob("reset takes back all that was set: give it alone")
+    if weight is not None and group in (None, "*"):
+        raise InvalidJob("weight is that of a group: name it")
+    if max_bytes is not None and (group or function):
+        raise InvalidJob("max_bytes is for the whole queue")
 
 
 async def read_limits(redis: Any, keys: FamilyKeys) -> FamilyLimits:

@@ -125,7 +125,7 @@ class Redrive:
         self._progress = progress or self._progress
         waiting = iter(await self.look())
         if self._canaries and self.groups:
-            await self._refuse_idle_queue()
+            await self.refuse_idle_queue()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(AT_ONCE, len(self.groups))):
@@ -150,7 +150,12 @@ class Redrive:
     def _walk(self, of: DeadGroup) -> Walk:
         return Walk(self._redis, self._keys, replace(self._where, cause=of.id), self._began)
 
-    async def _refuse_idle_queue(self) -> None:
+    async def refuse_idle_queue(self) -> None:
+        """Refuse a queue in which no canary would run; `run` does so, too.
+
+        Raises:
+            JobStateError: when it is paused or has no worker.
+        """
         queue = await self._inspector.queue(self._family)
         if queue.paused or not queue.workers:
             why = "is paused" if queue.paused else "has no worker"

@@ -21,29 +21,12 @@ from daemon.cli.common import (
     print_json,
     refuse_unknown_family,
 )
+from daemon.outcomes import DONE, REASONS
 
 if TYPE_CHECKING:
     from daemon.pages import JobFilter
 
 Ids = Annotated[list[str], typer.Argument(help="Ids of jobs, family:id.", metavar="ID...")]
-
-#: What the outcomes of an action mean to people; whoever asked for something else than "done" is told with status 1.
-DONE = {
-    "retried": "retried",
-    "removed": "removed",
-    "discarded": "discarded",
-    "promoted": "promoted",
-    "changed": "changed",
-    "aborted": "aborted",
-    "asked": "runs, its worker was told to stop it",
-}
-REASONS = {
-    "not_found": "there is no such job",
-    "active": "it is running",
-    "ended": "it has ended",
-    "not_failed": "it is not a dead letter",
-    "not_delayed": "it is not delayed",
-}
 
 
 def register(app: typer.Typer) -> None:

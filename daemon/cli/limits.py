@@ -11,7 +11,7 @@ from daemon.cli.common import Json, cell, inspector, print_json, print_table, re
 
 if TYPE_CHECKING:
     from daemon.budget import Budget
-    from daemon.limits import Change, FamilyLimits
+    from daemon.limits import FamilyLimits
     from daemon.shared_limits import SharedLimitInfo
 
 
@@ -116,34 +116,20 @@ async def _limits(
     family: str, rate: str | None, concurrency: str | None, group: str | None, function: str | None, weight: int | None,
     max_bytes: str | None, reset: bool,
 ) -> FamilyLimits:  # fmt: skip
-    from daemon import limits
-    from daemon.broker import Broker
     from daemon.connections import translated
     from daemon.keys import FamilyKeys
+    from daemon.limits import change_limits
 
     keys = FamilyKeys.of(family)
     async with inspector(family) as found:
-        lane = None
-        if group is not None or function is not None:
-            lane = (
-                limits.lane_of_function(function) if group is None and function else limits.lane_of_group(group or "")
-            )
         with translated():
             # Every worker that ever ran has left its settings there.
             if not await found.redis.exists(keys.key("conf")):
                 await refuse_unknown_family(found, family)
-            changes: list[Change] = []
-            if reset:
-                changes = limits.reset_changes(lane)
-            elif lane is None:
-                changes = limits.queue_changes(rate, concurrency, max_bytes)
-            else:
-                changes = await limits.lane_changes(found.redis, keys, lane, rate, concurrency)
-            if weight is not None and group:
-                changes += limits.weight_changes(group, weight)
-            if changes:
-                await Broker(found.redis, keys).set_limits(changes)
-            return await limits.read_limits(found.redis, keys)
+            return await change_limits(
+                found.redis, keys, rate=rate, concurrency=concurrency, group=group, function=function, weight=weight,
+                max_bytes=max_bytes, reset=reset,
+            )  # fmt: skip
 
 
 def _print_budget(budget: Budget) -> None:

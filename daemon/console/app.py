@@ -7,6 +7,7 @@ exception below ``{base}/api`` is answered with problem details, elsewhere by th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 from urllib.parse import urlencode
 
@@ -16,11 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from daemon import __version__
-from daemon.console import access
+from daemon.console import access, queues
 from daemon.console.api import create_api
 from daemon.console.headers import BodyLimit, Headers
 from daemon.console.problems import Problem, problem_of
-from daemon.console.queues import BareStatus
 from daemon.console.services import Services
 from daemon.errors import ArqdError
 
@@ -45,9 +45,10 @@ def create_app(services: Services, pages: Pages | None = None) -> FastAPI:
     """
     base = services.settings.base_path
     app = FastAPI(title="arqd", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.services, app.state.bare_status = services, BareStatus(services)
+    app.state.services, app.state.bare_status = services, queues.BareStatus(services)
+    services.live.snapshot = partial(queues.views, services)
     app.include_router(access.router, prefix=base)
-    app.include_router(create_api(services), prefix=base + API)
+    app.include_router(create_api(), prefix=base + API)
     if pages is not None:
         app.include_router(pages.router, prefix=base, include_in_schema=False)
 

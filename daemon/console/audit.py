@@ -139,8 +139,14 @@ class Audit:
         What was done is done: where the entry cannot be written, it stands in the process's log only.
         """
         doing = Doing(actor, action, target, {name: value for name, value in detail.items() if value is not None})
-        try:
+        async with self.entry(doing):
             yield doing
+
+    @asynccontextmanager
+    async def entry(self, doing: Doing) -> AsyncIterator[None]:
+        """`record` what has been described already."""
+        try:
+            yield
         except ArqdError as error:
             doing.outcome = "failed" if isinstance(error, RedisError) else "refused"
             doing.detail["error"] = str(error)[:500]
@@ -154,6 +160,15 @@ class Audit:
                 await asyncio.shield(self.append(doing))
             except RedisError as error:
                 logger.error("this entry could not be written (%s): %s", error, _canonical(_fields(doing)))
+
+    @asynccontextmanager
+    async def submission(self, actor: Actor, wanted: bool) -> AsyncIterator[Doing]:
+        """`record` a submission, if these are wanted."""
+        if wanted:
+            async with self.record(actor, "job.submit") as doing:
+                yield doing
+        else:
+            yield Doing(actor, "job.submit", "")
 
     async def append(self, doing: Doing) -> Entry:
         """Write an entry; those that wait meanwhile are written together.

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic_core import to_json
 
 from daemon.connections import translated
 from daemon.errors import ArqdError, InvalidJob
@@ -19,8 +21,8 @@ from daemon.events import Event, EventReader, parsed_position
 from daemon.pages import server_ms
 from daemon.producer import Producer
 
-#: Events, each with the id behind it, and None now and then.
-Told = AsyncGenerator[tuple[Event, str] | None, None]
+#: Events, each with the id behind it, snapshots, and None now and then.
+Told = AsyncGenerator["tuple[Event, str] | Snapshot | None", None]
 
 logger = logging.getLogger("arqd.console")
 
@@ -28,6 +30,8 @@ logger = logging.getLogger("arqd.console")
 BACKLOG = 1000
 #: A reader that was refused begins again after so long, seconds.
 AGAIN_SECONDS = 2.0
+#: How often the queues are looked at for streams that want them, seconds.
+SNAPSHOT_SECONDS = 2.0
 #: How often a stream in which nothing happens says that it is there, seconds.
 IDLE_SECONDS = 15.0
 _LONGEST_ID = 4000
@@ -57,24 +61,32 @@ class Place:
         return cls(int(began), positions)
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How the queues are now, as JSON."""
+
+    data: bytes
+
+
 class Stream:
-    """Events for one client, those of some families.
+    """Events for one client, those of some families, and snapshots of the queues if it wants them.
 
     Attributes:
         place: how far it is, what it has given included.
     """
 
-    def __init__(self, families: Sequence[str], place: Place) -> None:
+    def __init__(self, families: Sequence[str], place: Place, counts: bool) -> None:
         self.place = place
+        self.counts = counts
         self.closed = False
         self._families = frozenset(families)
-        self._waiting: asyncio.Queue[Event | None] = asyncio.Queue(BACKLOG)
+        self._waiting: asyncio.Queue[Event | Snapshot | None] = asyncio.Queue(BACKLOG)
 
-    def offer(self, event: Event) -> None:
-        """Take an event; one that is too many closes the stream, whose client comes again for it."""
-        if event.family in self._families:
+    def offer(self, what: Event | Snapshot) -> None:
+        """Take what is meant for it; one that is too many closes the stream, whose client comes again for it."""
+        if self.counts if isinstance(what, Snapshot) else what.family in self._families:
             try:
-                self._waiting.put_nowait(event)
+                self._waiting.put_nowait(what)
             except asyncio.QueueFull:
                 self.close()
 
@@ -84,14 +96,14 @@ class Stream:
         with contextlib.suppress(asyncio.QueueFull):
             self._waiting.put_nowait(None)
 
-    async def take(self, seconds: float) -> Event | None:
-        """Give the next event; None when none came in time, or it is closed."""
+    async def take(self, seconds: float) -> Event | Snapshot | None:
+        """Give what comes next; None when nothing came in time, or it is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.closed:
-                    event = await self._waiting.get()
-                    if event is not None and self.passes(event):
-                        return event
+                    found = await self._waiting.get()
+                    if isinstance(found, Snapshot) or (found is not None and self.passes(found)):
+                        return found
         return None
 
     def passes(self, event: Event) -> bool:
@@ -108,32 +120,45 @@ class Live:
 
     Args:
         families: their names.
+
+    Attributes:
+        snapshot: gives how the queues are; asked once for all streams that want it, every `SNAPSHOT_SECONDS`.
     """
+
+    snapshot: Callable[[], Awaitable[Any]]
 
     def __init__(self, producer: Producer, families: Sequence[str]) -> None:
         # A queue of stock arq's own has no events.
         self.families = [name for name in families if ":" not in name]
         self._producer = producer
         self._streams: set[Stream] = set()
-        self._reading: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last: Snapshot | None = None
         self._closed = False
 
     @contextlib.asynccontextmanager
-    async def stream(self, families: Sequence[str], since: Place | None = None) -> AsyncIterator[Told]:
+    async def stream(
+        self, families: Sequence[str], since: Place | None = None, *, counts: bool = False
+    ) -> AsyncIterator[Told]:
         """Give what happens to some families from now on, or behind a place, until the block ends.
 
         It gives events with the place behind each, and None every `IDLE_SECONDS` in which nothing happens.
+
+        Args:
+            counts: also a `Snapshot` of the queues at the beginning and when they have changed.
 
         Raises:
             InvalidJob: for a place that is none. RedisUnavailable, RedisRefused: when Redis does not answer.
         """
         with translated():
             now = await server_ms(self._producer.redis)
-        own = Stream(families, since or Place(now))
+        own = Stream(families, since or Place(now), counts)
         history = None if since is None else self._behind(families, since)
         self._streams.add(own)
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read(Place(now)), name="console events")
+        if counts and self._last is not None:
+            own.offer(self._last)
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._read(Place(now))), asyncio.create_task(self._count())]
         try:
             yield self._events(own, history)
         finally:
@@ -155,7 +180,7 @@ class Live:
                     yield event, str(own.place)
         while not (own.closed or self._closed):
             found = await own.take(IDLE_SECONDS)
-            yield None if found is None else (found, str(own.place))
+            yield (found, str(own.place)) if isinstance(found, Event) else found
 
     def _behind(self, families: Sequence[str], place: Place, open_blocking: Any = None) -> EventReader:
         before = f"{max(0, place.began - 1)}-0.0"
@@ -165,10 +190,24 @@ class Live:
     # ------------------------------------------------------------------ the one reader
 
     async def _stop(self) -> None:
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+        tasks, self._tasks, self._last = self._tasks, [], None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _count(self) -> None:
+        while True:
+            if any(stream.counts for stream in self._streams):
+                try:
+                    found = Snapshot(to_json(await self.snapshot()))
+                except ArqdError as error:
+                    logger.warning("the queues cannot be counted, trying again: %s", error)
+                else:
+                    if found != self._last:
+                        self._last = found
+                        for stream in self._streams:
+                            stream.offer(found)
+            await asyncio.sleep(SNAPSHOT_SECONDS)
 
     async def _read(self, place: Place) -> None:
         while True:

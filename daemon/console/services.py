@@ -20,6 +20,7 @@ from daemon.catalog import Catalog
 from daemon.console.audit import Audit
 from daemon.console.jwts import Verifier
 from daemon.console.live import Live
+from daemon.console.redrives import Redrives
 from daemon.console.sessions import Sessions
 from daemon.console.settings import ConsoleSettings
 from daemon.console.tokens import Tokens
@@ -75,6 +76,7 @@ class Services:
     jwts: Verifier
     audit: Audit
     live: Live
+    redrives: Redrives
     submissions: Gate
 
     @classmethod
@@ -96,6 +98,7 @@ class Services:
         jwts, names = Verifier(console), [family.name for family in families]
         async with Producer.connect(url, templates=templates, keyring=keyring) as producer:
             redis, tokens = producer.redis, Tokens(producer.redis)
+            audit = Audit(redis, console.audit_entries)
             services = cls(
                 settings=console,
                 catalog=Catalog(families),
@@ -107,14 +110,16 @@ class Services:
                 tokens=tokens,
                 sessions=Sessions(redis, tokens, console.session),
                 jwts=jwts,
-                audit=Audit(redis, console.audit_entries),
+                audit=audit,
                 live=Live(producer, names),
+                redrives=Redrives(audit),
                 submissions=Gate(console.submit_rate),
             )
             try:
                 yield services
             finally:
                 services.live.close()
+                await services.redrives.close()
 
     @classmethod
     def of(cls, url: str, settings: Settings, families: Sequence[Family]) -> Any:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from daemon.console.api import queues, system
-from daemon.console.services import Services
+from daemon.console.api import dead, jobs, openapi, queues, schedules, system, tokens
 
 
-def create_api(services: Services) -> APIRouter:
+def create_api() -> APIRouter:
     """Give all routes below ``/api/v1``."""
     router = APIRouter()
-    for module in (queues, system):
+    for module in (queues, jobs, dead, schedules, system, tokens, openapi):
         router.include_router(module.router)
     return router

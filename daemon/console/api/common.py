@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.console.access import require
-from daemon.console.problems import MEDIA_TYPE, ProblemDetails
+from daemon.console.problems import MEDIA_TYPE, Problem
 from daemon.console.roles import Actor, Role
 from daemon.console.services import Services, services_of
+from daemon.errors import InvalidJob
+from daemon.job import seconds
+from daemon.pages import JobFilter
 
 Viewer = Annotated[Actor, require(Role.VIEWER)]
 Operator = Annotated[Actor, require(Role.OPERATOR)]
@@ -29,6 +34,82 @@ def _known(actor: Viewer, family: Annotated[str, Path(description="name of the f
 
 
 Family = Annotated[str, Depends(_known)]
+JobId = Annotated[str, Path(description="the job's id, `family:id`")]
+MaybeFamily = Annotated[str | None, Query(alias="family", description="of this family only")]
+Cursor = Annotated[str | None, Query(description="go on after a page: its `cursor`")]
+Limit = Annotated[int, Query(ge=1, le=500, description="how many at most")]
+Since = Annotated[str | None, Query(description="not before: `2030-01-31T08:00:00Z`, or `2h` for two hours ago")]
+Until = Annotated[str | None, Query(description="before this time, written the same way")]
+
+
+class Body(BaseModel):
+    """What bodies have in common: unknown fields are refused, and no error repeats what was sent."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class DryRun(Body):
+    """An action on many jobs; a dry run only counts."""
+
+    dry_run: bool = False
+
+
+class Selection(Body):
+    """Which dead letters; what is left out asks for nothing."""
+
+    function: str | None = None
+    tag: str | None = None
+    error: str | None = Field(None, description="type of the error, `TimeoutError`")
+    cause: str | None = Field(None, description="the group, as `GET /dead/groups` tells it")
+    since: str | None = Field(None, description="not before: `2030-01-31T08:00:00Z`, or `2h` for two hours ago")
+    until: str | None = None
+
+    def where(self) -> JobFilter:
+        """Give the filter.
+
+        Raises:
+            Problem, InvalidJob: for a wrong time or cause.
+        """
+        return job_filter(self.function, self.tag, self.error, self.since, self.until, self.cause)
+
+
+def job_filter(
+    function: str | None = None,
+    tag: str | None = None,
+    error: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    cause: str | None = None,
+    q: str | None = None,
+) -> JobFilter:
+    """Give a filter of what stands in a request."""
+    # An empty field of a form asks for nothing.
+    found = {"function": function, "tag": tag, "error": error, "cause": cause, "text": q}
+    times = {"since": moment(since, "since"), "until": moment(until, "until")}
+    return JobFilter(**{name: value or None for name, value in found.items()}, **times)  # type: ignore[arg-type]
+
+
+def moment(text: str | None, name: str) -> datetime | None:
+    """Read a time with its zone, or how long ago.
+
+    Raises:
+        Problem: 422 for anything else.
+    """
+    if not text:
+        return None
+    try:
+        return datetime.now(UTC) - timedelta(seconds=seconds(text))
+    except (InvalidJob, OverflowError):
+        pass
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None and 1970 <= time.year <= 9000:
+            return time
+    except ValueError:
+        pass
+    wrong = "write a time with its zone, 2030-01-31T08:00:00Z, or 2h for two hours ago"
+    raise Problem(422, f"{name}: {wrong}", errors=[(name, wrong)])
+
 
 _MEANING = {
     401: "Nobody is logged in, or the token is none in force",
@@ -44,10 +125,8 @@ _MEANING = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Give the answers a route documents beside its own, those that any may give included."""
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
     return {
-        status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": _REF}}}
+        status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in sorted({401, 403, 422, 503, *statuses})
     }
-
-
-_REF = {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}

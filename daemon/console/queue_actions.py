@@ -1,0 +1,137 @@
+"""What acts on whole queues, each audited unless it only counts (``dry_run``)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from daemon.connections import translated
+from daemon.console.roles import Actor
+from daemon.console.services import Services
+from daemon.limits import FamilyLimits, change_limits, read_limits
+from daemon.pages import EVERY, JobFilter
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many jobs of each family an action took (with ``dry_run``: would take), by what they were or became."""
+
+    dry_run: bool
+    families: dict[str, dict[str, int]]
+
+
+async def switch(services: Services, actor: Actor, families: Sequence[str], *, paused: bool) -> dict[str, bool]:
+    """Pause queues or let them go on; gives whether each was changed by it."""
+    control = services.control
+    act = control.pause if paused else control.resume
+    return await _each(services, actor, f"queue.{'pause' if paused else 'resume'}", families, act)
+
+
+async def drain(services: Services, actor: Actor, families: Sequence[str], *, dry_run: bool = False) -> Counts:
+    """Remove what waits or is delayed."""
+
+    async def act(family: str) -> dict[str, int]:
+        return {"drained": await services.control.drain(family, dry_run=dry_run)}
+
+    return Counts(dry_run, await _each(services, actor, "queue.drain", families, act, dry_run=dry_run))
+
+
+async def clean(
+    services: Services,
+    actor: Actor,
+    families: Sequence[str],
+    state: str = "completed",
+    *,
+    older_than: float | str = 0,
+    count: int | None = None,
+    dry_run: bool = False,
+) -> Counts:
+    """Remove ended jobs; see `Control.clean`."""
+
+    async def act(family: str) -> dict[str, int]:
+        return {state: await services.control.clean(family, state, older_than=older_than, count=count, dry_run=dry_run)}
+
+    detail = {"state": state, "older_than": older_than, "count": count}
+    return Counts(dry_run, await _each(services, actor, "queue.clean", families, act, dry_run=dry_run, **detail))
+
+
+async def clear(services: Services, actor: Actor, families: Sequence[str], *, dry_run: bool = False) -> Counts:
+    """Remove every job but those that run."""
+
+    async def act(family: str) -> dict[str, int]:
+        return await services.control.clear(family, dry_run=dry_run)
+
+    return Counts(dry_run, await _each(services, actor, "queue.clear", families, act, dry_run=dry_run))
+
+
+async def retry(
+    services: Services, actor: Actor, families: Sequence[str], where: JobFilter = EVERY, *, dry_run: bool = False
+) -> Counts:
+    """Send the dead letters that a filter lets through back at once."""
+
+    async def act(family: str) -> dict[str, int]:
+        return {"retried": await services.control.retry_all(family, where, dry_run=dry_run)}
+
+    return Counts(dry_run, await _each(services, actor, "dead.retry", families, act, dry_run=dry_run, **told(where)))
+
+
+async def discard(
+    services: Services, actor: Actor, families: Sequence[str], where: JobFilter = EVERY, *, dry_run: bool = False
+) -> Counts:
+    """Remove the dead letters that a filter lets through for good."""
+
+    async def act(family: str) -> dict[str, int]:
+        return {"discarded": await services.control.discard_all(family, where, dry_run=dry_run)}
+
+    return Counts(dry_run, await _each(services, actor, "dead.discard", families, act, dry_run=dry_run, **told(where)))
+
+
+def told(where: JobFilter) -> dict[str, Any]:
+    """Give what a filter asks for, for the audit log."""
+    names = ("function", "tag", "error", "since", "until", "cause")
+    return {name: getattr(where, name) for name in names if getattr(where, name) is not None}
+
+
+async def _each(
+    services: Services,
+    actor: Actor,
+    action: str,
+    families: Sequence[str],
+    act: Callable[[str], Awaitable[T]],
+    *,
+    dry_run: bool = False,
+    **detail: Any,
+) -> dict[str, T]:
+    """Act on queues one after the other, an entry of the audit log for each."""
+    done = {}
+    for family in families:
+        if dry_run:
+            done[family] = await act(family)
+            continue
+        async with services.audit.record(actor, action, family, **detail) as doing:
+            done[family] = await act(family)
+            doing.detail["result"] = done[family]
+    return done
+
+
+async def limits(services: Services, family: str) -> FamilyLimits:
+    """Give the limits of a queue, its groups and functions."""
+    with translated():
+        return await read_limits(services.redis, services.inspector.of(family))
+
+
+async def set_limits(services: Services, actor: Actor, family: str, **changes: Any) -> FamilyLimits:
+    """Change limits of a queue, or of a group or function of it, while it runs.
+
+    Args:
+        changes: arguments of `daemon.limits.change_limits`; None leaves one as it is.
+
+    Raises:
+        InvalidJob: for what is no limit; nothing was changed.
+    """
+    async with services.audit.record(actor, "queue.limits", family, **changes):
+        with translated():
+            return await change_limits(services.redis, services.inspector.of(family), **changes)

@@ -34,7 +34,7 @@ format: .venv/installed ## put the code into its format and fix what can be fixe
 lock: ## take up changed dependencies; newer versions: make lock LOCK_ARGS=--upgrade
 	@sh scripts/lock.sh $(LOCK_ARGS)
 
-bench: .venv/installed ## compare with stock arq; its options: make bench BENCH_ARGS="..."
+bench: .venv/installed ## compare with other systems; its options: make bench BENCH_ARGS="..."
 	@.venv/bin/arqd bench $(BENCH_ARGS)
 
 clean: ## remove .venv and caches; data under var/ stay

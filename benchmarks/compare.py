@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
+import shlex
 import signal
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import redis
-import uvloop
 
-from benchmarks.arq_side import ArqSide
-from benchmarks.arqd_side import ArqdSide
-from benchmarks.drain import drain
-from benchmarks.latency import latency
-from benchmarks.report import Results
+from benchmarks.measure import Bench
+from benchmarks.processes import Site
+from benchmarks.report import write_report
+from benchmarks.results import Results
 from benchmarks.server import measured_server
-from benchmarks.side import NAME, Side
+from benchmarks.systems import BY_NAME, SYSTEMS, Setting, System
+from benchmarks.workloads import WORKLOADS, Sizes, Workload, by_name
 from daemon.errors import ArqdError
 
-ARQ, ARQD = ArqSide(), ArqdSide()
-#: arq at its defaults starts about 200 jobs a second, whatever waits: a share of the jobs tells as much.
-SLOW_SHARE = 0.05
-DRAINS: tuple[tuple[Side, str, float], ...] = (
-    (ARQ, "tuned", 1),
-    (ARQD, "tuned", 1),
-    (ARQ, "default", SLOW_SHARE),
-    (ARQD, "default", 1),
-)
-#: With how often a caller asks arq for a result: its default, and as often as the tuned worker polls.
-LATENCIES: tuple[tuple[Side, str, float], ...] = ((ARQ, "default", 0.5), (ARQ, "tuned", 0.01), (ARQD, "default", 0))
+FULL = Sizes(jobs=20_000, singles=100, seconds=5, waiting=(10_000, 100_000, 1_000_000))
+QUICK = Sizes(jobs=1000, singles=10, seconds=1, waiting=(1000, 10_000))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the comparison; returns the exit status."""
+    """Run the comparison; returns the exit status: 1 when a figure could not be taken."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING)
-    # Ended from outside it must not leave a server and a worker behind.
+    # Ended from outside it must not leave a server and workers behind.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        if options.json:
-            options.json.touch()  # better told now than at the end
-        with measured_server(options.url, force=options.force) as (url, server):
-            results = _compare(url, server, options)
+        return _run(options, shlex.join(arguments))
     except (ArqdError, redis.RedisError, OSError) as error:
         print(f"arqd bench: {error}", file=sys.stderr)
         return 1
@@ -53,24 +40,30 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(results.as_text())
-    if options.json:
-        options.json.write_text(json.dumps(results.as_json(), indent=1) + "\n", encoding="utf-8")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="arqd bench", description="Compare the speed of arqd and stock arq: docs/benchmarks.md tells how."
+        prog="arqd bench", description="Compare the speed of arqd and other systems: docs/benchmarks.md tells how."
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes: seconds, and figures that mean little")
-    parser.add_argument("--waiting", type=_positive, nargs="+", metavar="N", help="backlogs (10000 500000)")
-    parser.add_argument("--jobs", type=_positive, metavar="N", help="completions timed at each backlog (20000)")
-    parser.add_argument("--singles", type=_positive, metavar="N", help="single jobs sent to an idle worker (200)")
-    parser.add_argument("--repeats", type=_positive, metavar="N", help="of everything, the systems in turn (3)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write every figure of every repeat there")
-    parser.add_argument("--url", help="an empty server to use instead of one of its own")
-    parser.add_argument("--force", action="store_true", help=f"use it even with data; only keys *{NAME}* are touched")
+    add = parser.add_argument
+    add("--only", metavar="WORKLOADS", help=", ".join(workload.name for workload in WORKLOADS))
+    add("--peers", metavar="SYSTEMS", help=", ".join(system.name for system in SYSTEMS))
+    add("--quick", action="store_true", help="small sizes, once: minutes, and figures that mean little")
+    add("--jobs", type=_positive, metavar="N", help=f"drained by a usual system ({FULL.jobs:,})")
+    add("--singles", type=_positive, metavar="N", help=f"single jobs sent to an idle worker ({FULL.singles})")
+    add("--waiting", type=_positive, nargs="+", metavar="N", help="backlogs (10,000 100,000 1,000,000)")
+    add("--repeats", type=_positive, metavar="N", help="of everything, the systems in turn (3; settings: 1)")
+    add("--add", action="store_true", help="keep the repeats that are in the report, and add to them")
+    add(
+        "--report",
+        type=Path,
+        default=Path("var/bench/report"),
+        metavar="DIR",
+        help="folder of the report (%(default)s)",
+    )
+    add("--cache", type=Path, default=Path("var/bench"), metavar="DIR", help="folder of environments (%(default)s)")
+    add("--install", action="store_true", help="only make the environments")
     return parser
 
 
@@ -81,30 +74,82 @@ def _positive(text: str) -> int:
     return number
 
 
-def _compare(url: str, server: str, options: argparse.Namespace) -> Results:
-    quick = options.quick
-    repeats = options.repeats or (1 if quick else 3)
-    jobs = options.jobs or (2000 if quick else 20_000)
-    sizes = sorted({*(options.waiting or ([1000, 5000] if quick else [10_000, 500_000]))})
-    singles = -(-(options.singles or (20 if quick else 200)) // repeats)
-    results = Results(server, jobs, repeats)
-    # Latency first: the server is still empty. Later the backlogs of all systems stand in it side by side.
+def _run(options: argparse.Namespace, command_line: str) -> int:
+    workloads = by_name(options.only, {workload.name: workload for workload in WORKLOADS}, "workload")
+    systems = by_name(options.peers, BY_NAME, "system")
+    usual = QUICK if options.quick else FULL
+    sizes = Sizes(
+        options.jobs or usual.jobs,
+        options.singles or usual.singles,
+        usual.seconds,
+        sorted(options.waiting or usual.waiting),
+    )
+    options.report.mkdir(parents=True, exist_ok=True)
+    results = Results(options.report)
+    with ExitStack() as stack:
+        url, server = stack.enter_context(measured_server())
+        client = stack.enter_context(redis.Redis.from_url(url, socket_timeout=120))
+        sites = {system.name: stack.enter_context(Site(system, options.cache, url)) for system in systems}
+        benches = {name: Bench(site, url, client) for name, site in sites.items()}
+        if options.install:
+            return 0
+        results.begin(time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()), command_line, server)
+        failed = False
+        for workload in workloads:
+            some = [each for each in systems if options.peers or workload.takes_part(each)]
+            repeats = options.repeats or (1 if options.quick or workload.tries else 3)
+            failed |= _measure(
+                workload, [benches[each.name] for each in some], results, sizes, repeats, add=options.add
+            )
+    print(write_report(results, options.report), end="")
+    for error in results.errors():
+        print(f"arqd bench: {error}", file=sys.stderr)
+    return int(failed)
+
+
+def _measure(
+    workload: Workload, benches: Sequence[Bench], results: Results, sizes: Sizes, repeats: int, *, add: bool
+) -> bool:
+    """Measure a workload of all systems in turn, again and again; tell whether a figure could not be taken."""
+    turns = [
+        (bench, setting)
+        for bench in benches
+        for setting in workload.settings(bench.site.system, results.best.get(bench.site.system.name))
+    ]
+    failed = False
+    for bench, setting in turns:
+        results.start(workload.name, _row(workload, bench.site.system, setting), setting.name, add=add)
     for repeat in range(repeats):
-        for side, setup, poll_delay in LATENCIES:
-            _tell(f"idle: {side.name} {setup}, {repeat + 1} of {repeats}")
-            measured = uvloop.run(latency(url, side, setup, singles, poll_delay, seed=repeat))
-            results.latencies.setdefault((side.name, setup), []).append(measured)
-    for waiting in sizes:
-        for repeat in range(repeats):
-            for side, setup, share in DRAINS:
-                _tell(f"drain, {waiting:,} waiting: {side.name} {setup}, {repeat + 1} of {repeats}")
-                count = max(round(jobs * share), 20)
-                run = drain(url, side, setup, waiting, count)
-                results.drains.setdefault((side.name, setup, waiting), []).append(run)
-    _tell("")
-    return results
+        for bench, setting in turns:
+            _tell(f"{workload.name}, {repeat + 1} of {repeats}: {bench.site.system.title}, {setting.name}")
+            bench.clear()
+            try:
+                figures = workload.measure(bench, setting, sizes, repeat)
+            except ArqdError as error:
+                figures, failed = {"error": str(error)}, True
+            results.add(workload.name, _row(workload, bench.site.system, setting), repeat, figures)
+            results.save()
+    if workload.tries:
+        _choose(results, benches)
+    return failed
+
+
+def _row(workload: Workload, system: System, setting: Setting) -> str:
+    return f"{system.name}: {setting.name}" if workload.tries else system.name
+
+
+def _choose(results: Results, benches: Sequence[Bench]) -> None:
+    """Take the best setting of each system from now on."""
+    for system in (bench.site.system for bench in benches):
+        rates = {
+            setting.name: rate
+            for setting in system.settings
+            if (rate := results.median("settings", f"{system.name}: {setting.name}", "jobs/s")) is not None
+        }
+        if rates:
+            results.best[system.name] = max(rates, key=lambda name: rates[name])
+    results.save()
 
 
 def _tell(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"{what:<70}", end="\r", file=sys.stderr, flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)

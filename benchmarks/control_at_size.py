@@ -12,8 +12,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from benchmarks.arqd import NAME
 from benchmarks.server import measured_server
-from benchmarks.side import NAME
 from daemon import codec
 from daemon.broker import Broker, Outcome, TickSettings
 from daemon.connections import connect
@@ -189,6 +189,6 @@ async def run(url: str, waiting: int, failed: int) -> None:
 
 if __name__ == "__main__":
     sizes = [int(word) for word in sys.argv[1:]] + [500_000, 50_000][len(sys.argv) - 1 :]
-    with measured_server(None, force=False) as (server, what):
+    with measured_server() as (server, what):
         print(f"{what}; Python {sys.version.split()[0]}")
         asyncio.run(run(server, *sizes))

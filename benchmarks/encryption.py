@@ -116,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
         written, read, record, result = in_process(payload, options.rounds)
         print(f"{payload.__job__.family:<14}  {written:11.1f}  {read:9.1f}  {record:12}  {result:12}")
     if options.worker:
-        with measured_server(None, force=False) as (url, _):
+        with measured_server() as (url, _):
             for payload in PAYLOADS:
                 found = [asyncio.run(worked_off(url, payload, options.worker)) for _ in range(3)]
                 name = payload.__job__.family

@@ -22,10 +22,11 @@ from typing import Any
 import redis
 import uvloop
 
-from benchmarks.arqd_side import KEYS, ArqdSide, Started, Tuned, noop
-from benchmarks.report import quantile
+from benchmarks.arqd import KEYS, NAME, Started, Tuned, noop
+from benchmarks.driver import URL_VARIABLE
+from benchmarks.measure import quantile
+from benchmarks.processes import Program
 from benchmarks.server import measured_server
-from benchmarks.side import NAME, URL_VARIABLE, WorkerProcess
 from daemon import codec
 from daemon.broker import Broker
 from daemon.context import JobContext
@@ -93,12 +94,8 @@ COSTS = (
 )
 
 
-class _Side(ArqdSide):
-    module = "benchmarks.limits"
-
-
-def _worker(setup: str, url: str) -> WorkerProcess:
-    return WorkerProcess(_Side(), setup, url)
+def _worker(setup: str, url: str) -> Program:
+    return Program(f"worker ({setup})", (sys.executable, "-m", "benchmarks.limits", setup), {URL_VARIABLE: url})
 
 
 def _fill(client: redis.Redis, count: int, groups: int) -> None:
@@ -139,7 +136,7 @@ def drain_rate(url: str, setup: str, jobs: int, groups: int) -> float:
     return (first - last) / (end - begin)
 
 
-def _wait(client: redis.Redis, worker: WorkerProcess, left: int) -> tuple[float, int]:
+def _wait(client: redis.Redis, worker: Program, left: int) -> tuple[float, int]:
     deadline = time.monotonic() + STUCK_SECONDS
     while True:
         count: Any = client.zcard(KEYS.queue)
@@ -259,7 +256,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     sizes = {"jobs": 5000, "backlog": 20_000, "repeats": 1, "seconds": 3} if options.quick else {
         "jobs": 50_000, "backlog": 100_000, "repeats": options.repeats, "seconds": 20}  # fmt: skip
-    with measured_server(None, force=False) as (url, _):
+    with measured_server() as (url, _):
         found = measure(url, **sizes, only=options.only)
     text = json.dumps(found, indent=1)
     print(text)

@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import math
-import os
 import random
 import statistics
 import sys
@@ -26,17 +24,16 @@ from typing import Any
 import redis
 import uvloop
 
-from benchmarks.arqd_side import KEYS, ArqdSide, Tuned
-from benchmarks.drain import drain
+from benchmarks.arqd import KEYS
+from benchmarks.measure import Bench
+from benchmarks.processes import Site
 from benchmarks.server import measured_server
-from benchmarks.side import URL_VARIABLE
+from benchmarks.systems import BY_NAME
 from daemon.broker import Broker, Outcome, TickSettings
 from daemon.connections import connect
-from daemon.family import FamilySettings, load_family
 from daemon.keys import FamilyKeys
 from daemon.observer import sum_up
 from daemon.producer import Producer
-from daemon.supervisor import Supervisor
 
 FAMILIES, FUNCTIONS = 14, ("send_email", "send_bulk_email")
 MINUTE, HOUR = 60_000, 3_600_000
@@ -45,24 +42,15 @@ JOBS_A_MINUTE = 60
 BATCH = 1000
 
 
-class _Off(Tuned):
-    max_events = 0
-    statistics = False
-
-
-class _Events(Tuned):
-    statistics = False
-
-
-class _Statistics(Tuned):
-    max_events = 0
-
-
-SETUPS: dict[str, type[FamilySettings]] = {"off": _Off, "events": _Events, "statistics": _Statistics, "on": Tuned}
-
-
-class _Side(ArqdSide):
-    module = "benchmarks.observing"
+MANY: dict[str, Any] = {"max_jobs": 500, "keep_completed": None}
+NO_EVENTS: dict[str, Any] = {"max_events": 0}
+NO_STATISTICS: dict[str, Any] = {"statistics": False}
+SETUPS: dict[str, dict[str, Any]] = {
+    "off": {**MANY, **NO_EVENTS, **NO_STATISTICS},
+    "events": {**MANY, **NO_STATISTICS},
+    "statistics": {**MANY, **NO_EVENTS},
+    "on": MANY,
+}
 
 
 def cost(url: str, jobs: int, repeats: int) -> dict[str, Any]:
@@ -79,15 +67,14 @@ def cost(url: str, jobs: int, repeats: int) -> dict[str, Any]:
 
 
 def _run(url: str, name: str, jobs: int) -> dict[str, float]:
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(url) as client, Site(BY_NAME["arqd"], Path(), url) as site:
         client.flushall()
-    done = drain(url, _Side(), name, jobs, jobs)
+        done = Bench(site, url, client).drain(SETUPS[name], jobs)
     many, one = uvloop.run(_enqueue_rates(url, SETUPS[name], jobs))
     return {
-        "drained jobs/s, a producer beside": done.rate,
-        "drained jobs/s": done.alone_rate,
-        "worker CPU µs a job": done.worker_cpu or 0.0,
-        "server CPU µs a job": done.server_cpu,
+        "drained jobs/s": done["jobs/s"],
+        "worker CPU µs a job": done.get("worker CPU µs", 0.0),
+        "server CPU µs a job": done["server CPU µs"],
         f"enqueued jobs/s, {BATCH} a call": many,
         "enqueued jobs/s, one a call": one,
     }
@@ -106,14 +93,10 @@ def _shown(values: list[float], base: list[float], best: Callable[[list[float]],
     }
 
 
-async def _enqueue_rates(url: str, setup: type[FamilySettings], jobs: int) -> tuple[float, float]:
+async def _enqueue_rates(url: str, setup: dict[str, Any], jobs: int) -> tuple[float, float]:
     async with Producer.connect(url) as producer:
         await producer.redis.flushall()
-        settings: Any = setup
-        conf = {
-            "events": getattr(settings, "max_events", 2_000_000),
-            "statistics": int(getattr(settings, "statistics", True)),
-        }
+        conf = {"events": setup.get("max_events", 2_000_000), "statistics": int(setup.get("statistics", True))}
         await producer.redis.hset(KEYS.key("conf"), mapping=conf)
         rates = []
         for batch, count in ((BATCH, jobs), (1, jobs // 20)):
@@ -188,10 +171,6 @@ async def memory(url: str, days: int, families: int) -> dict[str, Any]:
     return found
 
 
-async def _work(settings: type[FamilySettings]) -> None:
-    await Supervisor([load_family(settings)], os.environ[URL_VARIABLE]).run()
-
-
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.observing")
@@ -205,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
         (2000, 1, 1, 1) if options.quick else (options.jobs, options.repeats, 14, FAMILIES)
     )  # fmt: skip
     found: dict[str, Any] = {}
-    with measured_server(None, force=False) as (url, _):
+    with measured_server() as (url, _):
         if options.what in (None, "cost"):
             found["cost"] = cost(url, jobs, repeats)
         if options.what in (None, "memory"):
@@ -218,8 +197,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
-    if sys.argv[1:] and sys.argv[1] in SETUPS:
-        uvloop.run(_work(SETUPS[sys.argv[1]]))
-    else:
-        sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from types import FrameType
 
 import uvloop
 
-from benchmarks.arqd_side import ArqdSide, Tuned
+from benchmarks.arqd import Tuned, fill
 from benchmarks.server import measured_server
 from daemon.family import load_family
 from daemon.supervisor import Supervisor
@@ -30,7 +30,7 @@ def sample(number: int, frame: FrameType | None) -> None:
 
 async def run(url: str, jobs: int) -> None:
     """Drain so many jobs and print the shares."""
-    ArqdSide().fill(url, jobs)
+    fill(url, jobs)
     signal.signal(signal.SIGPROF, sample)
     signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -45,5 +45,5 @@ async def run(url: str, jobs: int) -> None:
 
 
 if __name__ == "__main__":
-    with measured_server(None, force=False) as (server, _):
+    with measured_server() as (server, _):
         uvloop.run(run(server, int(sys.argv[1]) if len(sys.argv) > 1 else 50_000))

@@ -12,8 +12,8 @@ import sys
 import time
 from typing import Any
 
+from benchmarks.arqd import NAME
 from benchmarks.server import measured_server
-from benchmarks.side import NAME
 from daemon import codec
 from daemon.broker import Broker, Outcome, TickSettings
 from daemon.connections import connect
@@ -207,6 +207,6 @@ async def _slowest(redis: Any, when: str) -> None:
 
 
 if __name__ == "__main__":
-    with measured_server(None, force=False) as (server, what):
+    with measured_server() as (server, what):
         print(f"{what}; Python {sys.version.split()[0]}")
         asyncio.run(run(server, int(sys.argv[1]) if len(sys.argv) > 1 else 300_000))

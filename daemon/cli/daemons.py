@@ -192,7 +192,7 @@ async def _probe(config: Settings) -> None:
 
 
 def bench(context: typer.Context) -> None:
-    """Compare the speed of arqd and stock arq.
+    """Compare the speed of arqd and other systems.
 
     --help lists its options.
     """

@@ -1,0 +1,83 @@
+"""What is measured of arqd alone: many families in a process, many groups, idle families, the producer's weight."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.measure import LIMIT_SECONDS, Bench, Figures
+from benchmarks.processes import ROOT
+from benchmarks.server import Watch
+from benchmarks.systems import Probe, Setting
+
+FAMILIES, GROUPS = 14, 1000
+IMPORTS = 15
+IMPORT = "import time; begin = time.perf_counter(); import {}; print(time.perf_counter() - begin)"
+
+
+def groups(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
+    """Drain jobs of a thousand groups, beside a drain of jobs without any."""
+    without = bench.drain(setting.values, jobs)["jobs/s"]
+    bench.clear()
+    grouped = bench.drain(setting.values, jobs, groups=GROUPS)["jobs/s"]
+    return {"jobs/s, no groups": without, "jobs/s, 1,000 groups": grouped, "1,000 groups / none": grouped / without}
+
+
+def families(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
+    """Drain the jobs of fourteen families in one process, beside a drain of as many jobs of one."""
+    one = bench.drain(setting.values, jobs)["jobs/s"]
+    bench.clear()
+    values = {**setting.values, "families": FAMILIES}
+    each = jobs // FAMILIES
+    for number in range(1, FAMILIES):
+        bench.fill(values, "noop", each, family=number)
+    names = ["arq:{arqd-bench}", *(f"arq:{{arqd-bench-{number}}}" for number in range(1, FAMILIES))]
+    probe = Probe(tuple(("ZCARD", name) for name in names), left=True)
+    all_of_them = bench.drain(values, each, others=each * (FAMILIES - 1), probe=probe)["jobs/s"]
+    return {"jobs/s, 1 family": one, "jobs/s, 14 families": all_of_them, "14 families / 1": all_of_them / one}
+
+
+def idle(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
+    """Commands a second of an idle process with fourteen families, and its memory."""
+    values = {**setting.values, "families": FAMILIES}
+    with bench.site.worker(values) as worker, bench.site.producer(values) as producer:
+        producer.order("trips", LIMIT_SECONDS, count=3, seed=0)
+        return {
+            "idle commands/s, 14 families": bench.commands(seconds),
+            "resident bytes, 14 families": worker.resident(),
+        }
+
+
+def start(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
+    """Seconds from the start of a worker process to the end of its first job."""
+    times = []
+    for _ in range(5):
+        bench.clear()
+        bench.fill(setting.values, "noop", 1)
+        watch = Watch(bench.url, bench.site.system.probe)
+        begin = time.perf_counter()
+        with bench.site.worker(setting.values) as worker:
+            while not watch.look().ended:
+                worker.check()
+                time.sleep(0.002)
+            times.append(time.perf_counter() - begin)
+        watch.close()
+    return {"start to first job s": statistics.median(times)}
+
+
+def imports(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
+    """What importing the producer takes, and ``redis.asyncio`` alone: the quickest of several, in turn."""
+    times: dict[str, list[float]] = {"daemon.producer": [], "redis.asyncio": []}
+    for _ in range(IMPORTS):
+        for name, found in times.items():
+            command = (sys.executable, "-c", IMPORT.format(name))
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30, check=True)
+            found.append(float(done.stdout))
+    ours, redis = (min(found) for found in times.values())
+    return {"import producer ms": ours * 1000, "import redis.asyncio ms": redis * 1000, "import ratio": ours / redis}
+
+
+OWN: tuple[Callable[[Bench, Setting, int, float], Figures], ...] = (groups, families, idle, start, imports)

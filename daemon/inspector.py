@@ -75,6 +75,7 @@ class WorkerInfo:
     started: float = 0.0
     mean_seconds: float | None = None
     lag: float = 0.0
+    memory: int | None = None
 
 
 class Inspector:

@@ -56,7 +56,7 @@ def create_app(services: Services, pages: Pages | None = None) -> FastAPI:
         problem = problem_of(error)
         if pages is None or request.url.path.startswith(f"{base}/api/"):
             return problem.response()
-        if problem.status == 401 and request.method == "GET" and request.url.path != f"{base}/login":
+        if problem.status == 401 and request.method == "GET" and not request.url.path.startswith(f"{base}/login"):
             return RedirectResponse(f"{base}/login?{urlencode({'next': request.url.path})}", 303)
         return await pages.problem(request, problem)
 

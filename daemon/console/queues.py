@@ -113,7 +113,7 @@ async def _look(services: Services, family: str) -> tuple[QueueStats, QueueHealt
     stats = await services.inspector.queue(family)
     workers = await services.inspector.workers(family)
     hour = await services.inspector.stats(family, last=3600, step="minute")
-    return stats, _judge(stats, workers, hour.total)
+    return stats, judge(stats, workers, hour.total)
 
 
 class BareStatus:
@@ -149,7 +149,8 @@ async def _each(families: Iterable[str], ask: Callable[[str], Awaitable[T]]) -> 
     return [task.result() for task in asked]
 
 
-def _judge(stats: QueueStats, workers: list[WorkerInfo], hour: Figures) -> QueueHealth:
+def judge(stats: QueueStats, workers: list[WorkerInfo], hour: Figures) -> QueueHealth:
+    """Tell whether a queue is as it should be, by its counts, its workers, and what ended in the last hour."""
     reasons = []
     if stats.paused:
         reasons.append("it is paused")

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from daemon.console.app import create_app
+from daemon.console.pages.dashboard import Dashboard
 from daemon.console.roles import Role
 from daemon.console.services import Services
 from daemon.errors import RedisError
@@ -42,7 +43,7 @@ async def run_console(
     """
     console = settings.console
     async with Services.of(url, settings, families) as services:
-        app = create_app(services)
+        app = create_app(services, Dashboard())
         code = ""
         if login_link:
             with suppress(RedisError):

@@ -91,7 +91,7 @@ async def discard(
 
 def told(where: JobFilter) -> dict[str, Any]:
     """Give what a filter asks for, for the audit log."""
-    names = ("function", "tag", "error", "since", "until", "cause")
+    names = ("function", "tag", "group", "error", "since", "until", "cause")
     return {name: getattr(where, name) for name in names if getattr(where, name) is not None}
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.console.access import require
-from daemon.console.problems import MEDIA_TYPE, Problem
+from daemon.console.filters import job_filter
+from daemon.console.problems import MEDIA_TYPE
 from daemon.console.roles import Actor, Role
 from daemon.console.services import Services, services_of
-from daemon.errors import InvalidJob
-from daemon.job import seconds
 from daemon.pages import JobFilter
 
 Viewer = Annotated[Actor, require(Role.VIEWER)]
@@ -59,6 +57,7 @@ class Selection(Body):
 
     function: str | None = None
     tag: str | None = None
+    group: str | None = Field(None, description="the tenant or workspace it was enqueued for")
     error: str | None = Field(None, description="type of the error, `TimeoutError`")
     cause: str | None = Field(None, description="the group, as `GET /dead/groups` tells it")
     since: str | None = Field(None, description="not before: `2030-01-31T08:00:00Z`, or `2h` for two hours ago")
@@ -70,45 +69,7 @@ class Selection(Body):
         Raises:
             Problem, InvalidJob: for a wrong time or cause.
         """
-        return job_filter(self.function, self.tag, self.error, self.since, self.until, self.cause)
-
-
-def job_filter(
-    function: str | None = None,
-    tag: str | None = None,
-    error: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    cause: str | None = None,
-    q: str | None = None,
-) -> JobFilter:
-    """Give a filter of what stands in a request."""
-    # An empty field of a form asks for nothing.
-    found = {"function": function, "tag": tag, "error": error, "cause": cause, "text": q}
-    times = {"since": moment(since, "since"), "until": moment(until, "until")}
-    return JobFilter(**{name: value or None for name, value in found.items()}, **times)  # type: ignore[arg-type]
-
-
-def moment(text: str | None, name: str) -> datetime | None:
-    """Read a time with its zone, or how long ago.
-
-    Raises:
-        Problem: 422 for anything else.
-    """
-    if not text:
-        return None
-    try:
-        return datetime.now(UTC) - timedelta(seconds=seconds(text))
-    except (InvalidJob, OverflowError):
-        pass
-    try:
-        time = datetime.fromisoformat(text)
-        if time.tzinfo is not None and 1970 <= time.year <= 9000:
-            return time
-    except ValueError:
-        pass
-    wrong = "write a time with its zone, 2030-01-31T08:00:00Z, or 2h for two hours ago"
-    raise Problem(422, f"{name}: {wrong}", errors=[(name, wrong)])
+        return job_filter(**dict(self))
 
 
 _MEANING = {

@@ -20,9 +20,9 @@ from daemon.console.api.common import (
     Since,
     Until,
     Viewer,
-    job_filter,
     problems,
 )
+from daemon.console.filters import job_filter
 from daemon.explain import Explanation
 from daemon.flow_view import FlowNode
 from daemon.job import JobInfo, JobLogs
@@ -80,13 +80,14 @@ async def submit_batch(asked: Batch, services: Given, actor: Operator, key: Key 
 def _where(
     function: str | None = None,
     tag: str | None = None,
+    group: Annotated[str | None, Query(description="of jobs that have not ended, and of dead letters")] = None,
     error: Annotated[str | None, Query(description="type of the error, of ended jobs")] = None,
     since: Since = None,
     until: Until = None,
     cause: Annotated[str | None, Query(description="group of dead letters")] = None,
     q: Annotated[str | None, Query(description="words that all occur in it (docs/search.md)")] = None,
 ) -> JobFilter:
-    return job_filter(function, tag, error, since, until, cause, q)
+    return job_filter(function=function, tag=tag, group=group, error=error, since=since, until=until, cause=cause, q=q)
 
 
 Where = Annotated[JobFilter, Depends(_where)]

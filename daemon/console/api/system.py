@@ -13,8 +13,9 @@ from pydantic_core import to_json, to_jsonable_python
 
 from daemon.console import queues
 from daemon.console.access import MaybeActor
-from daemon.console.api.common import Cursor, Given, Limit, Operator, Since, Until, Viewer, moment, problems
+from daemon.console.api.common import Cursor, Given, Limit, Operator, Since, Until, Viewer, problems
 from daemon.console.audit import AuditFilter, AuditPage
+from daemon.console.filters import moment
 from daemon.console.live import Place, Snapshot
 from daemon.console.services import Services
 from daemon.events import Event

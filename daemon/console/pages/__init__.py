@@ -1,5 +1,5 @@
-"""The dashboard: pages rendered here, `Dashboard` puts them together for `daemon.console.app`.
+"""The dashboard: pages rendered here, which `Dashboard` puts together for `daemon.console.app`.
 
-Reading order: `frame` (what every page is made with), `board` (numbers they share), `charts`, `formats`, `filters`; then a
-module for each page. What changes something is in `acts` and its neighbours: they call what the API's routes call.
+Reading order: `frame` (what every page is made with), `board` (numbers they share), `charts`, `formats`; then a module
+for each page. Pages change nothing themselves: they call what the API's routes call. `asking` is how they ask before.
 """

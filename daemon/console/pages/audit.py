@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from daemon.console.api.common import Operator
 from daemon.console.audit import AuditFilter, AuditPage
-from daemon.console.pages import filters
-from daemon.console.pages.frame import Operator, page
+from daemon.console.filters import moment
+from daemon.console.pages.frame import page
+from daemon.console.problems import Problem
 from daemon.console.services import services_of
 from daemon.errors import ArqdError, RedisError
 
@@ -27,13 +29,13 @@ async def audit(request: Request, actor: Operator, cursor: str | None = None) ->
             action=asked["action"] or None,
             target=asked["target"] or None,
             outcome=asked["outcome"] or None,
-            since=filters.moment(asked["since"]),
-            until=filters.moment(asked["until"]),
+            since=moment(asked["since"], "since"),
+            until=moment(asked["until"], "until"),
         )
         found = await services_of(request).audit.page(where, cursor=cursor)
     except RedisError:
         raise
-    except ArqdError as error:
+    except (ArqdError, Problem) as error:
         problem = str(error)
     return await page(
         request,

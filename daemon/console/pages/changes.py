@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
+from daemon.console.api.common import Viewer
 from daemon.console.live import Told
-from daemon.console.pages.frame import Viewer
 from daemon.console.services import Services, services_of
 
 router = APIRouter()
@@ -54,6 +54,6 @@ async def _watch(events: Told, job: str, happened: asyncio.Event) -> None:
     """Take every event, as fast as they come."""
     async for told in events:
         # Of the queue itself (paused, for example) an event names no job.
-        if told is not None and (not job or told[0].id in ("", job)):
+        if isinstance(told, tuple) and (not job or told[0].id in ("", job)):
             happened.set()
     happened.set()

@@ -122,7 +122,11 @@ def spark(points: Sequence[Point]) -> Spark | None:
         if done or failed:
             base = _SPARK_HEIGHT - done / top * (_SPARK_HEIGHT - 1)
             ok.append(f"M{number * 4} {_SPARK_HEIGHT}V{base:.1f}h3V{_SPARK_HEIGHT}z" if done else "")
-            bad.append(f"M{number * 4} {base:.1f}v-{max(1, failed / top * (_SPARK_HEIGHT - 1)):.1f}h3V{base:.1f}z" if failed else "")
+            bad.append(
+                f"M{number * 4} {base:.1f}v-{max(1, failed / top * (_SPARK_HEIGHT - 1)):.1f}h3V{base:.1f}z"
+                if failed
+                else ""
+            )
     done, failed = (sum(column) for column in zip(*pairs, strict=True))
     summary = f"{done:,} completed and {failed:,} failed; at most {formats.short(top)} at once"
     return Spark(summary, len(pairs) * 4, "".join(ok), "".join(bad))
@@ -133,7 +137,7 @@ def _round_up(value: float) -> float:
     if value <= 4:
         return 4
     size = 10 ** (len(str(int(value))) - 1)
-    return next(nice * size for nice in (1, 2, 4, 5, 6, 8, 10) if nice * size >= value)
+    return next(float(nice * size) for nice in (1, 2, 4, 5, 6, 8, 10) if nice * size >= value)
 
 
 def _label(at: datetime, step: Step) -> str:

@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from daemon import dead_letters
 from daemon.console import dead, queue_actions
+from daemon.console.api.common import Operator, Viewer
 from daemon.console.pages.asking import answered, ask, back_to, first, plural
-from daemon.console.pages.frame import Frame, Operator, Viewer, fields, page
+from daemon.console.pages.frame import Frame, fields, page
 from daemon.console.problems import Problem
 from daemon.console.redrives import Care, RedriveView
 from daemon.console.services import Services, services_of
@@ -134,7 +135,9 @@ async def discard(request: Request, actor: Operator) -> Response:
 
     back = back_to(request, first(given, "back"), frame.href("dead"))
     # Its page is gone with the last one of a cause.
-    return await answered(request, frame.href("dead") if back == frame.href("dead", first(given, "cause")) else back, act())
+    return await answered(
+        request, frame.href("dead") if back == frame.href("dead", first(given, "cause")) else back, act()
+    )
 
 
 @router.get("/dead/{cause}")

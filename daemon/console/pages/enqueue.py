@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from daemon.console import submissions
+from daemon.console.api.common import Operator
 from daemon.console.pages.asking import first
-from daemon.console.pages.frame import Frame, Operator, board_of, done, fields, page
+from daemon.console.pages.frame import Frame, board_of, done, fields, page
 from daemon.console.pages.functions import chosen, example, functions, payload_fields, payload_of
 from daemon.console.problems import Problem
 from daemon.console.roles import Actor
@@ -86,7 +87,9 @@ async def enqueue(request: Request, actor: Operator) -> Response:
     try:
         submitted = await submissions.submit(services, actor, _submission(services, filled))
     except InvalidPayload as error:
-        return await _form(request, actor, filled, "The payload does not fit its function.", wrong=error.errors, status=422)
+        return await _form(
+            request, actor, filled, "The payload does not fit its function.", wrong=error.errors, status=422
+        )
     except (Problem, QueueFull) as error:
         return await _form(request, actor, filled, str(error), status=429)
     except RedisError:
@@ -107,11 +110,17 @@ def _submission(services: Services, filled: dict[str, str]) -> JobSubmission:
     function = chosen(functions(services), filled["function"])
     if function is None:
         raise Problem(422, "choose a function")
-    options: dict[str, Any] = {name: filled[name] for name in ("priority", "delay", "job_id", "group", "max_tries") if filled[name]}
+    options: dict[str, Any] = {
+        name: filled[name] for name in ("priority", "delay", "job_id", "group", "max_tries") if filled[name]
+    }
     tags = [tag.strip() for tag in filled["tags"].split(",") if tag.strip()]
     try:
         return JobSubmission(
-            function=function.name, family=function.family, payload=payload_of(filled["payload"]), tags=tags or None, **options
+            function=function.name,
+            family=function.family,
+            payload=payload_of(filled["payload"]),
+            tags=tags or None,
+            **options,
         )
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False))

@@ -13,7 +13,9 @@ from markupsafe import Markup, escape
 #: Characters of JSON on a page: a payload may have megabytes, and a browser should stay usable.
 LONGEST_JSON = 200_000
 _SPANS = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
-_TOKEN = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|(?P<word>\b(?:true|false|null)\b)|(?P<number>-?\d[\d.eE+-]*)')
+_TOKEN = re.compile(
+    r'(?P<string>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|(?P<word>\b(?:true|false|null)\b)|(?P<number>-?\d[\d.eE+-]*)'
+)
 
 
 def number(value: float | None) -> str:
@@ -137,5 +139,20 @@ def _marked(text: str) -> Iterator[Markup]:
 
 FILTERS = {
     filter.__name__: filter
-    for filter in (number, short, duration, span, ago, stamp, exact, clock, size, percent, first_line, line, sentence, pretty)
+    for filter in (
+        number,
+        short,
+        duration,
+        span,
+        ago,
+        stamp,
+        exact,
+        clock,
+        size,
+        percent,
+        first_line,
+        line,
+        sentence,
+        pretty,
+    )
 }

@@ -8,14 +8,13 @@ import json
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import RedirectResponse, Response
 
-from daemon.console.access import require
 from daemon.console.pages.board import BoardReader
 from daemon.console.pages.formats import FILTERS
 from daemon.console.roles import Actor, Role
@@ -38,10 +37,6 @@ SECTIONS = (
     ("enqueue", "Enqueue"),
 )
 _OPERATORS_SECTIONS = ("audit", "enqueue")
-
-Viewer = Annotated[Actor, require(Role.VIEWER)]
-Operator = Annotated[Actor, require(Role.OPERATOR)]
-Admin = Annotated[Actor, require(Role.ADMIN)]
 
 
 @cache

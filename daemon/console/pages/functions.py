@@ -67,7 +67,11 @@ def payload_of(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        told = f"line {error.lineno}, column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else error
+        told = (
+            f"line {error.lineno}, column {error.colno}: {error.msg}"
+            if isinstance(error, json.JSONDecodeError)
+            else error
+        )
         raise InvalidJob(f"the payload is not JSON, {told}") from None
 
 
@@ -123,4 +127,4 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int 
     kind = schema.get("type", "anything")
     if kind == "array":
         return f"list of {_type(schema.get('items', {}), definitions, depth)}"
-    return {"string": schema.get("format", "text"), "integer": "whole number", "object": "mapping"}.get(kind, str(kind))
+    return str({"string": schema.get("format", "text"), "integer": "whole number", "object": "mapping"}.get(kind, kind))

@@ -8,13 +8,14 @@ from datetime import datetime
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from daemon.console.pages.frame import Frame, Viewer, page
+from daemon.console.api.common import Viewer
+from daemon.console.pages.frame import Frame, page
 from daemon.console.roles import Actor
 from daemon.console.services import services_of
 from daemon.encryption import MASK
 from daemon.explain import Reason
 from daemon.inspector import Inspector
-from daemon.job import ENDED, JobInfo, JobState
+from daemon.job import ENDED, JobInfo, JobLogs, JobState
 
 router = APIRouter()
 
@@ -22,6 +23,9 @@ router = APIRouter()
 ALARMING = (
     Reason.PAUSED, Reason.NO_WORKER, Reason.UNKNOWN_FUNCTION, Reason.PARKED, Reason.LEASE_ENDED, Reason.SUSPECT,
 )  # fmt: skip
+_ACTIONS = {JobState.FAILED: [("retry", "Retry")], JobState.DELAYED: [("promote", "Promote")]}
+#: Why a dead letter is not tried again, in words.
+_REASONS = {"tries": "no try is left", "permanent": "no other try can help", "crashes": "its workers died"}
 #: Most jobs of a flow that are shown.
 FLOW = 200
 
@@ -57,11 +61,10 @@ async def show(request: Request, actor: Actor, inspector: Inspector, written: st
         reveal: show what is encrypted; whoever calls this has written that to the audit log.
 
     Raises:
-        JobNotFound: when there is none. InvalidJob: when the id names no family. KeyMissing: when it cannot be revealed.
+        JobNotFound: when there is none. InvalidJob: when the id names no family. KeyMissing: it cannot be revealed.
     """
     info = await inspector.job(written, reveal=reveal)
     logs = await inspector.logs(info.id, reveal=reveal)
-    ended = info.state in ENDED
     return await page(
         request,
         actor,
@@ -73,14 +76,25 @@ async def show(request: Request, actor: Actor, inspector: Inspector, written: st
         alarming=ALARMING,
         flow=await inspector.flow(info.id, limit=FLOW) if info.children else None,
         timeline=timeline(info),
-        waited=(info.started_at - info.enqueued_at).total_seconds() if info.started_at and info.enqueued_at and info.tries <= 1 else None,
-        ran=(info.finished_at - info.started_at).total_seconds() if info.finished_at and info.started_at else None,
-        hidden=MASK in repr((info.payload, info.result, info.error, info.note)) or any(MASK in line.text for line in logs.lines),
+        # Of a job that was tried before, what it waited since it was enqueued says nothing.
+        waited=_between(info.enqueued_at, info.started_at) if info.tries <= 1 else None,
+        ran=_between(info.started_at, info.finished_at),
+        hidden=_is_hidden(info, logs),
         revealed=reveal,
-        actions=[("retry", "Retry")] if info.state is JobState.FAILED else [("promote", "Promote")] if info.state is JobState.DELAYED else [],
+        actions=_ACTIONS.get(info.state, []),
         can_move=info.state in (JobState.WAITING, JobState.DELAYED),
-        can_abort=not ended,
-    )  # fmt: skip
+        can_abort=info.state not in ENDED,
+    )
+
+
+def _between(begin: datetime | None, end: datetime | None) -> float | None:
+    return (end - begin).total_seconds() if begin and end else None
+
+
+def _is_hidden(info: JobInfo, logs: JobLogs) -> bool:
+    """Tell whether something of it is shown as asterisks."""
+    told = [info.payload, info.result, info.error, info.note, *(line.text for line in logs.lines)]
+    return any(MASK in repr(each) for each in told)
 
 
 def timeline(info: JobInfo) -> list[Moment]:
@@ -89,21 +103,25 @@ def timeline(info: JobInfo) -> list[Moment]:
     if info.enqueued_at:
         found.append(Moment("Enqueued", info.enqueued_at, note="waits for other jobs" if info.children else ""))
     for attempt in info.history:
-        found.append(Moment(f"Try {attempt['try']} failed", attempt["at"], "bad", f"{attempt['type']}: {attempt['message']}"))
+        told = f"{attempt['type']}: {attempt['message']}"
+        found.append(Moment(f"Try {attempt['try']} failed", attempt["at"], "bad", told))
     if info.started_at and info.state is not JobState.ACTIVE:
         found.append(Moment("Last try started" if info.history else "Started", info.started_at))
-    found.sort(key=lambda moment: moment.at or datetime.min)
+    found.sort(key=lambda moment: moment.at.timestamp() if moment.at else 0.0)
+    return [*found, _last(info)]
+
+
+def _last(info: JobInfo) -> Moment:
+    """Give where a job is now."""
+    name = str(info.state).capitalize()
     if info.state is JobState.ACTIVE:
         told = f"try {info.tries + 1}" + (f", on {info.worker}" if info.worker else "")
-        found.append(Moment("Running since", info.started_at, "now", note=told))
-    elif info.state is JobState.COMPLETED:
-        found.append(Moment("Completed", info.finished_at, "ok"))
-    elif info.state in ENDED:
-        error = info.error or {}
-        reason = {"tries": "no try is left", "permanent": "no other try can help"}.get(error.get("reason", ""), error.get("reason", ""))
-        found.append(Moment(str(info.state).capitalize(), info.finished_at, "bad", note=reason))
-    elif info.state is JobState.DELAYED:
-        found.append(Moment("Next try" if info.history else "Due", info.due_at, "now"))
-    else:
-        found.append(Moment(str(info.state).capitalize(), None, "now", note="now"))
-    return found
+        return Moment("Running since", info.started_at, "now", note=told)
+    if info.state is JobState.COMPLETED:
+        return Moment(name, info.finished_at, "ok")
+    if info.state in ENDED:
+        reason = (info.error or {}).get("reason", "")
+        return Moment(name, info.finished_at, "bad", note=_REASONS.get(reason, reason))
+    if info.state is JobState.DELAYED:
+        return Moment("Next try" if info.history else "Due", info.due_at, "now")
+    return Moment(name, None, "now", note="now")

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from daemon.console import jobs
+from daemon.console.api.common import Admin, Operator
 from daemon.console.pages.asking import Choice, answered, ask, back_to, first, plural
-from daemon.console.pages.frame import Admin, Frame, Operator, fields
+from daemon.console.pages.frame import Frame, fields
 from daemon.console.pages.job import show
 from daemon.console.problems import Problem
 from daemon.console.roles import Actor
@@ -85,7 +86,9 @@ async def _act(services: Services, actor: Actor, action: jobs.Action, ids: list[
     """
     words = Counter((await jobs.act(services, actor, action, ids, priority)).values())
     about = ids[0] if len(ids) == 1 else ""
-    told = [f"{about or plural(count, 'job')}: {DONE.get(word) or REASONS.get(word, word)}" for word, count in words.items()]
+    told = [
+        f"{about or plural(count, 'job')}: {DONE.get(word) or REASONS.get(word, word)}" for word, count in words.items()
+    ]
     if not any(word in DONE for word in words):
         raise Problem(409, "; ".join(told))
     return "; ".join(told)

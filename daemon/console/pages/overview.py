@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from daemon.console import queues
+from daemon.console.api.common import Viewer
 from daemon.console.pages.board import STEPS
 from daemon.console.pages.charts import chart, spark
-from daemon.console.pages.frame import Viewer, board_of, page
+from daemon.console.pages.frame import board_of, page
 from daemon.console.services import services_of
 from daemon.inspector import QueueStats
 from daemon.statistics import Figures, Point

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from daemon.connections import translated
-from daemon.console.pages import filters
+from daemon.console.api.common import Viewer
+from daemon.console.filters import job_filter
 from daemon.console.pages.charts import chart
-from daemon.console.pages.frame import Frame, Viewer, board_of, page
+from daemon.console.pages.frame import Frame, board_of, page
 from daemon.console.pages.overview import standing, summed
+from daemon.console.problems import Problem
 from daemon.console.services import Services, services_of
 from daemon.errors import InvalidJob
 from daemon.inspector import QueueStats
@@ -21,8 +23,9 @@ from daemon.pages import INDEX, JobPage
 
 router = APIRouter()
 
-#: Jobs on a page.
+#: Jobs on a page, and what they can be filtered by.
 SHOWN = 25
+FILTERS = ("q", "function", "tag", "group", "error", "since", "until")
 STATES = tuple(map(str, (state for state in JobState if state is not JobState.NOT_FOUND)))
 ENDED = tuple(map(str, INDEX))
 _TIMES = {
@@ -54,7 +57,7 @@ async def queue(request: Request, actor: Viewer, family: str, state: str = "", c
     stats = next(each for each in board.queues if each.family == family)
     if state not in STATES:
         return RedirectResponse(Frame(request, actor).href("queues", family, state=_first(stats)), 303)
-    asked = filters.given(request.query_params)
+    asked = {name: request.query_params.get(name, "").strip() for name in FILTERS}
     jobs, problem = await _jobs(services, family, state, asked, cursor)
     figures = await services.inspector.stats(family, last=3600, step="minute")
     return await page(
@@ -94,9 +97,9 @@ async def _jobs(
 ) -> tuple[JobPage, str]:
     """Give a page of jobs; or none, and what is wrong with the question."""
     try:
-        where = filters.job_filter(asked)
+        where = job_filter(**asked)
         return await services.inspector.jobs(family, state, limit=SHOWN, cursor=cursor, where=where), ""
-    except InvalidJob as error:
+    except (InvalidJob, Problem) as error:
         return JobPage([], None), str(error)
 
 
@@ -114,7 +117,9 @@ def time_of(job: JobInfo, state: str) -> datetime | None:
 
 
 def _first(stats: QueueStats) -> str:
-    return next((name for name in ("active", "waiting", "failed", "delayed", "completed") if getattr(stats, name)), "waiting")
+    return next(
+        (name for name in ("active", "waiting", "failed", "delayed", "completed") if getattr(stats, name)), "waiting"
+    )
 
 
 def _functions(services: Services, family: str, seen: dict[str, Any]) -> list[str]:

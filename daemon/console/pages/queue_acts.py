@@ -6,21 +6,28 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from daemon.console import queue_actions
-from daemon.console.pages import filters
+from daemon.console.api.common import Operator
+from daemon.console.filters import job_filter
 from daemon.console.pages.asking import Field, answered, ask, back_to, first, plural
-from daemon.console.pages.frame import Frame, Operator, fields, page
+from daemon.console.pages.frame import Frame, fields, page
 from daemon.console.pages.queue import ENDED
 from daemon.console.problems import Problem
 from daemon.console.queue_actions import Counts
 from daemon.console.roles import Actor
 from daemon.console.services import Services, services_of
 from daemon.errors import InvalidJob
-from daemon.pages import JobFilter
 
 router = APIRouter()
 
 _ALL = "*"
-_TITLES = {"pause": "Pause", "resume": "Resume", "drain": "Drain", "clean": "Clean", "clear": "Clear", "retry": "Retry failed jobs of"}
+_TITLES = {
+    "pause": "Pause",
+    "resume": "Resume",
+    "drain": "Drain",
+    "clean": "Clean",
+    "clear": "Clear",
+    "retry": "Retry failed jobs of",
+}
 _TEXTS = {
     "pause": "Nothing is started until they are resumed; what runs ends, what comes waits.",
     "resume": "Idle workers go on at once.",
@@ -94,7 +101,9 @@ async def set_limits(request: Request, actor: Operator, family: str) -> Response
             raise Problem(422, "nothing was changed: fill in what is to be changed")
         lane = {scope: name} if name else {}
         await queue_actions.set_limits(services, actor, family, **lane, **changes, **({"reset": True} if reset else {}))
-        return f"Limits of {f'{scope} {name}' if name else family} are {'those of the settings again' if reset else 'set'}"
+        return (
+            f"Limits of {f'{scope} {name}' if name else family} are {'those of the settings again' if reset else 'set'}"
+        )
 
     frame = Frame(request, actor)
     return await answered(request, back_to(request, first(given, "back"), frame.href("queues", family)), act())
@@ -115,7 +124,7 @@ async def question(request: Request, actor: Operator, family: str, action: str) 
     counts, problem = None, ""
     try:
         counts = _summed(await _act(services, actor, families, action, asked, dry_run=True))
-    except InvalidJob as error:
+    except (InvalidJob, Problem) as error:
         problem = str(error)
     total = sum((counts or {}).values())
     return await ask(
@@ -123,7 +132,9 @@ async def question(request: Request, actor: Operator, family: str, action: str) 
         actor,
         title=title,
         path=path,
-        button=f"{'Retry' if action == 'retry' else _TITLES[action]} {plural(total, 'job')}" if not problem else _TITLES[action],
+        button=f"{'Retry' if action == 'retry' else _TITLES[action]} {plural(total, 'job')}"
+        if not problem
+        else _TITLES[action],
         text=text,
         what="Would be sent back" if action == "retry" else "Would be removed",
         counts=counts,
@@ -151,7 +162,12 @@ async def answer(request: Request, actor: Operator, family: str, action: str) ->
 
 
 #: What each action takes of a form.
-_TAKEN = {"drain": (), "clear": (), "clean": ("state", "older_than", "count"), "retry": ("function", "tag", "group", "error", "since", "until")}
+_TAKEN = {
+    "drain": (),
+    "clear": (),
+    "clean": ("state", "older_than", "count"),
+    "retry": ("function", "tag", "group", "error", "since", "until"),
+}
 
 
 async def _act(
@@ -162,7 +178,13 @@ async def _act(
     if action == "clear":
         return await queue_actions.clear(services, actor, families, dry_run=dry_run)
     if action == "retry":
-        return await queue_actions.retry(services, actor, families, _filter(asked), dry_run=dry_run)
+        return await queue_actions.retry(
+            services,
+            actor,
+            families,
+            job_filter(**{name: asked.get(name) for name in _TAKEN["retry"]}),
+            dry_run=dry_run,
+        )
     count = asked.get("count", "")
     if count and not count.isdecimal():
         raise InvalidJob(f"count is a number of jobs, not {count[:40]!r}")
@@ -177,10 +199,6 @@ async def _act(
     )
 
 
-def _filter(asked: dict[str, str]) -> JobFilter:
-    return filters.job_filter({name: asked.get(name, "") for name in _TAKEN["retry"]})
-
-
 def _fields_of(action: str, asked: dict[str, str]) -> list[Field]:
     if action == "clean":
         return [
@@ -189,7 +207,14 @@ def _fields_of(action: str, asked: dict[str, str]) -> list[Field]:
             Field("count", "At most", asked.get("count", ""), "jobs, the oldest first"),
         ]
     if action == "retry":
-        labels = {"function": "Function", "tag": "Tag", "group": "Group", "error": "Error", "since": "Ended since", "until": "Until"}
+        labels = {
+            "function": "Function",
+            "tag": "Tag",
+            "group": "Group",
+            "error": "Error",
+            "since": "Ended since",
+            "until": "Until",
+        }
         return [Field(name, label, asked.get(name, "")) for name, label in labels.items()]
     return []
 

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from daemon.console import schedules
+from daemon.console.api.common import Operator, Viewer
 from daemon.console.pages.asking import answered, ask, first
-from daemon.console.pages.frame import Frame, Operator, Viewer, done, fields, page
+from daemon.console.pages.frame import Frame, done, fields, page
 from daemon.console.pages.functions import chosen, example, functions, payload_of
 from daemon.console.problems import Problem
 from daemon.console.roles import Actor
@@ -62,7 +63,13 @@ def _filled(schedule: ScheduleInfo) -> dict[str, str]:
 
 
 async def _form(
-    request: Request, actor: Actor, filled: dict[str, str], problem: str = "", *, editing: bool = False, status: int = 200
+    request: Request,
+    actor: Actor,
+    filled: dict[str, str],
+    problem: str = "",
+    *,
+    editing: bool = False,
+    status: int = 200,
 ) -> Response:
     frame = Frame(request, actor)
     return await page(
@@ -77,7 +84,9 @@ async def _form(
         functions=functions(services_of(request)),
         form={name: filled.get(name, "") for name in _FIELDS},
         missed=_MISSED,
-        timezones=sorted(zone for zone in available_timezones() if "/" in zone and not zone.startswith(("Etc/", "posix", "right"))),
+        timezones=sorted(
+            zone for zone in available_timezones() if "/" in zone and not zone.startswith(("Etc/", "posix", "right"))
+        ),
         problem=problem,
     )
 
@@ -95,7 +104,9 @@ async def save(request: Request, actor: Operator) -> Response:
         raise
     except (ArqdError, Problem) as error:
         return await _form(request, actor, filled, str(error), editing=editing, status=422)
-    return done(request, Frame(request, actor).href("schedules"), f"{saved.name} is {'changed' if editing else 'added'}")
+    return done(
+        request, Frame(request, actor).href("schedules"), f"{saved.name} is {'changed' if editing else 'added'}"
+    )
 
 
 async def _save(services: Services, actor: Actor, filled: dict[str, str], *, editing: bool) -> ScheduleInfo:
@@ -162,7 +173,11 @@ async def switch(request: Request, actor: Operator) -> Response:
 async def ask_remove(request: Request, actor: Operator, name: str) -> Response:
     """Ask before a schedule is removed."""
     found = await services_of(request).schedules.get(name)
-    again = " It comes from its family's settings and comes back with the next worker." if found.source == "settings" else ""
+    again = (
+        " It comes from its family's settings and comes back with the next worker."
+        if found.source == "settings"
+        else ""
+    )
     return await ask(
         request,
         actor,

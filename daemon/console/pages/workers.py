@@ -10,8 +10,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from daemon.connections import translated
+from daemon.console.api.common import Viewer
 from daemon.console.pages import formats
-from daemon.console.pages.frame import Viewer, page
+from daemon.console.pages.frame import page
 from daemon.console.services import Services, services_of
 from daemon.errors import RedisRefused
 from daemon.inspector import WorkerInfo
@@ -119,10 +120,17 @@ async def _server(services: Services) -> list[tuple[str, str]]:
     except RedisRefused:
         return []
     used, limit = info.get("used_memory", 0), info.get("maxmemory", 0)
-    memory = f"{formats.size(used)} of {formats.size(limit)} ({formats.percent(used, limit)})" if limit else f"{formats.size(used)}, no limit"
+    memory = (
+        f"{formats.size(used)} of {formats.size(limit)} ({formats.percent(used, limit)})"
+        if limit
+        else f"{formats.size(used)}, no limit"
+    )
     clients = [formats.number(info.get(f"{name}_clients", 0)) for name in ("connected", "blocked")]
     return [
-        ("Server", f"{info.get('server_name', 'redis')} {info.get('valkey_version') or info.get('redis_version', '?')}"),
+        (
+            "Server",
+            f"{info.get('server_name', 'redis')} {info.get('valkey_version') or info.get('redis_version', '?')}",
+        ),
         ("Memory", memory),
         ("When full", str(info.get("maxmemory_policy", "?"))),
         ("Clients", f"{clients[0]} connected, {clients[1]} waiting for work"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from daemon.console.app import create_app
+from daemon.console.app import Pages, create_app
 from daemon.console.roles import Role
 from daemon.console.services import Services
 from daemon.console.settings import ConsoleSettings
@@ -56,11 +56,13 @@ class Console:
 
 
 @asynccontextmanager
-async def console(url: str, *families: Family, keyring: Any = None, **settings: Any) -> AsyncIterator[Console]:
-    """Serve some families (one called ``t``, if none is given) with some settings."""
+async def console(
+    url: str, *families: Family, keyring: Any = None, pages: Pages | None = None, **settings: Any
+) -> AsyncIterator[Console]:
+    """Serve some families (one called ``t``, if none is given) with some settings, with pages if any are given."""
     known = families or (make_family("t", *FUNCTIONS),)
     async with Services.open(url, ConsoleSettings(**settings), known, keyring=keyring) as services:
-        app = create_app(services)
+        app = create_app(services, pages)
         found = Console(services, app, httpx.AsyncClient())
         found.anyone = found.client()
         yield found

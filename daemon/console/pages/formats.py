@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from markupsafe import Markup, escape
-
 #: Characters of JSON on a page: a payload may have megabytes, and a browser should stay usable.
 LONGEST_JSON = 200_000
 _SPANS = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
 _TOKEN = re.compile(
-    r'(?P<string>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|(?P<word>\b(?:true|false|null)\b)|(?P<number>-?\d[\d.eE+-]*)'
+    r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<word>\b(?:true|false|null|NaN|Infinity)\b)|(?P<number>-?\d[\d.eE+-]*)'
 )
 
 
@@ -116,30 +114,23 @@ def line(value: Any) -> str:
     return text if len(text) <= 200 else text[:200] + " …"
 
 
-def pretty(value: Any) -> Markup:
-    """JSON with indents, its parts marked for colours; everything in it is text."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    cut = text[:LONGEST_JSON]
-    marked = Markup("").join(_marked(cut))
-    return marked + Markup("\n… {} characters more").format(len(text) - len(cut)) if len(text) > len(cut) else marked
-
-
-def _marked(text: str) -> Iterator[Markup]:
-    at = 0
+def tokens(value: Any) -> Iterator[tuple[str, str]]:
+    """Give JSON with indents in pieces, each with its kind: ``key``, ``text``, ``number``, ``word``, or "" between."""
+    written = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    text, at = written[:LONGEST_JSON], 0
     for found in _TOKEN.finditer(text):
-        yield escape(text[at : found.start()])
-        if found["string"] is not None:
-            kind, part = ("key" if found["colon"] else "text"), found["string"]
-        else:
-            kind, part = ("word", found["word"]) if found["word"] else ("number", found["number"])
-        yield Markup('<span class="{}">{}</span>{}').format(kind, part, found["colon"] or "")
+        yield "", text[at : found.start()]
+        kind = str(found.lastgroup)
+        yield ("key" if kind == "text" and text[found.end() : found.end() + 1] == ":" else kind), found.group()
         at = found.end()
-    yield escape(text[at:])
+    yield "", text[at:]
+    if len(written) > len(text):
+        yield "", f"\n… {len(written) - len(text):,} characters more"
 
 
 FILTERS = {
-    filter.__name__: filter
-    for filter in (
+    each.__name__: each
+    for each in (
         number,
         short,
         duration,
@@ -153,6 +144,6 @@ FILTERS = {
         first_line,
         line,
         sentence,
-        pretty,
+        tokens,
     )
 }

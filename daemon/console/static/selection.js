@@ -11,6 +11,7 @@ export function selections() {
 
   function tell() {
     const count = boxes().filter((box) => box.checked).length;
+    bar.hidden = !boxes().length;
     told.textContent = count ? `${count} selected` : "Select all";
     all.checked = count > 0 && count === boxes().length;
     all.indeterminate = count > 0 && count < boxes().length;

@@ -1,0 +1,86 @@
+"""A job's whole way, seen and steered from its page."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import expect
+
+from tests.console.browser.conftest import Site
+from tests.console.browser.shop import FAILURES, GATES
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_enqueue_watch_fail_read_retry_complete(site: Site) -> None:
+    await site.work()
+    FAILURES["ada"] = "the bank said no"
+    page = await site.visit("/")
+    await page.get_by_role("link", name="Enqueue a job").click()
+    await page.get_by_label("Function").select_option("shop/charge")
+    await expect(page.get_by_role("cell", name="name *")).to_be_visible()
+    await page.get_by_label("Payload (JSON)").fill('{"name": "ada", "amount": "much"}')
+    await page.get_by_role("button", name="Enqueue").click()
+    await expect(page.get_by_role("alert").filter(has_text="does not fit")).to_contain_text("amount")
+    await page.get_by_label("Payload (JSON)").fill('{"name": "ada", "amount": 7}')
+    await page.get_by_label("Job id").fill("order-7")
+    await page.get_by_label("Tags").fill("vip, march")
+    await page.get_by_role("button", name="Enqueue").click()
+
+    # The job's page: it runs, and says how far it is.
+    await expect(page.get_by_role("heading", level=1)).to_have_text("shop:order-7")
+    await expect(page.locator("#progress")).to_contain_text("40 %")
+    await expect(page.locator("#progress")).to_contain_text("asking the bank of ada")
+    await expect(page.locator("#live")).to_have_text("Live")
+    await expect(page.locator("#payload")).to_contain_text('"amount": 7')
+    await expect(page.locator("#facts")).to_contain_text("vip")
+
+    # It fails while somebody looks.
+    GATES["ada"].set()
+    await expect(page.locator("#job-head .state")).to_have_text("failed")
+    await expect(page.locator("#error")).to_contain_text("PermanentError: the bank said no")
+    await expect(page.get_by_label("Traceback")).to_contain_text("raise PermanentError(FAILURES[job.name])")
+    await expect(page.locator("#explain")).to_contain_text("dead letters")
+    await expect(page.locator("#tries")).to_contain_text("the bank said no")
+    await expect(page.locator("#logs")).to_contain_text("charging ada")
+
+    # It is sent back, runs again, and completes.
+    GATES["ada"].clear()
+    del FAILURES["ada"]
+    await page.get_by_role("button", name="Retry").click()
+    await expect(page.get_by_text("shop:order-7: retried")).to_be_visible()
+    await expect(page.locator("#progress")).to_contain_text("40 %")
+    await expect(page.locator("#timeline")).to_contain_text("Try 1 failed")
+    GATES["ada"].set()
+    await expect(page.locator("#job-head .state")).to_have_text("completed")
+    await expect(page.locator("#result")).to_contain_text('"charged": "ada"')
+    await expect(page.locator("#timeline li").last).to_contain_text("Completed")
+
+
+async def test_numbers_move_by_themselves_and_a_lost_connection_is_told(site: Site) -> None:
+    overview = await site.visit("/")
+    queue = await site.visit("/queues/shop?state=waiting")
+    await expect(overview.locator("#live")).to_have_text("Live")
+    await expect(queue.locator("#live")).to_have_text("Live")
+    await expect(queue.locator("#jobs")).to_contain_text("No waiting jobs")
+    for name in ("ada", "bob"):
+        await site.services.producer.enqueue("charge", {"name": name}, family="shop", job_id=name)
+    await expect(overview.locator("#tiles .tile").filter(has_text="Waiting").locator(".figure")).to_have_text("2")
+    await expect(overview.get_by_role("row", name="shop")).to_contain_text("no worker")
+    await expect(overview.locator("#alerts")).to_contain_text("2 jobs wait and no worker is there")
+    await expect(queue.locator("#tabs [aria-current]")).to_contain_text("2")
+    await expect(queue.locator("#jobs")).to_contain_text("shop:bob")
+
+    # What somebody has ticked and opened stays when the list changes.
+    await queue.get_by_label("Select shop:ada").check()
+    await queue.get_by_text("As a table").click()
+    await site.services.producer.enqueue("charge", {"name": "eve"}, family="shop", job_id="eve")
+    await expect(queue.locator("#jobs")).to_contain_text("shop:eve")
+    await expect(queue.get_by_label("Select shop:ada")).to_be_checked()
+    await expect(queue.get_by_label("Jobs ended per minute as a table")).to_be_visible()
+    await expect(queue.get_by_text("1 selected")).to_be_visible()
+
+    await queue.route("**/*", lambda route: route.abort())
+    site.services.live.close()
+    await expect(queue.locator("#lost")).to_be_visible()
+    await expect(queue.locator("#live")).to_have_text("Connection lost")
+    site.faults.clear()

@@ -196,6 +196,13 @@ class Broker:
             raise QueueFull(self.keys.family, max(full), ids_added(batches, replies))
         return [new for reply in replies for new in read_added(reply)]
 
+    async def relay(self, batch: str, jobs: Sequence[NewJob], remembered_ms: int) -> list[bool | Repeat] | None:
+        """Add a batch of an outbox; None when it was added before. Errors as `enqueue`; see ``lua/relay.lua``."""
+        reply = await self.run("relay", batch, remembered_ms, *(value for job in jobs for value in job))
+        if reply[0] == b"full":
+            raise QueueFull(self.keys.family, reply[1] / 1000)
+        return None if reply[0] == b"known" else read_added(reply[1] if reply[0] == b"ok" else reply)
+
     async def tick(
         self,
         session: str,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon import codec
 from daemon.broker import Broker, NewJob, Repeat
 from daemon.connections import LOST
 from daemon.encryption import SEALED_JSON
-from daemon.errors import InClear
+from daemon.errors import InClear, RedisUnavailable
+from daemon.handle import JobHandle
 
 if TYPE_CHECKING:
     from daemon.options import JobOptions
     from daemon.payload import Payload
+    from daemon.producer import Producer
 
 #: What one job was asked for with: payload or function, fields, family, options.
 Asked = tuple["Payload | str", Any, "str | None", "JobOptions"]
@@ -34,6 +36,33 @@ async def hand_over(broker: Broker, jobs: list[NewJob], *, resend: bool = False)
     except LOST:
         # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
         return await broker.enqueue(jobs, resend=True)
+
+
+class Fallback(Protocol):
+    """Keeps jobs while Redis is away, such as `daemon.outbox.OutboxFallback`."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis was away just now, so that it need not even be tried."""
+        ...
+
+    async def keep(self, family: str, jobs: Sequence[NewJob]) -> None:
+        """Keep jobs until they can go to Redis."""
+        ...
+
+
+async def hand_over_or_keep(
+    producer: Producer, fallback: Fallback, asked: Sequence[Asked], prepared: list[Prepared]
+) -> list[JobHandle]:
+    """Hand jobs over, and where Redis is away have them kept."""
+    if not fallback.is_away:
+        try:
+            return await producer._hand_over(asked, prepared)
+        except RedisUnavailable:
+            pass
+    family = prepared[0][0]
+    await fallback.keep(family, [job for _, job, _ in prepared])
+    return [JobHandle(producer, family, job.id, True, returns) for _, job, returns in prepared]
 
 
 def in_clear(tail: bytes, encrypted: bytes | None, marked: bytes | None) -> InClear | None:

@@ -15,7 +15,7 @@ from daemon.errors import InClear, InvalidJob, JobNotFound, RedisRefused, Result
 from daemon.events import Event, EventReader, Since
 from daemon.flows import Batch, BatchHandle, Node
 from daemon.handle import JobHandle, SyncJobHandle
-from daemon.handover import Asked, Prepared, hand_over, rebind
+from daemon.handover import Asked, Fallback, Prepared, hand_over, hand_over_or_keep, rebind
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, checked_template, job_name, new_job
 from daemon.payload import FAMILY_NAME, Payload, schema_mark
@@ -42,6 +42,7 @@ class Producer:
         open_blocking: opens a client of its own for results, given its time limit in seconds; None shares ``redis``.
         templates: options by template name, as `template` adds them.
         keyring: keys for encrypted families and marked fields (docs/encryption.md).
+        fallback: keeps jobs while Redis is away (docs/outbox.md); flows are not kept.
 
     Raises:
         InvalidJob: for a wrong template.
@@ -55,8 +56,10 @@ class Producer:
         open_blocking: Callable[[float], Any] | None = None,
         templates: Mapping[str, Mapping[str, Any]] | None = None,
         keyring: KeyRing | None = None,
+        fallback: Fallback | None = None,
     ) -> None:
         self.redis = redis
+        self._fallback = fallback
         self.keyring = keyring or NO_KEYS
         self.max_payload = max_payload
         self.replies = ReplyReader(redis, open_blocking)
@@ -73,6 +76,7 @@ class Producer:
         max_payload: int = MAX_PAYLOAD,
         templates: Mapping[str, Mapping[str, Any]] | None = None,
         keyring: KeyRing | None = None,
+        fallback: Fallback | None = None,
         **options: Any,
     ) -> Self:
         """Give a producer for a Redis URL (see `daemon.connections.connect`); connects with the first command.
@@ -86,7 +90,8 @@ class Producer:
             return connect(url, **{**options, "timeout": timeout})
 
         client = connect(url, **options)
-        return cls(client, max_payload=max_payload, open_blocking=open_blocking, templates=templates, keyring=keyring)
+        settings: dict[str, Any] = {"max_payload": max_payload, "templates": templates, "keyring": keyring}
+        return cls(client, open_blocking=open_blocking, fallback=fallback, **settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -288,6 +293,11 @@ class Producer:
         prepared = self._prepare_all(asked)
         if not prepared:
             return []
+        if self._fallback is None:
+            return await self._hand_over(asked, prepared)
+        return await hand_over_or_keep(self, self._fallback, asked, prepared)
+
+    async def _hand_over(self, asked: Sequence[Asked], prepared: list[Prepared]) -> list[JobHandle]:
         family = prepared[0][0]
         broker = self.broker(family)
         with translated():

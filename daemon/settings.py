@@ -63,6 +63,15 @@ class ProbeSettings(BaseModel):
         return Limits(self.heartbeat_limit, self.stall_limit)
 
 
+class OutboxSettings(BaseModel):
+    """The relay of the outbox."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    poll: Seconds = Field(0.5, gt=0, le=3600, description="how often the relay looks for new jobs, seconds")
+    lease: Seconds = Field(30, ge=1, le=300, description="another relay takes up what one has had for so long, seconds")
+
+
 class Settings(BaseSettings):
     """Everything arqd can be told from outside. `load_settings` adds the sections of the families (``email`` …)."""
 
@@ -98,6 +107,7 @@ class Settings(BaseSettings):
         None,
         description="`postgresql://user:password@host/name` or `sqlite:///path`; default `arqd.db` in the var folder",
     )
+    outbox: OutboxSettings = Field(OutboxSettings(), description="the relay of the outbox")
     encryption_keys: SecretStr | None = Field(
         None,
         description="keys of encrypted families and secret fields, `2026a:<base64>,2025b:<base64>`: the first one "
@@ -132,6 +142,11 @@ class Settings(BaseSettings):
     @classmethod
     def _known_options(cls, templates: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {name: _template(name, options) for name, options in templates.items()}
+
+    @property
+    def has_database(self) -> bool:
+        """Whether a database is named, or the default one was made."""
+        return self.database_url is not None or (self.var_dir / "arqd.db").exists()
 
     def section(self, name: str) -> Any:
         """Give the section a family's package brought, e.g. ``smtp``; handlers know its type."""

@@ -21,6 +21,7 @@ from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.probe.app import create_app
 from daemon.registry import database_of
+from daemon.relay import relay_outbox
 from daemon.serving import serve
 from daemon.settings import Settings
 from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
@@ -76,6 +77,7 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
     side = [
         asyncio.create_task(_probe(settings, url, families, heartbeat, probe.set_result)),
         asyncio.create_task(_console(settings, url, families, console)),
+        asyncio.create_task(relay_outbox(settings, url)),
     ]
     if server:
         side.append(asyncio.create_task(_watch(server)))

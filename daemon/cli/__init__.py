@@ -23,6 +23,7 @@ from daemon.cli import (
     keys,
     limits,
     look,
+    outbox,
     schedule,
     search,
     watch,
@@ -34,7 +35,7 @@ __all__ = ["app", "main"]
 
 #: systemd's units do not restart a daemon that ends with this status: a wrong configuration stays wrong.
 EX_CONFIG = 78
-DAEMONS = ("up", "run", "scheduler", "probe", "console")
+DAEMONS = ("up", "run", "scheduler", "outbox", "probe", "console")
 
 app = typer.Typer(
     name="arqd",
@@ -55,7 +56,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 _LOOKING, _ACTING = (look, watch, flow, explain), (act, dead, bulk, limits, schedule, keys, search, db)
-for module in (daemons, enqueue, *_LOOKING, *_ACTING, check):
+for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check):
     module.register(app)
 
 

@@ -7,14 +7,14 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from daemon.cli.common import redis_url, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from daemon.family import Family
     from daemon.settings import Settings
@@ -100,7 +100,7 @@ def run(
 def scheduler() -> None:
     """Make the ticks of schedules, and the jobs of flows, where no worker runs.
 
-    Workers do it as well; of all these processes one acts.
+    Workers do it as well; of all these processes one acts. Jobs of the outbox are moved, too.
     """
     import uvloop
 
@@ -108,7 +108,7 @@ def scheduler() -> None:
     _log(config, "json")
 
     async def lead() -> None:
-        task = asyncio.ensure_future(_lead(redis_url(config)))
+        task = asyncio.ensure_future(_lead(config))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         await asyncio.wait({task})
@@ -118,17 +118,36 @@ def scheduler() -> None:
     uvloop.run(lead())
 
 
-async def _lead(url: str) -> None:
+async def _lead(config: Settings) -> None:
     from daemon.connections import connect
     from daemon.courier import SWEEP_SECONDS, Courier
     from daemon.scheduler import Scheduler
 
+    url = redis_url(config)
     redis, leader = connect(url), Scheduler(url)
     leader.every(SWEEP_SECONDS, Courier(redis).sweep_all)
+    work = [leader.run()]
+    if config.has_database:
+        from daemon.relay import relay_outbox
+
+        work.append(relay_outbox(config, url))
     try:
-        await leader.run()
+        await _until_one_ends(*work)
     finally:
         await redis.aclose()
+
+
+async def _until_one_ends(*work: Coroutine[Any, Any, None]) -> None:
+    """Do several things until one of them ends, whose error is raised, or until this is cancelled."""
+    tasks = {asyncio.create_task(each) for each in work}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def console() -> None:
@@ -153,13 +172,7 @@ async def _console(config: Settings) -> None:
     url, logger = redis_url(config), logging.getLogger("arqd.console")
     families = _families(config, list(config.families))
     serving = run_console(url, config, families, on_listening=lambda home, _: logger.info("it is at %s", home))
-    tasks = {asyncio.create_task(serving), asyncio.create_task(_lead(url))}
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks - done:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
+    await _until_one_ends(serving, _lead(config))
 
 
 def probe() -> None:

@@ -43,6 +43,7 @@ NAMES = (
     "page",
     "plan",
     "schedule",
+    "relay",
     "flow",
     "outbox",
     "index",
@@ -55,7 +56,7 @@ NAMES = (
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead")
 #: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.
-ENQUEUING = ("schedule",)
+ENQUEUING = ("schedule", "relay")
 #: Scripts of the search index: they change no job, so of the shared files they have these before them. (All that stands
 #: before a script is one Lua function with it, which has room for 200 names.)
 SEARCH_SHARED = ("prelude", "events", "postings")

@@ -45,7 +45,7 @@ async def database(settings: Any) -> str | None:
     Raises:
         ConfigurationError, DatabaseUnavailable: telling why it cannot be used.
     """
-    if settings.database_url is None and not (settings.var_dir / "arqd.db").exists():
+    if not settings.has_database:
         return None
     from handlers.integrations.database import Database
 

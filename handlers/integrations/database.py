@@ -24,6 +24,7 @@ This module takes most of a second to import: only a family that uses it may, an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -41,6 +42,9 @@ from sqlalchemy.types import TypeDecorator
 from daemon.errors import ArqdError, ConfigurationError
 from handlers.integrations.database_settings import DatabaseSettings
 from handlers.integrations.migrations import applied, newest, upgrade
+
+# At level debug it logs statements with what they carry.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 #: What PostgreSQL is called in URLs, and what each kind of database is reached with.
 _KINDS = {"postgres": "postgresql", "postgresql": "postgresql", "sqlite": "sqlite"}

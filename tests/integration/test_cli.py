@@ -29,7 +29,7 @@ from tests.servers import free_port
 ROOT = Path(__file__).parents[2]
 ACTIONS = ["retry", "remove", "promote", "priority", "abort", "pause", "resume", "drain", "clean", "clear", "limits"]
 DAEMONS, OTHERS = (
-    ["up", "run", "scheduler", "probe", "console", "bench"],
+    ["up", "run", "scheduler", "probe", "console", "bench", "outbox"],
     ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "flow", "explain", *ACTIONS],
 )
 COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "keys", "search", "db"]

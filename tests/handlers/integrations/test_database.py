@@ -7,17 +7,16 @@ import secrets
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from pydantic import SecretStr
 from sqlalchemy import Column, Integer, MetaData, Table, select, text, update
 from sqlalchemy.exc import StatementError
 
 from daemon.errors import ConfigurationError
+from daemon.settings import load_settings
 from handlers.integrations import migrations
 from handlers.integrations.checks import database as check_database
 from handlers.integrations.database import Database, DatabaseUnavailable, Exact, Utc, insert
@@ -215,9 +214,9 @@ async def test_a_statement_has_a_limit(postgres: PostgresServer) -> None:
 
 
 async def test_what_arqd_check_says(database: Database, database_url: str, tmp_path: Path) -> None:
-    empty: Any = SimpleNamespace(database_url=None, var_dir=tmp_path / "none", database=DatabaseSettings())
-    assert await check_database(empty) is None
-    settings: Any = SimpleNamespace(database_url=SecretStr(database_url), database=DatabaseSettings(), var_dir=tmp_path)
+    var = {"ARQD_VAR_DIR": str(tmp_path / "none")}
+    assert await check_database(load_settings(var)) is None
+    settings = load_settings(var | {"ARQD_DATABASE_URL": database_url})
     assert await check_database(settings) == database.where
     assert "***" in database.where or database.is_sqlite
 

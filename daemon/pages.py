@@ -11,7 +11,7 @@ import base64
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -73,6 +73,10 @@ class JobFilter:
             raise InvalidJob(
                 f"cause {self.cause[:40]!r} is none: it is ten hexadecimal digits, as arqd dead groups tells"
             )
+
+    def asked(self) -> dict[str, Any]:
+        """Give what it asks for, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 EVERY = JobFilter()

@@ -12,6 +12,7 @@ import typer
 from daemon import __version__
 from daemon.cli import (
     act,
+    audit,
     bulk,
     check,
     daemons,
@@ -26,6 +27,7 @@ from daemon.cli import (
     outbox,
     schedule,
     search,
+    token,
     watch,
 )
 from daemon.cli.common import cell
@@ -55,7 +57,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-_LOOKING, _ACTING = (look, watch, flow, explain), (act, dead, bulk, limits, schedule, keys, search, db)
+_LOOKING, _ACTING = (look, watch, flow, explain), (act, dead, bulk, limits, schedule, token, audit, keys, search, db)
 for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check):
     module.register(app)
 

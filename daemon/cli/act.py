@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ from daemon.cli.common import (
     Since,
     Tag,
     Until,
+    audited,
     control,
     job_filter,
     print_json,
@@ -108,15 +110,23 @@ async def act(action: str, ids: list[str], *args: str) -> dict[str, str]:
     from daemon.keys import parse_id
 
     async with control(*(parse_id(id)[0] for id in ids)) as found:
-        outcomes: dict[str, str] = await getattr(found, action)(ids, *args)
-        return outcomes
+        target = ids[0] if len(ids) == 1 else f"{len(ids)} jobs"
+        name = f"job.{action.removeprefix('set_')}"
+        async with audited(found.redis, name, target, ids=ids[:20], priority=args[0] if args else None) as doing:
+            outcomes: dict[str, str] = await getattr(found, action)(ids, *args)
+            doing.detail["outcomes"] = dict(Counter(outcomes.values()))
+            if not any(word in DONE for word in outcomes.values()):
+                doing.outcome = "refused"
+            return outcomes
 
 
 async def _retry_all(family: str, where: JobFilter, dry_run: bool, json: bool) -> dict[str, dict[str, int]]:
     async with control(family) as found:
         await refuse_unknown_family(found.inspector, family)
-        retried = await found.retry_all(family, where, dry_run=dry_run, progress=told(family, json))
-        return {family: {"retried": retried}}
+        async with audited(found.redis, "dead.retry", family, unless=dry_run, **where.asked()) as doing:
+            retried = await found.retry_all(family, where, dry_run=dry_run, progress=told(family, json))
+            doing.detail["result"] = {"retried": retried}
+            return {family: doing.detail["result"]}
 
 
 def tell(outcomes: dict[str, str], json: bool) -> None:

@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from daemon.cli.common import Json, control, print_json, refuse_unknown_family
+from daemon.cli.common import Json, audited, control, print_json, refuse_unknown_family
 
 if TYPE_CHECKING:
     from daemon.control import Control, Progress
@@ -43,13 +43,13 @@ def register(app: typer.Typer) -> None:
 
 def pause(family: Family = None, all: All = False, json: Json = False) -> None:
     """Let no worker claim from a queue; what runs goes on."""
-    changed = asyncio.run(_each(family, all, lambda found, name: found.pause(name)))
+    changed = asyncio.run(_each("pause", family, all, lambda found, name: found.pause(name)))
     _tell_switch(changed, "paused", "was paused already", json)
 
 
 def resume(family: Family = None, all: All = False, json: Json = False) -> None:
     """Let workers claim from a paused queue again."""
-    changed = asyncio.run(_each(family, all, lambda found, name: found.resume(name)))
+    changed = asyncio.run(_each("resume", family, all, lambda found, name: found.resume(name)))
     _tell_switch(changed, "resumed", "was not paused", json)
 
 
@@ -59,7 +59,7 @@ def drain(family: Family = None, all: All = False, dry_run: DryRun = False, json
     async def act(found: Control, name: str) -> dict[str, int]:
         return {"drained": await found.drain(name, dry_run=dry_run, progress=told(name, json))}
 
-    tell_counts(asyncio.run(_each(family, all, act)), dry_run, json)
+    tell_counts(asyncio.run(_each("drain", family, all, act, dry_run=dry_run)), dry_run, json)
 
 
 def clean(
@@ -79,7 +79,8 @@ def clean(
         )
         return {str(state): removed}
 
-    tell_counts(asyncio.run(_each(family, all, act)), dry_run, json)
+    detail = {"state": str(state), "older_than": older_than, "count": count}
+    tell_counts(asyncio.run(_each("clean", family, all, act, dry_run=dry_run, **detail)), dry_run, json)
 
 
 def clear(family: Family = None, all: All = False, dry_run: DryRun = False, json: Json = False) -> None:
@@ -88,16 +89,28 @@ def clear(family: Family = None, all: All = False, dry_run: DryRun = False, json
     async def act(found: Control, name: str) -> dict[str, int]:
         return await found.clear(name, dry_run=dry_run, progress=told(name, json))
 
-    tell_counts(asyncio.run(_each(family, all, act)), dry_run, json)
+    tell_counts(asyncio.run(_each("clear", family, all, act, dry_run=dry_run)), dry_run, json)
 
 
-async def _each(family: str | None, all: bool, act: Callable[[Control, str], Awaitable[T]]) -> dict[str, T]:
+async def _each(
+    action: str,
+    family: str | None,
+    all: bool,
+    act: Callable[[Control, str], Awaitable[T]],
+    *,
+    dry_run: bool = False,
+    **detail: Any,
+) -> dict[str, T]:
     if all == (family is not None):
         raise typer.BadParameter("name a family, or give --all", param_hint="FAMILY")
     async with control(family) as found:
         if family is not None:
             await refuse_unknown_family(found.inspector, family)
-        return {name: await act(found, name) for name in ([family] if family is not None else found.families)}
+        done = {}
+        for name in [family] if family is not None else found.families:
+            async with audited(found.redis, f"queue.{action}", name, unless=dry_run, **detail) as doing:
+                done[name] = doing.detail["result"] = await act(found, name)
+        return done
 
 
 def told(family: str, json: bool) -> Progress:

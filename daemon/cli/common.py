@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from daemon.console.audit import Doing
+    from daemon.console.roles import Actor
     from daemon.control import Control
     from daemon.inspector import Inspector
     from daemon.pages import JobFilter
@@ -69,6 +71,37 @@ async def control(*families: str | None) -> AsyncIterator[Control]:
         yield found
 
 
+def actor() -> Actor:
+    """Who the audit log says has called this command: whoever can reach Redis may do everything."""
+    import getpass
+    import socket
+
+    from daemon.console.roles import Actor, Role
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid {os.getuid()}"
+    return Actor(name, Role.ADMIN, "cli", socket.gethostname())
+
+
+@asynccontextmanager
+async def audited(redis: Any, action: str, target: str, *, unless: bool = False, **detail: Any) -> AsyncIterator[Doing]:
+    """Write an entry of the audit log when the block has ended, however it ends.
+
+    Args:
+        redis: an asynchronous client without response decoding.
+        unless: nothing is changed, as in a dry run, and nothing written.
+    """
+    from daemon.console.audit import Audit, Doing
+
+    if unless:
+        yield Doing(actor(), action, target)
+    else:
+        async with Audit(redis, settings().console.audit_entries).record(actor(), action, target, **detail) as doing:
+            yield doing
+
+
 async def refuse_unknown_family(found: Inspector, family: str) -> None:
     """Refuse a family that is not registered here and of which Redis knows nothing either: it is misspelt.
 
@@ -94,10 +127,15 @@ def job_filter(
     """Give the filter of these options."""
     from daemon.pages import JobFilter
 
-    return JobFilter(function, tag, error, _moment(since, "--since"), _moment(until, "--until"), text=text)
+    return JobFilter(function, tag, error, moment(since, "--since"), moment(until, "--until"), text=text)
 
 
-def _moment(text: str | None, option: str) -> datetime | None:
+def moment(text: str | None, option: str) -> datetime | None:
+    """Read a time with its zone, or how long ago; None of None.
+
+    Raises:
+        typer.BadParameter: when it is neither.
+    """
     from daemon.errors import InvalidJob
     from daemon.job import seconds
 

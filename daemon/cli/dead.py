@@ -20,6 +20,7 @@ from daemon.cli.common import (
     Tag,
     Text,
     Until,
+    audited,
     control,
     inspector,
     job_filter,
@@ -191,8 +192,10 @@ async def _named(found: Inspector, family: str | None, group: str | None) -> str
 async def _discard_all(family: str | None, where: JobFilter, dry_run: bool, json: bool) -> dict[str, dict[str, int]]:
     async with control(family) as found:
         name = await _named(found.inspector, family, where.cause)
-        count = await found.discard_all(name, where, dry_run=dry_run, progress=told(name, json))
-        return {name: {"discarded": count}}
+        async with audited(found.redis, "dead.discard", name, unless=dry_run, **where.asked()) as doing:
+            count = await found.discard_all(name, where, dry_run=dry_run, progress=told(name, json))
+            doing.detail["result"] = {"discarded": count}
+            return {name: doing.detail["result"]}
 
 
 async def _redrive(
@@ -211,7 +214,13 @@ async def _redrive(
             patience=seconds(patience),
         )  # fmt: skip
         try:
-            await (work.look() if dry_run else work.run(told(name, json)))
+            async with audited(
+                found.redis, "dead.redrive", name, unless=dry_run, canaries=canaries, **where.asked()
+            ) as doing:
+                try:
+                    await (work.look() if dry_run else work.run(told(name, json)))
+                finally:
+                    doing.detail["retried"] = sum(one.retried for one in work.groups)
         except BaseException:
             # Interrupted: it can be called again, and this is what has been done.
             if any(one.retried for one in work.groups):

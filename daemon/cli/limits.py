@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.common import Json, cell, inspector, print_json, print_table, refuse_unknown_family
+from daemon.cli.common import Json, audited, cell, inspector, print_json, print_table, refuse_unknown_family
 
 if TYPE_CHECKING:
     from daemon.budget import Budget
@@ -80,7 +80,10 @@ async def _shared(name: str, rate: str | None, concurrency: str | None, reset: b
 
     async with inspector() as found:
         with translated():
-            return await limits.change_shared(found.redis, name, rate=rate, concurrency=concurrency, reset=reset)
+            changes = {"rate": rate, "concurrency": concurrency}
+            only_look = not reset and rate is None and concurrency is None
+            async with audited(found.redis, "limit.shared", name, unless=only_look, reset=reset or None, **changes):
+                return await limits.change_shared(found.redis, name, reset=reset, **changes)
 
 
 def _tell_shared(found: SharedLimitInfo, json: bool) -> None:
@@ -126,10 +129,13 @@ async def _limits(
             # Every worker that ever ran has left its settings there.
             if not await found.redis.exists(keys.key("conf")):
                 await refuse_unknown_family(found, family)
-            return await change_limits(
-                found.redis, keys, rate=rate, concurrency=concurrency, group=group, function=function, weight=weight,
-                max_bytes=max_bytes, reset=reset,
-            )  # fmt: skip
+            changes: dict[str, Any] = {
+                "rate": rate, "concurrency": concurrency, "group": group, "function": function, "weight": weight,
+                "max_bytes": max_bytes,
+            }  # fmt: skip
+            only_look = not reset and all(value is None for value in (rate, concurrency, weight, max_bytes))
+            async with audited(found.redis, "queue.limits", family, unless=only_look, reset=reset or None, **changes):
+                return await change_limits(found.redis, keys, reset=reset, **changes)
 
 
 def _print_budget(budget: Budget) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.common import Json, instant, print_json, print_table, redis_url, settings
+from daemon.cli.common import Json, audited, instant, print_json, print_table, redis_url, settings
 
 if TYPE_CHECKING:
     from daemon.schedules import ScheduleInfo, Schedules
@@ -117,19 +117,19 @@ def add(
 
 def pause(schedule: Name) -> None:
     """Let a schedule not be due until it is resumed."""
-    paused = asyncio.run(_act(lambda found: found.pause(schedule)))
+    paused = asyncio.run(_act("pause", schedule, lambda found: found.pause(schedule)))
     print(f"{schedule} paused" if paused else f"{schedule} was paused already")
 
 
 def resume(schedule: Name) -> None:
     """Let a paused schedule be due again, from now on."""
-    resumed = asyncio.run(_act(lambda found: found.resume(schedule)))
+    resumed = asyncio.run(_act("resume", schedule, lambda found: found.resume(schedule)))
     print(f"{schedule} resumed" if resumed else f"{schedule} was not paused")
 
 
 def run(schedule: Name) -> None:
     """Enqueue a schedule's job now and print the job's id."""
-    print(asyncio.run(_act(lambda found: found.run_now(schedule))))
+    print(asyncio.run(_act("run", schedule, lambda found: found.run_now(schedule))))
 
 
 def remove(schedule: Name) -> None:
@@ -137,7 +137,7 @@ def remove(schedule: Name) -> None:
 
     One of a family's settings comes back when a worker starts that has it.
     """
-    asyncio.run(_act(lambda found: found.remove(schedule)))
+    asyncio.run(_act("remove", schedule, lambda found: found.remove(schedule)))
     print(f"{schedule} removed")
 
 
@@ -158,10 +158,10 @@ async def _add(name: str, family: str, function: str, job: Any, given: dict[str,
     from daemon.payload import Payload
 
     call = (job,) if isinstance(job, Payload) else (function, job)
-    async with _schedules() as found:
+    async with _schedules() as found, audited(found.redis, "schedule.add", f"{family}:{name}", function=function):
         return (await found.add(name, *call, family=family, **given)).name
 
 
-async def _act(act: Callable[[Schedules], Awaitable[Any]]) -> Any:
-    async with _schedules() as found:
+async def _act(action: str, schedule: str, act: Callable[[Schedules], Awaitable[Any]]) -> Any:
+    async with _schedules() as found, audited(found.redis, f"schedule.{action}", schedule):
         return await act(found)

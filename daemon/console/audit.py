@@ -159,7 +159,9 @@ class Audit:
             try:
                 await asyncio.shield(self.append(doing))
             except RedisError as error:
-                logger.error("this entry could not be written (%s): %s", error, _canonical(_fields(doing)))
+                # Where Redis failed it before, that has been told.
+                level = logging.INFO if doing.outcome == "failed" else logging.ERROR
+                logger.log(level, "this entry could not be written (%s): %s", error, _canonical(_fields(doing)))
 
     @asynccontextmanager
     async def submission(self, actor: Actor, wanted: bool) -> AsyncIterator[Doing]:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from daemon import dead_letters
 from daemon.console.jobs import JobList
-from daemon.console.queue_actions import told
 from daemon.console.redrives import Care, RedriveView
 from daemon.console.roles import Actor
 from daemon.console.services import Services
@@ -90,5 +89,5 @@ async def redrive(
     if dry_run:
         now = datetime.now(UTC)
         return [RedriveView("", name, actor.name, now, groups=work.groups) for name, work in prepared]
-    detail = {**told(where), **asdict(care)}
+    detail = {**where.asked(), **asdict(care)}
     return [services.redrives.begin(actor, work, name, **detail) for name, work in prepared]

@@ -75,7 +75,7 @@ async def retry(
     async def act(family: str) -> dict[str, int]:
         return {"retried": await services.control.retry_all(family, where, dry_run=dry_run)}
 
-    return Counts(dry_run, await _each(services, actor, "dead.retry", families, act, dry_run=dry_run, **told(where)))
+    return Counts(dry_run, await _each(services, actor, "dead.retry", families, act, dry_run=dry_run, **where.asked()))
 
 
 async def discard(
@@ -86,13 +86,9 @@ async def discard(
     async def act(family: str) -> dict[str, int]:
         return {"discarded": await services.control.discard_all(family, where, dry_run=dry_run)}
 
-    return Counts(dry_run, await _each(services, actor, "dead.discard", families, act, dry_run=dry_run, **told(where)))
-
-
-def told(where: JobFilter) -> dict[str, Any]:
-    """Give what a filter asks for, for the audit log."""
-    names = ("function", "tag", "group", "error", "since", "until", "cause")
-    return {name: getattr(where, name) for name in names if getattr(where, name) is not None}
+    return Counts(
+        dry_run, await _each(services, actor, "dead.discard", families, act, dry_run=dry_run, **where.asked())
+    )
 
 
 async def _each(

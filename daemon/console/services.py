@@ -95,13 +95,15 @@ class Services:
         Raises:
             ConfigurationError: for settings that cannot be used.
         """
-        jwts, names = Verifier(console), [family.name for family in families]
+        jwts, names, catalog = Verifier(console), [family.name for family in families], Catalog(families)
+        # A function whose types cannot be resolved is told now, as its worker would.
+        list(catalog.models())
         async with Producer.connect(url, templates=templates, keyring=keyring) as producer:
             redis, tokens = producer.redis, Tokens(producer.redis)
             audit = Audit(redis, console.audit_entries)
             services = cls(
                 settings=console,
-                catalog=Catalog(families),
+                catalog=catalog,
                 redis=redis,
                 producer=producer,
                 inspector=Inspector(redis, names, keyring=keyring),

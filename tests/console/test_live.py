@@ -1,0 +1,215 @@
+"""Events to many: one reader, resumed streams, and no command more for any worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from daemon.console import live
+from daemon.serving import serve
+from tests.asking import FUNCTIONS
+from tests.console.support import API, Console, console
+from tests.engine import eventually, make_family, until, working
+
+
+@asynccontextmanager
+async def served(found: Console) -> AsyncIterator[httpx.AsyncClient]:
+    """A real port: the transport of the other tests gives an answer when it has ended, and a stream has no end."""
+    _, token = await found.services.tokens.add("stream", "viewer")
+    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    where: dict[str, Any] = {"name": "the console", "host": "127.0.0.1", "port": 0, "handle_signals": False}
+    task = asyncio.create_task(
+        serve(found.app, **where, on_listening=listening.set_result, on_ending=found.services.live.close)
+    )
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(
+        base_url=await listening,
+        headers={"authorization": f"Bearer {token}"},
+        limits=limits,
+        timeout=20,
+        trust_env=False,
+    ) as client:
+        yield client
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Reader:
+    """Collects the messages of a stream: ``(id, event, data)``."""
+
+    def __init__(self, client: httpx.AsyncClient, last: str | None = None, **params: Any) -> None:
+        self.messages: list[tuple[str, str, Any]] = []
+        self.open = asyncio.Event()
+        headers = {"last-event-id": last} if last else {}
+        self._task = asyncio.create_task(self._read(client, params, headers))
+
+    async def _read(self, client: httpx.AsyncClient, params: Any, headers: dict[str, str]) -> None:
+        async with client.stream("GET", f"{API}/events", params=params, headers=headers) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            fields: dict[str, str] = {}
+            async for line in answer.aiter_lines():
+                self.open.set()
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif "event" in fields:
+                    self.messages.append((fields.get("id", ""), fields["event"], json.loads(fields["data"])))
+                    fields = {}
+
+    async def ended(self) -> None:
+        await asyncio.wait_for(self._task, 10)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def kinds(self) -> list[str]:
+        return [kind for _, kind, _ in self.messages]
+
+
+async def test_what_happens_is_told_as_it_happens(redis_url: str) -> None:
+    family = make_family("t", *FUNCTIONS)
+    async with console(redis_url, family) as found, served(found) as client:
+        every, some = Reader(client), Reader(client, kind=["completed"])
+        await asyncio.gather(every.open.wait(), some.open.wait())
+        async with working(redis_url, family):
+            job = await found.services.producer.enqueue("plain", {"n": 1}, family="t")
+            await until(lambda: "completed" in every.kinds() and some.messages)
+        assert every.kinds() == ["enqueued", "started", "completed"]
+        ((_, kind, event),) = some.messages
+        assert (kind, event["id"], event["family"], event["function"]) == ("completed", job.id, "t", "plain")
+        await every.stop()
+        await some.stop()
+
+
+async def test_a_stream_goes_on_where_it_was_left(redis_url: str) -> None:
+    families = make_family("t", *FUNCTIONS), make_family("u", *FUNCTIONS)
+    async with console(redis_url, *families) as found, served(found) as client:
+        producer = found.services.producer
+        reader = Reader(client)
+        await reader.open.wait()
+        await producer.enqueue("plain", {"n": 1}, family="t", job_id="a")
+        await until(lambda: reader.messages)
+        await reader.stop()
+        last = reader.messages[-1][0]
+        # Of a family that had no event before, too, and while another stream is open.
+        other = Reader(client)
+        await other.open.wait()
+        for family, name in (("u", "b"), ("t", "c"), ("t", "d")):
+            await producer.enqueue("plain", {"n": 1}, family=family, job_id=name)
+        again = Reader(client, last)
+        await until(lambda: len(again.messages) == 3)
+        await producer.enqueue("plain", {"n": 1}, family="u", job_id="e")
+        await until(lambda: len(again.messages) == 4)
+        await until(lambda: len(other.messages) == 4)
+        ids = [event["id"] for _, _, event in again.messages]
+        assert (sorted(ids[:3]), ids[3]) == (["t:c", "t:d", "u:b"], "u:e")
+        await again.stop()
+        await other.stop()
+        wrong = await client.get(f"{API}/events", headers={"last-event-id": "nonsense"})
+        assert wrong.status_code == 422
+        assert (await client.get(f"{API}/events", params={"family": "none"})).status_code == 404
+
+
+async def test_who_is_too_slow_is_let_go_and_misses_nothing(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "BACKLOG", 5)
+    async with console(redis_url) as found:
+        producer, seen, last = found.services.producer, [], ""
+        async with found.services.live.stream(["t"]) as slow:
+            await producer.enqueue("plain", {"n": 0}, family="t", job_id="0")
+            first = await anext(slow)
+            assert isinstance(first, tuple)
+            last = first[1]
+            for n in range(1, 12):
+                await producer.enqueue("plain", {"n": n}, family="t", job_id=str(n))
+            async for each in slow:
+                assert isinstance(each, tuple)
+                seen.append(each[0].id)
+                last = each[1]
+                await eventually(lambda: all_told(found))
+            assert len(seen) < 11
+        async with found.services.live.stream(["t"], live.Place.parse(last)) as rest:
+            while len(seen) < 11:
+                each = await anext(rest)
+                assert isinstance(each, tuple)
+                seen.append(each[0].id)
+        assert seen == [f"t:{n}" for n in range(1, 12)]
+
+
+async def all_told(found: Console) -> bool:
+    """Whether the slow stream has been closed, since the reader has offered it more than it can hold."""
+    return all(stream.closed for stream in found.services.live._streams)
+
+
+async def test_streams_end_with_the_console(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        async with served(found) as client:
+            reader = Reader(client)
+            await reader.open.wait()
+            found.services.live.close()
+            await reader.ended()
+        assert found.services.live._tasks == []
+
+
+async def test_counts_come_with_the_stream_if_wanted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SNAPSHOT_SECONDS", 0.02)
+    async with console(redis_url) as found, served(found) as client:
+        reader, plain = Reader(client, counts=True), Reader(client)
+        await until(lambda: reader.messages)
+        await found.services.producer.enqueue("plain", {"n": 1}, family="t")
+
+        def counted() -> bool:
+            return any(kind == "queues" and data[0]["stats"]["waiting"] == 1 for _, kind, data in reader.messages)
+
+        await until(counted)
+        late = Reader(client, counts=True)
+        await until(lambda: late.messages)
+        assert "queues" not in plain.kinds()
+        for each in (reader, plain, late):
+            await each.stop()
+
+
+async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
+    family = make_family("t", *FUNCTIONS)
+
+    async def clients() -> dict[int, dict[str, str]]:
+        listed = await found.services.redis.client_list()
+        return {int(each["id"]): each for each in listed}
+
+    async with console(redis_url, family) as found, served(found) as client, AsyncExitStack() as stack:
+        before = set(await clients())
+        await stack.enter_async_context(working(redis_url, family))
+
+        async def run_jobs() -> int:
+            """Run some jobs one after the other, and give how many commands the worker's connections sent for them."""
+            own = (await clients()).keys() - console_own
+            begun = await sent(own)
+            for n in range(10):
+                await (await found.services.producer.enqueue("plain", {"n": n}, family="t")).result(timeout=10)
+            return await sent(own) - begun
+
+        async def sent(ids: set[int]) -> int:
+            return sum(int(each["tot-cmds"]) for number, each in (await clients()).items() if number in ids)
+
+        # The producer's connection for results is opened by the first.
+        worker_side = set(await clients()) - before
+        await (await found.services.producer.enqueue("plain", {"n": 0}, family="t")).result(timeout=10)
+        console_own = set(await clients()) - worker_side
+        alone = await run_jobs()
+        readers = [Reader(client) for _ in range(50)]
+        await asyncio.gather(*(reader.open.wait() for reader in readers))
+        console_own |= set(await clients()) - worker_side
+        watched = await run_jobs()
+        await until(lambda: all(reader.kinds().count("completed") == 10 for reader in readers))
+        reading = [each for each in (await clients()).values() if each["cmd"].startswith("xread")]
+        assert len(reading) == 1
+        # Wake-ups and renewals are by time, so the two differ by a few.
+        assert watched <= alone + 10
+        for reader in readers:
+            await reader.stop()

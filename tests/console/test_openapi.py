@@ -1,0 +1,118 @@
+"""The OpenAPI document against the console: whatever fits it, and whatever does not, gets a documented answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from daemon.console.api.openapi import document
+from daemon.console.app import create_app
+from daemon.console.roles import Role
+from daemon.console.services import Services
+from daemon.console.settings import ConsoleSettings
+from daemon.family import load_family
+from daemon.serving import serve
+from handlers.email.worker import WorkerSettings
+from tests.asking import FUNCTIONS
+from tests.engine import make_family
+from tests.servers import RedisServer
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+#: For each endpoint, whether the request fits the document or not, and whoever asks.
+EXAMPLES = 3
+
+
+@dataclass(slots=True)
+class Served:
+    """A console on a port, in a thread of its own."""
+
+    url: str
+    token: str
+    document: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = RedisServer(tmp_path_factory.mktemp("valkey")).start()
+    ready, stop, found = threading.Event(), asyncio.Event(), []
+    loop = asyncio.new_event_loop()
+
+    async def run() -> None:
+        async with Services.open(
+            server.url, ConsoleSettings(submit_rate=0), [make_family("t", *FUNCTIONS), load_family(WorkerSettings)]
+        ) as services:
+            app = create_app(services)
+            _, token = await services.tokens.add("schemathesis", Role.ADMIN)
+            # A stream has no end: that it begins is enough here.
+            services.live.close()
+
+            def listening(url: str) -> None:
+                found.append(Served(url, token, document(app, services.catalog)))
+                ready.set()
+
+            where: dict[str, Any] = {"name": "the console", "host": "127.0.0.1", "port": 0}
+            serving = asyncio.create_task(serve(app, **where, handle_signals=False, on_listening=listening))
+            await stop.wait()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    assert ready.wait(20)
+    yield found[0]
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(20)
+    loop.close()
+    server.kill()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
+@pytest.mark.parametrize("known", [True, False], ids=["admin", "nobody"])
+def test_every_answer_is_documented(served: Served, mode: GenerationMode, known: bool) -> None:
+    schema = schemathesis.openapi.from_dict(served.document)
+    headers = {"authorization": f"Bearer {served.token}"} if known else {}
+    asked, session = [], requests.Session()
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def ask(case: schemathesis.Case) -> None:
+            case.headers = {**(case.headers or {}), **headers}
+            if not known:
+                case.headers.pop("authorization", None)
+                case.headers.pop("Authorization", None)
+                case.cookies = {}
+            response = case.call(base_url=served.url, session=session)
+            case.validate_response(response, checks=CHECKS)
+            if not known and not case.path.endswith("/health"):
+                # A line end is in no path there is, whoever asks.
+                unknown = response.status_code == 404 and response.json()["detail"] == "Not Found"
+                assert unknown or response.status_code in (401, 422), response.text
+
+        ask()
+        asked.append(operation.label)
+    assert len(asked) == sum(len(at) for at in served.document["paths"].values())

@@ -32,7 +32,7 @@ DAEMONS, OTHERS = (
     ["up", "run", "scheduler", "probe", "console", "bench", "outbox"],
     ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "flow", "explain", *ACTIONS],
 )
-COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "keys", "search", "db"]
+COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "token", "audit", "keys", "search", "db"]
 
 
 class Ended(NamedTuple):
@@ -167,6 +167,7 @@ def test_wrong_usage_is_told_in_one_line(arqd: Arqd, arguments: list[str], said:
         (["up"], 78),
         (["scheduler"], 78),
         (["probe"], 78),
+        (["console"], 78),
         (["queues"], 1),
         (["enqueue", "greet"], 1),
     ],

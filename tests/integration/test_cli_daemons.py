@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -257,6 +258,43 @@ def test_a_taken_port_is_a_wrong_configuration(start: Start) -> None:
         assert f"arqd: the probe cannot listen on 127.0.0.1 port {port}" in everything.text
 
 
+# ---------------------------------------------------------------------- console
+
+
+def test_the_console_until_a_signal(start: Start) -> None:
+    console = start("console", ARQD_CONSOLE__BASE_PATH="/admin/queues", ARQD_LOG_FORMAT="text")
+    home = console.said(r"it is at (http://127.0.0.1:\d+/admin/queues/)")[1]
+    assert get(f"{home}api/v1/health") == (200, {"status": "ok"})
+    assert get(f"{home}api/v1/queues")[0] == 401
+    made = start("token", "add", "ci", "--role", "viewer")
+    assert made.ended() == 0
+    token = re.search(r"arqd_ci\.\S+", made.text)
+    assert token
+    request = urllib.request.Request(f"{home}api/v1/queues", headers={"authorization": f"Bearer {token[0]}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert [queue["stats"]["family"] for queue in json.load(answer)] == ["email"]
+    # It makes the ticks of schedules where no worker does.
+    console.said("scheduler: this process leads")
+    assert console.ended(signal.SIGTERM) == 0, console.text
+    assert "Traceback" not in console.text
+
+
+def test_a_console_that_cannot_be_is_a_wrong_configuration(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for environ, told in (
+            ({"ARQD_CONSOLE__PORT": port}, f"the console cannot listen on 127.0.0.1 port {port}"),
+            ({"BULL_BOARD_ENABLED": "false"}, "the console is switched off (ARQD_CONSOLE__ENABLED)"),
+            ({"ARQD_CONSOLE__JWKS_FILE": str(tmp_path / "none")}, "ARQD_CONSOLE__JWKS_FILE: "),
+            ({"ARQD_CONSOLE__JWT_SECRET": "short"}, "ARQD_CONSOLE__JWT_SECRET: must be 32 bytes or more"),
+            ({"BULL_BOARD_PATH": "admin queues"}, "ARQD_CONSOLE__BASE_PATH (from BULL_BOARD_PATH): write a path"),
+        ):
+            console = start("console", **environ)
+            assert console.ended() == 78, console.text
+            assert told in console.text
+            assert "short" not in console.text.replace("shorter", "")
+
+
 # ---------------------------------------------------------------------- up
 
 
@@ -268,6 +306,13 @@ def test_up_with_the_demonstration_until_ctrl_c(start: Start, tmp_path: Path) ->
         assert re.search(line, up.text), up.text
     until(lambda: get(f"{probe}/readyz")[0] == 200)
     assert get(f"{probe}/backlog/email")[1]["backlog"] == 0
+    link = up.said(r"log in    (http://127.0.0.1:\d+/login/\S+)")[1]
+    jar = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with contextlib.suppress(urllib.error.HTTPError):
+        # Logged in, and led to the dashboard, which is not part of this.
+        jar.open(link, timeout=10).close()
+    with jar.open(link.partition("/login")[0] + "/api/v1/queues/email", timeout=10) as answer:
+        assert json.load(answer)["stats"]["completed"] == 5
     assert len(list((tmp_path / "var" / "spool" / "email").glob("*.eml"))) == 5
 
     # Another command in the same folder finds the embedded server, which asks for a password.
@@ -294,7 +339,8 @@ def test_up_with_the_demonstration_until_ctrl_c(start: Start, tmp_path: Path) ->
 
 
 def test_up_ends_when_its_valkey_does(start: Start, tmp_path: Path) -> None:
-    up = start("up", ARQD_REDIS_URL="", ARQD_PROBE__PORT="0")
+    up = start("up", ARQD_REDIS_URL="", ARQD_PROBE__PORT="0", BULL_BOARD_ENABLED="false")
+    up.said("console   switched off")
     up.said("Ctrl-C drains")
     with redis.Redis.from_url((tmp_path / "var" / "valkey" / "url").read_text()) as client:
         os.kill(client.info("server")["process_id"], signal.SIGKILL)

@@ -69,7 +69,7 @@ class Selection(Body):
         Raises:
             Problem, InvalidJob: for a wrong time or cause.
         """
-        return job_filter(**dict(self))
+        return job_filter(**{name: getattr(self, name) for name in Selection.model_fields})
 
 
 _MEANING = {

@@ -59,7 +59,7 @@ class Process:
             return "lost"
         if any(worker.draining for worker in workers):
             return "draining"
-        return "running" if any(worker.running for worker in workers) else "idle"
+        return "running" if any(worker.holds for worker in workers) else "idle"
 
     @property
     def lag(self) -> float:
@@ -97,7 +97,8 @@ async def workers(request: Request, actor: Viewer) -> Response:
         "workers.html",
         section="workers",
         processes=sorted(processes.values(), key=lambda process: process.name),
-        running=sum(worker.running for worker in live),
+        # What a worker publishes itself is some seconds old.
+        running=sum(worker.holds for worker in live),
         slots=sum(worker.slots for worker in live),
         server=await _server(services),
     )

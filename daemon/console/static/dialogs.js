@@ -7,7 +7,12 @@ export function openDialogs() {
     const link = event.target.closest("a[data-dialog]");
     if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
       event.preventDefault();
-      link.closest("details.more")?.removeAttribute("open");
+      const menu = link.closest("details.more");
+      if (menu) {
+        menu.open = false;
+        // There one is again when the dialog is closed.
+        menu.querySelector("summary").focus();
+      }
       const url = new URL(link.href);
       if (!url.searchParams.has("back")) url.searchParams.set("back", here());
       if (!(await load(url))) location.href = link.href;

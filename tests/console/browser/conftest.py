@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 from daemon.console.app import create_app
 from daemon.console.pages.dashboard import Dashboard
@@ -70,6 +70,12 @@ class Site:
     async def work(self) -> None:
         """Start a worker, which ends with the test."""
         await self.stack.enter_async_context(working(self.redis_url, *self.families))
+
+
+async def press(target: Locator) -> None:
+    """Click something on a page that has loaded: before, its scripts may not listen yet."""
+    await target.page.wait_for_load_state()
+    await target.click()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import expect
 
-from tests.console.browser.conftest import Site
+from tests.console.browser.conftest import Site, press
 from tests.console.browser.shop import FAILURES, GATES
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -15,16 +15,17 @@ async def test_enqueue_watch_fail_read_retry_complete(site: Site) -> None:
     await site.work()
     FAILURES["ada"] = "the bank said no"
     page = await site.visit("/")
-    await page.get_by_role("link", name="Enqueue a job").click()
+    await press(page.get_by_role("link", name="Enqueue a job"))
+    await page.wait_for_url("**/enqueue")
     await page.get_by_label("Function").select_option("shop/charge")
     await expect(page.get_by_role("cell", name="name *")).to_be_visible()
     await page.get_by_label("Payload (JSON)").fill('{"name": "ada", "amount": "much"}')
-    await page.get_by_role("button", name="Enqueue").click()
+    await press(page.get_by_role("button", name="Enqueue"))
     await expect(page.get_by_role("alert").filter(has_text="does not fit")).to_contain_text("amount")
     await page.get_by_label("Payload (JSON)").fill('{"name": "ada", "amount": 7}')
     await page.get_by_label("Job id").fill("order-7")
     await page.get_by_label("Tags").fill("vip, march")
-    await page.get_by_role("button", name="Enqueue").click()
+    await press(page.get_by_role("button", name="Enqueue"))
 
     # The job's page: it runs, and says how far it is.
     await expect(page.get_by_role("heading", level=1)).to_have_text("shop:order-7")
@@ -46,7 +47,7 @@ async def test_enqueue_watch_fail_read_retry_complete(site: Site) -> None:
     # It is sent back, runs again, and completes.
     GATES["ada"].clear()
     del FAILURES["ada"]
-    await page.get_by_role("button", name="Retry").click()
+    await press(page.get_by_role("button", name="Retry"))
     await expect(page.get_by_text("shop:order-7: retried")).to_be_visible()
     await expect(page.locator("#progress")).to_contain_text("40 %")
     await expect(page.locator("#timeline")).to_contain_text("Try 1 failed")
@@ -72,7 +73,7 @@ async def test_numbers_move_by_themselves_and_a_lost_connection_is_told(site: Si
 
     # What somebody has ticked and opened stays when the list changes.
     await queue.get_by_label("Select shop:ada").check()
-    await queue.get_by_text("As a table").click()
+    await press(queue.get_by_text("As a table"))
     await site.services.producer.enqueue("charge", {"name": "eve"}, family="shop", job_id="eve")
     await expect(queue.locator("#jobs")).to_contain_text("shop:eve")
     await expect(queue.get_by_label("Select shop:ada")).to_be_checked()

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from daemon import dead_letters
-from tests.console.browser.conftest import DESK, PHONE, Site
+from tests.console.browser.conftest import DESK, PHONE, Site, press
 from tests.console.browser.shop import GATES
 from tests.console.browser.test_queue_actions import wait_for
 
@@ -90,7 +90,7 @@ async def test_the_theme_is_chosen_and_kept(site: Site) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
     light = await page.evaluate(background)
     for theme in ("light", "dark"):
-        await page.get_by_role("button", name="Switch theme").click()
+        await press(page.get_by_role("button", name="Switch theme"))
         await expect(page.locator("html")).to_have_attribute("data-theme", theme)
     dark = await page.evaluate(background)
     assert dark != light
@@ -104,7 +104,7 @@ async def test_the_theme_is_chosen_and_kept(site: Site) -> None:
         await page.wait_for_timeout(20)
     await page.reload()
     assert await page.evaluate(background) == dark
-    await page.get_by_role("button", name="Switch theme").click()
+    await press(page.get_by_role("button", name="Switch theme"))
     await expect(page.locator("html")).not_to_have_attribute("data-theme", "dark")
 
 
@@ -171,21 +171,21 @@ async def test_without_scripts_pages_show_and_forms_post(site: Site) -> None:
         await site.services.producer.enqueue("settle", family="shop", job_id=name, delay=600)
     page = await site.visit("/queues/shop?state=delayed", java_script_enabled=False)
     await expect(page.locator("#live")).to_contain_text("As of")
-    await page.get_by_role("button", name="Pause").click()
+    await press(page.get_by_role("button", name="Pause"))
     await expect(page.get_by_text("shop is paused")).to_be_visible()
     await page.get_by_label("Select shop:a").check()
     await page.get_by_label("Select shop:b").check()
-    await page.get_by_role("button", name="Remove …").click()
+    await press(page.get_by_role("button", name="Remove …"))
     await expect(page.get_by_role("heading", name="Remove 2 jobs?")).to_be_visible()
-    await page.get_by_role("button", name="Remove 2 jobs").click()
+    await press(page.get_by_role("button", name="Remove 2 jobs"))
     await expect(page.get_by_text("2 jobs: removed")).to_be_visible()
-    await page.get_by_text("More", exact=True).click()
-    await page.get_by_role("link", name="Clear …").click()
+    await press(page.get_by_text("More", exact=True))
+    await press(page.get_by_role("link", name="Clear …"))
     await expect(page.get_by_role("status").filter(has_text="Would be removed")).to_have_text("Would be removed: 0")
-    await page.get_by_role("link", name="Cancel").click()
-    await page.get_by_role("button", name="Switch theme").click()
+    await press(page.get_by_role("link", name="Cancel"))
+    await press(page.get_by_role("button", name="Switch theme"))
     await expect(page.locator("html")).to_have_attribute("data-theme", "light")
-    await page.get_by_role("button", name="Sign out").click()
+    await press(page.get_by_role("button", name="Sign out"))
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
@@ -216,8 +216,8 @@ async def test_signing_in_with_a_token(site: Site) -> None:
     await page.goto(f"{site.url}/queues/shop?state=failed")
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     await page.get_by_label("API token").fill("wrong")
-    await page.get_by_role("button", name="Sign in").click()
+    await press(page.get_by_role("button", name="Sign in"))
     await expect(page.get_by_role("alert")).to_contain_text("no token in force")
     await page.get_by_label("API token").fill(token)
-    await page.get_by_role("button", name="Sign in").click()
+    await press(page.get_by_role("button", name="Sign in"))
     await expect(page.get_by_text("ops · operator")).to_be_visible()

@@ -11,7 +11,7 @@ from playwright.async_api import Page, expect
 from daemon import dead_letters
 from daemon.context import JobContext
 from daemon.errors import PermanentError
-from tests.console.browser.conftest import Site
+from tests.console.browser.conftest import Site, press
 from tests.engine import eventually, make_family, working
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -74,7 +74,7 @@ async def test_markup_in_a_job_is_text_on_every_page(site: Site) -> None:
 
     # What was done to it is told, too, and the log of that can be read.
     await page.goto(f"{site.url}/jobs/{_quoted(f'shop:{NASTY}')}")
-    await page.get_by_role("button", name="Retry").click()
+    await press(page.get_by_role("button", name="Retry"))
     await expect(page.locator(".notice.ok")).to_have_text(f"shop:{NASTY}: retried")
     await harmless(page)
     await page.goto(f"{site.url}/audit")

@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from daemon.job import JobState
-from tests.console.browser.conftest import Site
+from tests.console.browser.conftest import Site, press
 from tests.console.browser.shop import GATES
 from tests.engine import eventually
 
@@ -25,40 +25,40 @@ async def wait_for(site: Site, family: str, **counts: int) -> None:
 
 async def more(page: Page, action: str) -> None:
     """Choose from the menu of a queue's page."""
-    await page.get_by_text("More", exact=True).click()
-    await page.get_by_role("link", name=action).click()
+    await press(page.get_by_text("More", exact=True))
+    await press(page.get_by_role("link", name=action))
 
 
 async def test_pause_and_resume(site: Site) -> None:
     page = await site.visit("/queues/shop")
-    await page.get_by_role("button", name="Pause").click()
+    await press(page.get_by_role("button", name="Pause"))
     await expect(page.get_by_text("shop is paused")).to_be_visible()
     await expect(page.locator("#standing")).to_have_text("paused")
     assert (await site.services.inspector.queue("shop")).paused
     await page.goto(f"{site.url}/")
     await expect(page.locator("#alerts")).to_contain_text("shop: it is paused")
-    await page.get_by_role("button", name="Resume shop").click()
+    await press(page.get_by_role("button", name="Resume shop"))
     await expect(page.get_by_text("shop is resumed")).to_be_visible()
     assert not (await site.services.inspector.queue("shop")).paused
 
 
 async def test_limits(site: Site) -> None:
     page = await site.visit("/queues/shop")
-    await page.get_by_role("link", name="Limits …").click()
+    await press(page.get_by_role("link", name="Limits …"))
     dialog = page.get_by_role("dialog", name="Limits of shop")
     await dialog.get_by_label("At the same time").fill("3")
     await dialog.get_by_label("Starts").fill("100/1s")
-    await dialog.get_by_role("button", name="Set limits").click()
+    await press(dialog.get_by_role("button", name="Set limits"))
     await expect(page.get_by_text("Limits of shop are set")).to_be_visible()
-    await page.get_by_role("link", name="Limits …").click()
+    await press(page.get_by_role("link", name="Limits …"))
     await expect(dialog.get_by_role("row", name="operator")).to_contain_text("100/1s")
     await dialog.get_by_label("For", exact=True).select_option("group")
     await dialog.get_by_label("Its name").fill("anna")
     await dialog.get_by_label("At the same time").fill("many")
-    await dialog.get_by_role("button", name="Set limits").click()
+    await press(dialog.get_by_role("button", name="Set limits"))
     await expect(page.locator(".notice.bad:not(#lost)")).to_contain_text("many")
-    await page.get_by_role("link", name="Limits …").click()
-    await dialog.get_by_role("button", name="Reset to settings").click()
+    await press(page.get_by_role("link", name="Limits …"))
+    await press(dialog.get_by_role("button", name="Reset to settings"))
     await expect(page.get_by_text("those of the settings again")).to_be_visible()
 
 
@@ -82,9 +82,9 @@ async def test_a_bulk_action_tells_how_many_and_asks(site: Site) -> None:
     await more(page, "Clean ended jobs")
     await dialog.get_by_label("State").select_option("completed")
     await dialog.get_by_label("At most").fill("3")
-    await dialog.get_by_role("button", name="Count again").click()
+    await press(dialog.get_by_role("button", name="Count again"))
     await expect(dialog.get_by_role("status")).to_have_text("Would be removed: 3")
-    await dialog.get_by_role("button", name="Clean 3 jobs").click()
+    await press(dialog.get_by_role("button", name="Clean 3 jobs"))
     await expect(page.get_by_text("Removed 3 jobs of shop")).to_be_visible()
     await wait_for(site, "shop", failed=6, completed=1, delayed=5)
 
@@ -92,21 +92,21 @@ async def test_a_bulk_action_tells_how_many_and_asks(site: Site) -> None:
     await page.goto(f"{site.url}/queues/shop?state=failed&tag=odd")
     await more(page, "Retry failed jobs")
     await expect(dialog.get_by_role("status")).to_have_text("Would be sent back: 3")
-    await dialog.get_by_role("button", name="Retry 3 jobs").click()
+    await press(dialog.get_by_role("button", name="Retry 3 jobs"))
     await expect(page.get_by_text("Sent back 3 jobs of shop")).to_be_visible()
     await wait_for(site, "shop", failed=6)
 
     await more(page, "Drain")
     await expect(dialog.get_by_role("status")).to_have_text("Would be removed: 5")
-    await dialog.get_by_role("link", name="Cancel").click()
+    await press(dialog.get_by_role("link", name="Cancel"))
     await expect(dialog).to_be_hidden()
     await more(page, "Drain")
-    await dialog.get_by_role("button", name="Drain 5 jobs").click()
+    await press(dialog.get_by_role("button", name="Drain 5 jobs"))
     await wait_for(site, "shop", delayed=0, failed=6)
 
     await more(page, "Clear")
     await expect(dialog.get_by_role("status")).to_have_text("Would be removed: 7")
-    await dialog.get_by_role("button", name="Clear 7 jobs").click()
+    await press(dialog.get_by_role("button", name="Clear 7 jobs"))
     await expect(page.get_by_text("Removed 7 jobs of shop")).to_be_visible()
     await expect(page.locator("#jobs")).to_contain_text("No failed job fits")
     await more(page, "Clear")
@@ -119,14 +119,14 @@ async def test_all_queues_at_once(site: Site) -> None:
     page = await site.visit("/")
     dialog = page.get_by_role("dialog")
     for action, answer in (("Pause", "2 queues paused"), ("Resume", "2 queues resumed")):
-        await page.get_by_text("All queues", exact=True).click()
-        await page.get_by_role("link", name=f"{action} all").click()
-        await dialog.get_by_role("button", name=action).click()
+        await press(page.get_by_text("All queues", exact=True))
+        await press(page.get_by_role("link", name=f"{action} all"))
+        await press(dialog.get_by_role("button", name=action))
         await expect(page.get_by_text(answer)).to_be_visible()
-    await page.get_by_text("All queues", exact=True).click()
-    await page.get_by_role("link", name="Drain all").click()
+    await press(page.get_by_text("All queues", exact=True))
+    await press(page.get_by_role("link", name="Drain all"))
     await expect(dialog.get_by_role("status")).to_have_text("Would be removed: 2")
-    await dialog.get_by_role("button", name="Drain 2 jobs").click()
+    await press(dialog.get_by_role("button", name="Drain 2 jobs"))
     await expect(page.get_by_text("Removed 2 jobs of all queues")).to_be_visible()
     await wait_for(site, "shop", delayed=0)
     assert await site.services.inspector.jobs("mail", JobState.WAITING) == []

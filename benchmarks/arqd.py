@@ -26,7 +26,7 @@ from daemon.producer import Producer, SyncProducer
 from daemon.supervisor import Supervisor
 
 #: The family; of several the first.
-NAME = "arqd-bench"
+NAME = "bench"
 KEYS = FamilyKeys.of(NAME)
 FILL = 10_000
 

@@ -16,7 +16,7 @@ import redis
 from benchmarks.measure import Bench
 from benchmarks.processes import Site
 from benchmarks.report import write_report
-from benchmarks.results import Results
+from benchmarks.results import Results, tried
 from benchmarks.server import measured_server
 from benchmarks.systems import BY_NAME, SYSTEMS, Setting, System
 from benchmarks.workloads import WORKLOADS, Sizes, Workload, by_name
@@ -114,7 +114,7 @@ def _measure(
     turns = [
         (bench, setting)
         for bench in benches
-        for setting in workload.settings(bench.site.system, results.best.get(bench.site.system.name))
+        for setting in workload.settings(bench.site.system, results.best_setting(bench.site.system.name))
     ]
     failed = False
     for bench, setting in turns:
@@ -129,26 +129,11 @@ def _measure(
                 figures, failed = {"error": str(error)}, True
             results.add(workload.name, _row(workload, bench.site.system, setting), repeat, figures)
             results.save()
-    if workload.tries:
-        _choose(results, benches)
     return failed
 
 
 def _row(workload: Workload, system: System, setting: Setting) -> str:
-    return f"{system.name}: {setting.name}" if workload.tries else system.name
-
-
-def _choose(results: Results, benches: Sequence[Bench]) -> None:
-    """Take the best setting of each system from now on."""
-    for system in (bench.site.system for bench in benches):
-        rates = {
-            setting.name: rate
-            for setting in system.settings
-            if (rate := results.median("settings", f"{system.name}: {setting.name}", "jobs/s")) is not None
-        }
-        if rates:
-            results.best[system.name] = max(rates, key=lambda name: rates[name])
-    results.save()
+    return tried(system.name, setting.name) if workload.tries else system.name
 
 
 def _tell(what: str) -> None:

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 
+from benchmarks.arqd import NAME
 from benchmarks.measure import LIMIT_SECONDS, Bench, Figures
 from benchmarks.processes import ROOT
 from benchmarks.server import Watch
 from benchmarks.systems import Probe, Setting
+from daemon.keys import FamilyKeys
 
 FAMILIES, GROUPS = 14, 1000
 IMPORTS = 15
@@ -34,8 +36,8 @@ def families(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figur
     each = jobs // FAMILIES
     for number in range(1, FAMILIES):
         bench.fill(values, "noop", each, family=number)
-    names = ["arq:{arqd-bench}", *(f"arq:{{arqd-bench-{number}}}" for number in range(1, FAMILIES))]
-    probe = Probe(tuple(("ZCARD", name) for name in names), left=True)
+    names = [NAME, *(f"{NAME}-{number}" for number in range(1, FAMILIES))]
+    probe = Probe(tuple(("ZCARD", FamilyKeys.of(name).queue) for name in names), left=True)
     all_of_them = bench.drain(values, each, others=each * (FAMILIES - 1), probe=probe)["jobs/s"]
     return {"jobs/s, 1 family": one, "jobs/s, 14 families": all_of_them, "14 families / 1": all_of_them / one}
 

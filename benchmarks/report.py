@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import plots
 from benchmarks.required import REQUIREMENTS, backlogs, cpu
-from benchmarks.results import Results
+from benchmarks.results import Results, tried
 from benchmarks.systems import BY_NAME, SYSTEMS, System
 
 
@@ -167,11 +167,11 @@ def _settings(results: Results) -> str:
     for system in SYSTEMS:
         if system.name not in measured:
             continue
-        tried = []
+        settings = []
         for setting in system.settings:
-            rate = results.median("settings", f"{system.name}: {setting.name}", "jobs/s")
-            tried.append(setting.name + (f" {rate:,.0f}/s" if rate is not None else ""))
-        rows.append([system.title, ", ".join(system.packages) or "this clone", "; ".join(tried), system.notes])
+            rate = results.median("settings", tried(system.name, setting.name), "jobs/s")
+            settings.append(setting.name + (f" {rate:,.0f}/s" if rate is not None else ""))
+        rows.append([system.title, ", ".join(system.packages) or "this clone", "; ".join(settings), system.notes])
     return _markdown("Settings", ("", "versions", "tried, with what they drained", "and"), rows)
 
 
@@ -193,7 +193,7 @@ def _plots(results: Results) -> dict[str, str]:
     own = BY_NAME["arqd"].title
     for name, workload, figure, title in (
         ("drain", "drain", "jobs/s", "Jobs that do nothing, one worker process: jobs a second"),
-        ("two", "two", "jobs/s", "The same, two worker processes: jobs a second"),
+        ("two", "two", "jobs/s", "Jobs that do nothing, two worker processes: jobs a second"),
         ("waiting", "waiting", "jobs/s", "Jobs that wait 10 ms, 100 at a time: jobs a second"),
         ("enqueue", "enqueue", "one by one/s", "Enqueued one by one: jobs a second"),
         ("bulk", "enqueue", "in bulk/s", "Enqueued a thousand at a time: jobs a second"),

@@ -26,7 +26,6 @@ class Results:
         self.path = folder / FILE
         found = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
         self.runs: list[dict[str, Any]] = found.get("runs", [])
-        self.best: dict[str, str] = found.get("best", {})
         self.rows: dict[str, dict[str, Row]] = found.get("rows", {})
 
     def begin(self, at: str, arguments: str, server: str) -> None:
@@ -53,7 +52,7 @@ class Results:
 
     def save(self) -> None:
         """Write everything."""
-        found = {"runs": self.runs, "best": self.best, "rows": self.rows}
+        found = {"runs": self.runs, "rows": self.rows}
         text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
         unfinished = self.path.with_suffix(".new")
         unfinished.write_text(text, encoding="utf-8")
@@ -85,6 +84,16 @@ class Results:
             return statistics.median(pairs)
         return statistics.median(above.values()) / statistics.median(below.values()) if above and below else None
 
+    def best_setting(self, system: str) -> str | None:
+        """The setting it was quickest with, of those tried; None when none was."""
+        rates = {
+            row["setting"]: rate
+            for name, row in self.rows.get("settings", {}).items()
+            if name == tried(system, row["setting"])
+            if (rate := self.median("settings", name, "jobs/s")) is not None
+        }
+        return max(rates, key=lambda setting: rates[setting]) if rates else None
+
     def errors(self) -> list[str]:
         """What could not be measured."""
         return [
@@ -94,6 +103,11 @@ class Results:
             for repeat in row["repeats"]
             if "error" in repeat
         ]
+
+
+def tried(system: str, setting: str) -> str:
+    """The row of a setting that is tried."""
+    return f"{system}: {setting}"
 
 
 def _processor() -> str:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import plots
 from benchmarks.report import write_report
 from benchmarks.required import REQUIREMENTS
-from benchmarks.results import Results
+from benchmarks.results import Results, tried
 from benchmarks.systems import SYSTEMS
 
 
@@ -39,10 +39,9 @@ def test_repeats_that_ran_side_by_side_are_compared(tmp_path: Path) -> None:
 
 def test_figures_outlive_the_run(tmp_path: Path) -> None:
     results = measured(tmp_path, {"drain": {"arqd": [{"jobs/s": 1.0}]}})
-    results.best["arqd"] = "setting"
     results.save()
     again = Results(tmp_path)
-    assert (again.rows, again.runs, again.best) == (results.rows, results.runs, results.best)
+    assert (again.rows, again.runs) == (results.rows, results.runs)
     again.start("drain", "arqd", "setting", add=True)
     assert again.values("drain", "arqd", "jobs/s") == [1.0]
     again.start("drain", "arqd", "another", add=True)
@@ -96,3 +95,13 @@ def test_plots_are_drawings_with_their_numbers() -> None:
         ]
         assert set(numbers) <= set(told)
         assert "prefers-color-scheme:dark" in text
+
+
+def test_the_quickest_setting_is_taken(tmp_path: Path) -> None:
+    results = measured(tmp_path, {})
+    assert results.best_setting("arq") is None
+    for setting, rate in (("max_jobs 10", 1.0), ("max_jobs 500", 3.0), ("max_jobs 100", 2.0)):
+        for system, factor in (("arq", 1), ("arq-default", -1)):
+            results.start("settings", tried(system, setting), setting, add=False)
+            results.add("settings", tried(system, setting), 0, {"jobs/s": rate * factor})
+    assert results.best_setting("arq") == "max_jobs 500"

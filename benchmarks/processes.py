@@ -99,9 +99,11 @@ class Program:
             return None
         found = 0
         for number in self.processes():
-            for line in Path("/proc", str(number), "smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    found += int(line.split()[1]) * 1024
+            # A child may end meanwhile.
+            with contextlib.suppress(OSError):
+                for line in Path("/proc", str(number), "smaps_rollup").read_text().splitlines():
+                    if line.startswith("Pss:"):
+                        found += int(line.split()[1]) * 1024
         return found
 
 

@@ -64,7 +64,8 @@ def _idle(bench: Bench, setting: Setting, sizes: Sizes, repeat: int) -> Figures:
 
 
 def _memory(bench: Bench, setting: Setting, sizes: Sizes, repeat: int) -> Figures:
-    return bench.memory(setting.values, sizes.of(bench.site.system, 1, 1), NAME_100)
+    # As many of every system: tables of keys grow by doubling.
+    return bench.memory(setting.values, sizes.jobs, NAME_100)
 
 
 def _backlog(bench: Bench, setting: Setting, sizes: Sizes, repeat: int) -> Figures:

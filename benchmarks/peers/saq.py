@@ -48,7 +48,7 @@ class Producer:
         await gathered(lambda each: self._queue.enqueue(job, **options, **each), values)
 
     async def trip(self, **values: Any) -> Any:
-        return await self._queue.apply("noop", timeout=30, **values)
+        return await self._queue.apply("noop", timeout=30, poll_interval=0.005, **values)
 
 
 async def work() -> None:

@@ -11,7 +11,6 @@
 -- lane. Queues without limits of that kind never come here.
 local LANE, LANES_END, NEVER = 140737488355328, 211106232532992, 9007199254740992
 
-local limited = redis.call('EXISTS', limits) == 1
 local known_lanes = {}
 -- How many more jobs of a lane run after this call: in a busy group ends and starts mostly cancel out.
 local change = {}

@@ -21,6 +21,8 @@ local prefix = ARGV[1]
 local READY, LEVEL, STEP = -4503599627370496, 281474976710656, 64
 local HELD, SUSPECT, BLOCKED = 35184372088832, 70368744177664, 105553116266496
 local DAY = 86400000
+-- As Redis wants it.
+local HELD_TEXT = '35184372088832'
 
 local now_us
 if ARGV[2] == '' then
@@ -37,6 +39,31 @@ local function num(x) return string.format('%.17g', x) end
 local function session_key(session) return prefix .. 'session:' .. session end
 local function held_key(session) return prefix .. 'held:' .. session end
 local function control_key(session) return prefix .. 'ctl:' .. session end
+
+-- Sets keys, {key, value, ...}, that all live so many ms ("": until they are deleted): a command for all of them on
+-- servers that have one, Valkey 9.1 and Redis 8.4.
+local function set_keys(values, life)
+  if life == '' then
+    redis.call('MSET', unpack(values))
+    return
+  end
+  local valkey, version = redis.VALKEY_VERSION_NUM, redis.REDIS_VERSION_NUM or 0
+  if (valkey or version) >= (valkey and 0x90100 or 0x80400) then
+    values[#values + 1], values[#values + 2] = 'PX', life
+    -- Not of a user who may not call it.
+    if type(redis.pcall('MSETEX', num(#values / 2 - 1), unpack(values))) == 'number' then return end
+    values[#values], values[#values - 1] = nil, nil
+  end
+  for i = 1, #values, 2 do redis.call('SET', values[i], values[i + 1], 'PX', life) end
+end
+
+-- A hash is searched field by field until it has had a long value: from then on it is a real table. Called before many
+-- fields are written.
+local function make_table(hash, fields)
+  if fields <= 8 then return end
+  redis.call('HSET', hash, '', '-----------------------------------------------------------------')
+  redis.call('HDEL', hash, '')
+end
 
 -- MGET reads a key of a wrong type as missing, where GET would stop the family for ever.
 local function get(key) return redis.call('MGET', key)[1] end
@@ -118,11 +145,12 @@ end
 
 -- ---------------------------------------------------------------- clock
 
--- Notes that the server is seen alive. After an outage (a gap while a known session lived, or a restarted server)
--- or a clock that went back, nothing is reaped for one lease: living workers must be able to renew first. A gap seen
--- by a new session on a server that was up all the time is no outage: the other workers are dead.
+-- Notes that the server is seen alive; gives until when nothing is reaped, and when a stock producer was last seen. After
+-- an outage (a gap while a known session lived, or a restarted server) or a clock that went back, nothing is reaped for
+-- one lease: living workers must be able to renew first. A gap seen by a new session on a server that was up all the time
+-- is no outage: the other workers are dead.
 local function observe(lease, known)
-  local c = redis.call('HMGET', clock, 'seen', 'quiet')
+  local c = redis.call('HMGET', clock, 'seen', 'quiet', 'stock')
   local seen, quiet = tonumber(c[1]) or now, tonumber(c[2]) or 0
   local gap = now - seen
   local outage = gap < -1000
@@ -139,7 +167,7 @@ local function observe(lease, known)
     redis.call('HSET', clock, 'quiet', num(quiet))
   end
   if gap > 200 or gap < 0 or not c[1] then redis.call('HSET', clock, 'seen', num(now)) end
-  return math.min(quiet, now + lease)
+  return math.min(quiet, now + lease), tonumber(c[3] or 0)
 end
 
 -- ---------------------------------------------------------------- states

@@ -80,7 +80,7 @@ local function prune_limits()
   end
   redis.call('HSET', clock, 'prune:limits', found[1])
 end
-if limited then prune_limits() end
+if redis.call('EXISTS', limits) == 1 then prune_limits() end
 trim_dedup(500)
 
 -- What was removed while it was parked, and a message to this worker that may have been lost.

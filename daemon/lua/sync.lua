@@ -78,7 +78,7 @@ else
   else
     redis.call('HDEL', conf, 'global')
   end
-  for _, field in ipairs(limited and redis.call('HKEYS', limits) or {}) do
+  for _, field in ipairs(redis.call('HKEYS', limits)) do
     if string.sub(field, 1, 2) == 's:' then redis.call('HDEL', limits, field) end
   end
   for i = 18, first_held - 1, 2 do redis.call('HSET', limits, ARGV[i], ARGV[i + 1]) end

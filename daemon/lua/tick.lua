@@ -20,19 +20,25 @@ local lease, default_timeout, max_crashes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local keep_count, keep_age, poll = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local held = held_key(session)
 
--- A job waits for those its worker claimed before it: with groups a call brings few, so that a group's first job starts
--- at once behind the many of another.
-local grouped, FEW = has_groups(), 32
-if grouped then wanted = math.min(wanted, FEW) end
-
 local last = redis.call('HGET', session_key(session), 'n')
 if not last then return { 'sync' } end
 if n <= tonumber(last) then return { 'stale' } end
 
 -- DEL first: a script whose first write frees memory runs through on a full server.
-redis.call('DEL', mark)
+redis.call('DEL', mark, suspects)
 redis.call('HSET', session_key(session), 'n', n)
-local quiet = observe(lease, true)
+local quiet, stock_seen = observe(lease, true)
+
+-- Whether there is any of what few queues have. They are looked for one by one only if so, or if this call itself may
+-- have made one: whatever does sets it.
+local unusual = redis.call('EXISTS', tags, limits, active, lanes, parked, crashes, flows, abort_set) > 0
+local function there(key) return unusual and redis.call('EXISTS', key) == 1 end
+
+-- A job waits for those its worker claimed before it: with groups a call brings few, so that a group's first job starts
+-- at once behind the many of another.
+local grouped, limited, FEW = there(tags), there(limits), 32
+if grouped then wanted = math.min(wanted, FEW) end
+
 local wait = 60000
 local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 
@@ -45,7 +51,7 @@ if #settles > 0 then
   local ids = {}
   for j, i in ipairs(settles) do ids[j] = ARGV[i + 1] end
   local entries = redis.call('HMGET', held, unpack(ids))
-  local counted = redis.call('EXISTS', active) == 1
+  local counted = there(active)
 
   -- An outcome counts when this claim still holds the job. When nobody holds it (a failover rolled the claim back) a
   -- completion of the same enqueueing is accepted, since the work is done.
@@ -93,6 +99,7 @@ if #settles > 0 then
           ended[#ended][7] = cause
         end
       else
+        unusual = true
         local delay = tonumber(ARGV[i + 4])
         tell(TOLD[kind], id, ARGV[i + 7])
         redis.call('DEL', 'arq:in-progress:' .. id)
@@ -136,6 +143,7 @@ local function reap()
   if not victim then return end
   if lease_end >= now then return wait_for(lease_end - now + 1) end
   if now < quiet then return wait_for(quiet - now) end
+  unusual = true
   local found = redis.call('HSCAN', held_key(victim), 0, 'COUNT', 128)[2]
   for i = 1, math.min(#found, 512), 2 do release_orphan(victim, found[i], found[i + 1], true, max_crashes) end
   if redis.call('HLEN', held_key(victim)) == 0 then
@@ -147,7 +155,7 @@ end
 reap()
 
 -- ---------------------------------------------------------------- promote
-local aborting = redis.call('EXISTS', abort_set) == 1
+local aborting = there(abort_set)
 
 -- The first jobs of a range, without those that stock workers run; of these it passes 2,000 at most.
 local function free_jobs(low, high, count)
@@ -201,9 +209,21 @@ local function adopt(id, score)
   end
 end
 
+-- When the next job comes due, ms; false when it has to be looked for. Whether more are due than get their places now.
+local next_due, more_due = false, false
+local function first_later(from)
+  local first = redis.call('ZRANGEBYSCORE', queue, from, '(' .. HELD_TEXT, 'WITHSCORES', 'LIMIT', 0, 1)
+  return tonumber(first[2]) or HELD
+end
+
 local function promote()
-  local due = free_jobs(0, '(' .. num(now + 1), math.max(2 * wanted, 16))
+  next_due = first_later(0)
+  if next_due >= now + 1 then return end
+  next_due = false
+  local most = math.max(2 * wanted, 16)
+  local due = free_jobs(0, '(' .. num(now + 1), most)
   if #due == 0 then return end
+  more_due = #due == 2 * most
   local ready, stock = {}, false
   for i = 1, #due, 2 do
     local id, score = due[i], tonumber(due[i + 1])
@@ -227,14 +247,17 @@ local function promote()
   give_places(ready, scores)
   if #scores > 0 then redis.call('ZADD', queue, unpack(scores)) end
   disturb(ready)
-  if stock then redis.call('HSET', clock, 'stock', num(now)) end
+  if stock then
+    stock_seen = now
+    redis.call('HSET', clock, 'stock', num(now))
+  end
 end
 promote()
 if aborting then tell_stock_aborts() end
 
 -- ---------------------------------------------------------------- claim
-open_lanes(wait_for)
-if wanted > 0 and redis.call('EXISTS', parked) == 1 and unpark(session, wanted) then wait_for(0) end
+if there(lanes) then open_lanes(wait_for) end
+if wanted > 0 and there(parked) and unpark(session, wanted) then wait_for(0) end
 local free, rate_wait, limit = room()
 local claims = {}
 
@@ -258,12 +281,13 @@ local function claim(found, names, records)
   if #ids == 0 then return 0 end
   local counts_of = redis.call('MGET', unpack(tries))
   records = records or redis.call('MGET', unpack(keys))
-  local crashed = redis.call('EXISTS', crashes) == 1 and redis.call('HMGET', crashes, unpack(ids)) or {}
-  local states = redis.call('EXISTS', flows) == 1 and redis.call('HMGET', flows, unpack(ids)) or {}
+  local crashed = there(crashes) and redis.call('HMGET', crashes, unpack(ids)) or {}
+  local states = there(flows) and redis.call('HMGET', flows, unpack(ids)) or {}
   -- Formatting a number costs as much as a command: what is the same for all is written once.
   local token, held_at, usual = session .. ':' .. n, num(HELD + now), num(default_timeout + 10000)
   local claim_number = n .. ' '
   local bytes, scores, holding, at = 0, {}, {}, #claims
+  local tokens, others = {}, {}
   for i, id in ipairs(ids) do
     local record = records[i]
     bytes = bytes + (record and #record or 0)
@@ -285,7 +309,11 @@ local function claim(found, names, records)
     end
     name = name or ''
     if not asked then tell('started', id, counts_of[i] and name .. '\t' .. (tonumber(counts_of[i]) or 0) + 1 or name) end
-    redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', life)
+    if life == usual then
+      tokens[#tokens + 1], tokens[#tokens + 2] = 'arq:in-progress:' .. id, token
+    else
+      set_keys({ 'arq:in-progress:' .. id, token }, life)
+    end
     scores[2 * i - 1], scores[2 * i] = held_at, id
     holding[2 * i - 1], holding[2 * i] = id, claim_number .. found[2 * i]
     if names and #names[i] > 0 then holding[2 * i] = holding[2 * i] .. '\t' .. table.concat(names[i], '\t') end
@@ -295,13 +323,23 @@ local function claim(found, names, records)
     claims[at + 8] = states[i] and failed_by_child(states[i]) or ''
     at = at + 8
   end
+  if #tokens > 0 then set_keys(tokens, usual) end
   redis.call('ZADD', queue, unpack(scores))
+  make_table(held, #ids)
   redis.call('HSET', held, unpack(holding))
   return #scores / 2
 end
 
+-- Whether a job waits that this call has not taken; nil: it was not looked.
+local more
+
 local function claim_first(k)
-  return claim(free_jobs('-inf', '(0', k))
+  local found = free_jobs('-inf', '(0', k + 1)
+  more = #found > 2 * k
+  found[2 * k + 1], found[2 * k + 2] = nil, nil
+  local taken = claim(found)
+  more = more or taken < #found / 2
+  return taken
 end
 
 -- Claims what no lane stops; what one stops goes into it. At most a thousand jobs are looked at in one call.
@@ -337,7 +375,7 @@ end
 
 local drain, started = '0', 0
 local function suspect()
-  if redis.call('EXISTS', crashes) == 0 then return end
+  if not there(crashes) then return end
   return redis.call('ZRANGEBYSCORE', queue, num(SUSPECT), '(' .. num(BLOCKED), 'WITHSCORES', 'LIMIT', 0, 1)
 end
 local first_suspect = suspect()
@@ -363,17 +401,19 @@ write_lanes()
 write_events()
 
 -- ---------------------------------------------------------------- wake-up
-if #claims > 0 then free, rate_wait = room() end
-local due
+if #claims > 0 and (limit[2] or limit[4]) then free, rate_wait = room() end
+-- Nothing is left if all that was due has got its place and all that had one was taken.
+local due = more
+if more_due and not more then due = nil end
 if poll > 0 then due = free_jobs('-inf', '(' .. num(now + 1), 1)[1] or false end
 if set_mark(free, due) then wait_for(0) end
-if first_suspect and first_suspect[1] then set_suspects() else redis.call('DEL', suspects) end
+if first_suspect and first_suspect[1] then set_suspects() end
 if rate_wait and first_due() then wait_for(rate_wait) end
-local next_due = redis.call('ZRANGEBYSCORE', queue, num(now + 1), '(' .. num(HELD), 'WITHSCORES', 'LIMIT', 0, 1)
-if next_due[2] and not limit[1] then wait_for(math.floor(next_due[2]) - now) end
+next_due = next_due or first_later(num(now + 1))
+if next_due < HELD and not limit[1] then wait_for(math.floor(next_due) - now) end
 if poll > 0 then
   wait_for(poll)
-elseif now - (tonumber(redis.call('HGET', clock, 'stock') or nil) or 0) < 3600000 then
+elseif now - stock_seen < 3600000 then
   wait_for(500)
 end
 return { 'ok', now, wait, drain, refused, claims, sent and '1' or '0' }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
-from daemon.lua import ALONE, NAMES, SCRIPTS, SHARED
+from daemon.lua import ALONE, NAMES, SCRIPTS, SHARED, put_in
 from tests.lua.state import B, Engine
 
 
@@ -32,15 +33,47 @@ async def test_the_server_names_a_script_by_the_same_hash(engine: Engine, name: 
     assert not SCRIPTS[name].text.startswith("#!"), "a full server refuses a script with a shebang before it starts"
 
 
+def source(name: str) -> str:
+    return (Path(daemon.lua.__file__).parent / f"{name}.lua").read_text()
+
+
 def test_the_prelude_names_the_keys_in_the_order_they_are_sent() -> None:
-    prelude = SCRIPTS["tick"].text
-    for number, key in enumerate(SCRIPT_KEYS, 1):
-        assert f"KEYS[{number}]" in prelude
-        assert key in prelude
+    lines = re.findall(r"^local ([\w, ]+) = (KEYS.*)$", source("prelude"), re.MULTILINE)
+    names = [name for line, _ in lines for name in line.split(", ")]
+    assert ", ".join(keys for _, keys in lines) == ", ".join(f"KEYS[{n}]" for n in range(1, len(names) + 1))
+    assert names == [*SCRIPT_KEYS, "abort_set"]
     keys = FamilyKeys.of("email").scripts
     assert keys[0] == "arq:{email}"
     assert keys[-1] == "arq:abort"
     assert all("{email}" in key for key in keys[:-1])
+
+
+def test_names_of_keys_and_numbers_are_put_in() -> None:
+    text = """\
+local queue, mark = KEYS[1], KEYS[2]
+local READY, HELD_TEXT, first = -12, '7', 1
+local LOW, HIGH = -12, '7'
+-- what queue is
+local last = 0
+redis.call('DEL', mark, "queue", x.queue)
+return { queue = queue, [LOW] = HIGH == mark }
+"""
+    expected = """
+local READY, HELD_TEXT, first = -12, '7', 1
+
+-- what queue is
+local last = 0
+redis.call('DEL', KEYS[2], "queue", x.queue)
+return { queue = KEYS[1], [(-12)] = '7' == KEYS[2] }
+"""
+    assert put_in(text) == expected
+
+
+@pytest.mark.parametrize("name", [*NAMES, *SHARED, "postings"])
+def test_no_script_gives_a_name_that_is_put_in_another_meaning(name: str) -> None:
+    fixed = {*SCRIPT_KEYS, "abort_set", *re.findall(r"^local ([A-Z_]+) = ", source("lanes"), re.MULTILINE)}
+    made = re.findall(r"(?:local|for|function [\w.]*\() *([\w, ]+)", source(name))
+    assert fixed.isdisjoint({part for names in made for part in names.split(", ")}) or name == "prelude"
 
 
 async def test_scripts_lost_by_the_server_are_loaded_again(engine: Engine) -> None:

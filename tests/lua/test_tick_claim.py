@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
+from redis.asyncio import Redis
 
 from daemon import codec
-from daemon.keys import IN_PROGRESS, JOB, RETRY
+from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY
 from tests.lua.conftest import Fill
 from tests.lua.state import DAY, HELD, NOW, A, B, Engine, Mine
 
@@ -44,6 +47,34 @@ async def test_the_token_outlives_the_jobs_timeout(engine: Engine, timeout: int,
     await engine.enqueue(engine.job("a", timeout=timeout))
     await engine.claim()
     assert expected - 5000 < await engine.redis.pttl(IN_PROGRESS + engine.id("a")) <= expected
+
+
+@pytest.mark.parametrize("rules", ["+@all", "+@all -@string +mget +mset +set"])
+async def test_tokens_and_results_end_also_for_a_user_who_may_not_set_many_at_once(
+    engine: Engine, redis_url: str, rules: str
+) -> None:
+    password = secrets.token_hex()
+    await engine.redis.execute_command("ACL", "SETUSER", "worker", "reset", "on", f">{password}", "~*", *rules.split())
+    redis = Redis.from_url(redis_url, username="worker", password=password)
+    engine.broker.redis = redis
+    await engine.enqueue("a", "b", engine.job("c", timeout=5000))
+    a, b, c = await engine.claim(wanted=3)
+    for mine, life in ((a, 310_000), (b, 310_000), (c, 15_000)):
+        assert life - 5000 < await engine.redis.pttl(IN_PROGRESS + engine.id(mine.name)) <= life
+    await engine.settle(a.complete(keep=60_000), b.complete(keep=-1), c.complete(keep=90_000))
+    lives = [await engine.redis.pttl(RESULT + engine.id(mine.name)) for mine in (a, b, c)]
+    assert [-(-life // 10_000) for life in lives] == [6, 0, 9]
+    await redis.aclose()
+    await engine.redis.execute_command("ACL", "DELUSER", "worker")
+
+
+async def test_what_many_jobs_are_held_in_is_a_table(engine: Engine) -> None:
+    await engine.enqueue(*(f"j{i}" for i in range(20)))
+    held = engine.keys.key("held", A)
+    await engine.claim(wanted=8)
+    assert await engine.redis.object("ENCODING", held) != b"hashtable"
+    await engine.claim(wanted=12)
+    assert await engine.redis.object("ENCODING", held) == b"hashtable"
 
 
 async def test_jobs_are_claimed_by_level_then_by_age(engine: Engine) -> None:

@@ -62,6 +62,19 @@ class Outcome(NamedTuple):
     share: tuple[str, int, int] | None = None
 
 
+def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Any]:
+    """Give outcomes as ``lua/tick.lua`` takes them: what neighbours have in common is told once."""
+    args: list[Any] = []
+    common, start = None, 0
+    for kind, job_id, claim, stamp, a, b, c, detail, *_ in outcomes:
+        if (kind, claim, b, c) != common:
+            common, start = (kind, claim, b, c), len(args) + 5
+            args += (kind, claim, b, c, 0)
+        args[start - 1] += 1
+        args += (job_id, stamp, a, detail)
+    return args
+
+
 class Claim(NamedTuple):
     """A job this process now holds.
 
@@ -71,9 +84,9 @@ class Claim(NamedTuple):
     id: bytes
     record: bytes | None
     score: bytes
-    tries: bytes
-    crashes: bytes
-    aborted: bytes
+    tries: bytes = b"0"
+    crashes: bytes = b"0"
+    aborted: bytes = b"0"
     failure: bytes | int = 0
     child: bytes = b""
 
@@ -226,13 +239,12 @@ class Broker:
         args += [settings.max_crashes, settings.keep_count, settings.keep_age, settings.poll, len(statistics)]
         for field in statistics.items():
             args += field
-        for outcome in outcomes:
-            args += outcome[:8]
+        args += pack_outcomes(outcomes)
         reply = await (self.run("tick", *args) if channel is None else self._overlap(channel, meanwhile, args))
         if reply[0] != b"ok":
             return Tick(reply[0].decode())
         _, now, wait, drain, refused, flat, told = reply
-        claims = [Claim(*flat[i : i + 8]) for i in range(0, len(flat), 8)]
+        claims = [Claim(*flat[i : i + 3], *(flat[i + 3] or ())) for i in range(0, len(flat), 4)]
         return Tick("ok", now, wait, drain == b"1", refused, claims, told == b"1")
 
     async def _overlap(self, channel: Channel, meanwhile: Callable[[], None], args: list[Any]) -> Any:

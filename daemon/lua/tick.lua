@@ -4,7 +4,8 @@
 --   12 poll ms where stock workers share the queue (0: none do, and it polls only if stock producers were seen in the
 --   last hour, every 500);
 --   13 how many statistics of these outcomes follow, a field and an amount each (lua/events.lua): added if none of them
---   is refused; then eight per outcome: kind, id, claim number, enqueue stamp, a, b, c, the event's detail
+--     is refused; then the outcomes. Those beside each other with the same kind, claim number, b and c are told together:
+--     kind, claim number, b, c, how many, and of each its id, enqueue stamp, a and its event's detail.
 --     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep (ms, or "age ms, count" of its own:
 --        lua/ends.lua), c history line; of "b" then the lines of its cause (lua/causes.lua)
 --     "r" retry: a delay ms, b ended tries, c history line
@@ -13,8 +14,8 @@
 --     "p" parked, this process cannot run it: a need, c note
 -- Returns {"sync"} (this session is unknown here), {"stale"} (an older call than one seen), or
 --   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
---    {id, record or nil, score, ended tries, crashes, "1" if to be aborted, its last failure's history line or 0,
---     why it is to be failed by a child or '', ...}, "1" if this call wrote to the outbox}.
+--    {id, record or nil, score, 0 or what is unusual: {ended tries, crashes, "1" if to be aborted, its last failure's
+--     history line or 0, why it is to be failed by a child or ''}, ...}, "1" if this call wrote to the outbox}.
 local session, n, wanted, alone = ARGV[3], tonumber(ARGV[4]), math.min(tonumber(ARGV[5]), 128), ARGV[6] == '1'
 local lease, default_timeout, max_crashes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep_count, keep_age, poll = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
@@ -44,21 +45,15 @@ local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 
 -- ---------------------------------------------------------------- settle
 local refused, ended, unheld, counts, changed = {}, {}, {}, {}, {}
-local settles = {}
 local first_settle = 14 + 2 * ARGV[13]
-for i = first_settle, #ARGV, 8 do settles[#settles + 1] = i end
-if #settles > 0 then
-  local ids = {}
-  for j, i in ipairs(settles) do ids[j] = ARGV[i + 1] end
-  local entries = redis.call('HMGET', held, unpack(ids))
+if #ARGV >= first_settle then
   local counted = there(active)
 
   -- An outcome counts when this claim still holds the job. When nobody holds it (a failover rolled the claim back) a
   -- completion of the same enqueueing is accepted, since the work is done.
-  local function accepted(i, entry)
-    local kind, id, claim, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local function accepted(kind, id, holder, stamp, entry)
     if entry then
-      if string.find(entry, claim .. ' ', 1, true) ~= 1 then return false end
+      if string.find(entry, holder, 1, true) ~= 1 then return false end
       -- Only a job that goes back to the queue needs its score: a string made for each would cost more than the rest.
       return INDEX[kind] and 0 or tonumber(string.match(entry, '^%S+ (%S+)'))
     end
@@ -81,46 +76,68 @@ if #settles > 0 then
     if lane then known_lanes[lane], few_limits = nil, nil end
   end
 
-  for j, i in ipairs(settles) do
-    local kind, id = ARGV[i], ARGV[i + 1]
-    local score = accepted(i, entries[j])
-    if not score then
-      refused[#refused + 1] = id
+  -- A job that has not ended: back to the queue, or parked.
+  local function put_back(kind, id, score, a, b, c, detail)
+    unusual = true
+    local delay = tonumber(a)
+    tell(TOLD[kind], id, detail)
+    redis.call('DEL', 'arq:in-progress:' .. id)
+    if kind == 'p' then
+      park(id, score, a, session)
+    elseif delay < 0 then
+      redis.call('ZADD', queue, num(score), id)
     else
-      counts[kind] = (counts[kind] or 0) + 1
-      if counted and entries[j] then leave_lanes(entries[j]) end
-      unheld[#unheld + 1] = id
-      if INDEX[kind] then
-        ended[#ended + 1] = { kind, id, ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 5], ARGV[i + 7] }
-        if kind == 'b' then
-          redis.call('PERSIST', 'arq:job:' .. id)
-          local line, cause = string.match(ARGV[i + 6], '^([^\n]*)\n?(.*)$')
-          add_history(id, line)
-          ended[#ended][7] = cause
-        end
+      later(id, now + delay, level_of(score, score >= 0 and get('arq:job:' .. id)))
+    end
+    if kind == 'w' then hold(b, get('arq:job:' .. id), now + delay) end
+    if kind == 'r' then
+      redis.call('SET', 'arq:retry:' .. id, b)
+      redis.call('HDEL', progress, id)
+      add_history(id, c)
+      changed[#changed + 1] = id
+    elseif c ~= '' then
+      redis.call('HSET', progress, id, '0 ' .. c)
+    end
+  end
+
+  local function settle(kind, id, score, a, b, c, detail)
+    if not INDEX[kind] then return put_back(kind, id, score, a, b, c, detail) end
+    local cause
+    if kind == 'b' then
+      redis.call('PERSIST', 'arq:job:' .. id)
+      local line
+      line, cause = string.match(c, '^([^\n]*)\n?(.*)$')
+      add_history(id, line)
+    end
+    ended[#ended + 1] = { kind, id, a, tonumber(b), b, detail, cause }
+  end
+
+  local ids, at = {}, first_settle
+  while at <= #ARGV do
+    local count = tonumber(ARGV[at + 4])
+    for i = at + 5, at + 1 + 4 * count, 4 do ids[#ids + 1] = ARGV[i] end
+    at = at + 5 + 4 * count
+  end
+  local entries, j = redis.call('HMGET', held, unpack(ids)), 0
+  at = first_settle
+  while at <= #ARGV do
+    local kind, b, c, count = ARGV[at], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
+    local holder, settled = ARGV[at + 1] .. ' ', 0
+    for i = at + 5, at + 1 + 4 * count, 4 do
+      local id = ARGV[i]
+      j = j + 1
+      local score = accepted(kind, id, holder, ARGV[i + 1], entries[j])
+      if not score then
+        refused[#refused + 1] = id
       else
-        unusual = true
-        local delay = tonumber(ARGV[i + 4])
-        tell(TOLD[kind], id, ARGV[i + 7])
-        redis.call('DEL', 'arq:in-progress:' .. id)
-        if kind == 'p' then
-          park(id, score, ARGV[i + 4], session)
-        elseif delay < 0 then
-          redis.call('ZADD', queue, num(score), id)
-        else
-          later(id, now + delay, level_of(score, score >= 0 and get('arq:job:' .. id)))
-        end
-        if kind == 'w' then hold(ARGV[i + 5], get('arq:job:' .. id), now + delay) end
-        if kind == 'r' then
-          redis.call('SET', 'arq:retry:' .. id, ARGV[i + 5])
-          redis.call('HDEL', progress, id)
-          add_history(id, ARGV[i + 6])
-          changed[#changed + 1] = id
-        elseif ARGV[i + 6] ~= '' then
-          redis.call('HSET', progress, id, '0 ' .. ARGV[i + 6])
-        end
+        settled = settled + 1
+        if counted and entries[j] then leave_lanes(entries[j]) end
+        unheld[#unheld + 1] = id
+        settle(kind, id, score, ARGV[i + 2], b, c, ARGV[i + 3])
       end
     end
+    if settled > 0 then counts[kind] = (counts[kind] or 0) + settled end
+    at = at + 5 + 4 * count
   end
   finish(ended)
   weigh(changed)
@@ -318,10 +335,12 @@ local function claim(found, names, records)
     holding[2 * i - 1], holding[2 * i] = id, claim_number .. found[2 * i]
     if names and #names[i] > 0 then holding[2 * i] = holding[2 * i] .. '\t' .. table.concat(names[i], '\t') end
     claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
-    claims[at + 4], claims[at + 5], claims[at + 6] = counts_of[i] or '0', crashed[i] or '0', asked and '1' or '0'
-    claims[at + 7] = counts_of[i] and last_failure(id) or 0
-    claims[at + 8] = states[i] and failed_by_child(states[i]) or ''
-    at = at + 8
+    claims[at + 4] = 0
+    if counts_of[i] or crashed[i] or asked or states[i] then
+      claims[at + 4] = { counts_of[i] or '0', crashed[i] or '0', asked and '1' or '0',
+        counts_of[i] and last_failure(id) or 0, states[i] and failed_by_child(states[i]) or '' }
+    end
+    at = at + 4
   end
   if #tokens > 0 then set_keys(tokens, usual) end
   redis.call('ZADD', queue, unpack(scores))

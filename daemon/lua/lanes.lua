@@ -16,8 +16,9 @@ local known_lanes = {}
 local change = {}
 -- What `active` says, as far as it was read.
 local running = {}
--- All of `limits` while they are few, false when they are many.
+-- All of `limits` while they are few, false when they are many; and the limits there are as text, read.
 local few_limits
+local specs = {}
 
 local function lane_key(lane) return prefix .. 'lane:' .. lane end
 
@@ -62,10 +63,14 @@ local function lane_of(lane)
     known_lanes[lane] = false
     return nil
   end
-  local jobs, starts, per = string.match(spec or '||', '^(%d*)|(%d*)|(%d*)$')
-  local l = { jobs = tonumber(jobs), starts = tonumber(starts), per = tonumber(per), room = 1e15, taken = 0 }
+  spec = spec or '||'
+  if not specs[spec] then
+    local jobs, starts, per = string.match(spec, '^(%d*)|(%d*)|(%d*)$')
+    specs[spec] = { tonumber(jobs), tonumber(starts), tonumber(per) }
+  end
+  local l = { jobs = specs[spec][1], starts = specs[spec][2], per = specs[spec][3], room = 1e15, taken = 0 }
   if l.jobs then
-    read_running({ lane })
+    if not running[lane] then read_running({ lane }) end
     l.room = l.jobs - running[lane] - (change[lane] or 0)
   end
   if l.starts then
@@ -208,7 +213,10 @@ local function write_lanes()
       none[#none + 1] = lane
     end
   end
-  if #counts > 0 then redis.call('HSET', active, unpack(counts)) end
+  if #counts > 0 then
+    make_table(active, #names)
+    redis.call('HSET', active, unpack(counts))
+  end
   if #none > 0 then redis.call('HDEL', active, unpack(none)) end
 end
 

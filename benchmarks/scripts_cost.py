@@ -165,7 +165,7 @@ def main(arguments: Sequence[str]) -> int:
         asyncio.run(Side(*options.serve).serve())
         return 0
     sides = [Path(__file__).parent.parent] + ([options.against] if options.against else [])
-    with measured_server(None, force=False) as (url, _):
+    with measured_server() as (url, _):
         for case in options.cases or CASES:
             for what, runs in measure(url, case, sides, options.jobs, options.backlog).items():
                 medians = [statistics.median(values) for values in runs]

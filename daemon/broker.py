@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError
 
 from daemon.added import Repeat as Repeat
 from daemon.added import read_added
-from daemon.batches import batches_of, ids_added
+from daemon.batches import batches_of, ids_added, pack_outcomes
 from daemon.connections import Channel
 from daemon.errors import QueueFull
 from daemon.keys import FamilyKeys, raw_id
@@ -60,19 +60,6 @@ class Outcome(NamedTuple):
     detail: str = ""
     score: bytes = b"0"
     share: tuple[str, int, int] | None = None
-
-
-def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Any]:
-    """Give outcomes as ``lua/tick.lua`` takes them: what neighbours have in common is told once."""
-    args: list[Any] = []
-    common, start = None, 0
-    for kind, job_id, claim, stamp, a, b, c, detail, *_ in outcomes:
-        if (kind, claim, b, c) != common:
-            common, start = (kind, claim, b, c), len(args) + 5
-            args += (kind, claim, b, c, 0)
-        args[start - 1] += 1
-        args += (job_id, stamp, a, detail)
-    return args
 
 
 class Claim(NamedTuple):

@@ -54,6 +54,8 @@ NAMES = (
     "search",
     "reencrypt",
 )
+#: Scripts that go on in another file.
+CONTINUED = {"tick": "claim"}
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead")
 #: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.
@@ -111,6 +113,8 @@ def _load(name: str) -> Script:
     if name in ENQUEUING:
         text += f"local function enqueue(ARGV)\n{_read('enqueue')}end\n"
     text += _read(name)
+    if name in CONTINUED:
+        text += _read(CONTINUED[name])
     if shared:
         text = put_in(text)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -9,13 +9,13 @@ import pytest
 
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
-from daemon.lua import ALONE, NAMES, SCRIPTS, SHARED, put_in
+from daemon.lua import ALONE, CONTINUED, NAMES, SCRIPTS, SHARED, put_in
 from tests.lua.state import B, Engine
 
 
 def test_every_script_file_is_loaded() -> None:
     files = {path.stem for path in Path(daemon.lua.__file__).parent.glob("*.lua")}
-    assert files == {*NAMES, *SHARED, *ALONE, "postings"}
+    assert files == {*NAMES, *SHARED, *ALONE, *CONTINUED.values(), "postings"}
 
 
 @pytest.mark.parametrize("name", [*NAMES, *ALONE])
@@ -69,7 +69,7 @@ return { queue = KEYS[1], [(-12)] = '7' == KEYS[2] }
     assert put_in(text) == expected
 
 
-@pytest.mark.parametrize("name", [*NAMES, *SHARED, "postings"])
+@pytest.mark.parametrize("name", [*NAMES, *SHARED, *CONTINUED.values(), "postings"])
 def test_no_script_gives_a_name_that_is_put_in_another_meaning(name: str) -> None:
     fixed = {*SCRIPT_KEYS, "abort_set", *re.findall(r"^local ([A-Z_]+) = ", source("lanes"), re.MULTILINE)}
     made = re.findall(r"(?:local|for|function [\w.]*\() *([\w, ]+)", source(name))

@@ -11,8 +11,8 @@ RETRY = "arq:retry:"
 IN_PROGRESS = "arq:in-progress:"
 ABORT = "arq:abort"
 
-# The console's own, which belong to no family (docs/access.md); a family's name has no colon.
-CONSOLE = "arqd:console:"
+# The console's own, of no family (docs/access.md): a family's name has no colon, and `arqd:*` of the workers is no match.
+CONSOLE = "{arqd:console}:"
 CONSOLE_TOKENS = CONSOLE + "tokens"
 CONSOLE_SESSION = CONSOLE + "session:"
 CONSOLE_LOGIN = CONSOLE + "login:"

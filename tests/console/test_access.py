@@ -38,7 +38,7 @@ async def test_a_token_is_shown_once_and_kept_hashed(redis_url: str) -> None:
         assert (info.name, info.role, info.created_by) == ("ci", Role.VIEWER, "ada")
         assert (await found.client(text).get(WORKERS)).status_code == 200
         assert (await found.client(text + "x").get(WORKERS)).status_code == 401
-        (kept,) = (await found.services.redis.hgetall("arqd:console:tokens")).values()
+        (kept,) = (await found.services.redis.hgetall("{arqd:console}:tokens")).values()
         assert text.partition(".")[2].encode() not in kept
         assert await found.services.tokens.list() == [info]
 
@@ -53,9 +53,9 @@ async def test_a_token_is_shown_once_and_kept_hashed(redis_url: str) -> None:
 async def test_an_expired_token_is_none(redis_url: str) -> None:
     async with console(redis_url) as found:
         _, text = await found.services.tokens.add("ci", Role.VIEWER, expires=60)
-        kept = json.loads(await found.services.redis.hget("arqd:console:tokens", "ci"))
+        kept = json.loads(await found.services.redis.hget("{arqd:console}:tokens", "ci"))
         kept["expires"] = round(time.time() * 1000) - 1
-        await found.services.redis.hset("arqd:console:tokens", "ci", json.dumps(kept))
+        await found.services.redis.hset("{arqd:console}:tokens", "ci", json.dumps(kept))
         assert (await found.client(text).get(WORKERS)).status_code == 401
         (listed,) = await found.services.tokens.list()
         assert listed.expired

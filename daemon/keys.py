@@ -11,7 +11,7 @@ RETRY = "arq:retry:"
 IN_PROGRESS = "arq:in-progress:"
 ABORT = "arq:abort"
 
-# The console's own, of no family (docs/access.md): a family's name has no colon, and `arqd:*` of the workers is no match.
+# The console's own, of no family (docs/access.md): a family's name has no colon, and the workers' `arqd:*` no match.
 CONSOLE = "{arqd:console}:"
 CONSOLE_TOKENS = CONSOLE + "tokens"
 CONSOLE_SESSION = CONSOLE + "session:"

@@ -39,6 +39,7 @@ class Leased(Protocol):
 
     def control(self, message: str) -> None: ...
     def lost(self) -> None: ...
+    def notify_due(self) -> None: ...
 
 
 class LeaseKeeper:
@@ -120,6 +121,9 @@ class LeaseKeeper:
             if not reply:
                 self._call(worker.lost)
             self._call(functools.partial(worker.progress.renewed, waits=reply == 2))
+            if reply == 2:
+                # The wake-up may have been lost.
+                self._call(worker.notify_due)
         for worker in self._workers:
             if worker.permits is not None:
                 self._renew_permits(client, worker.permits)

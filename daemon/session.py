@@ -29,7 +29,7 @@ logger = logging.getLogger("arqd.worker")
 MAX_SETTLES, MAX_SETTLE_BYTES = 128, 1_000_000
 #: Acknowledged outcomes are kept so long and sent again after a reconnect: a failover may have lost them.
 RESEND_SECONDS, RESEND_COUNT = 3.0, 4096
-LONGEST_PAUSE = 1.0
+LONGEST_PAUSE, TELL_EVERY = 1.0, 30.0
 
 
 class Session:
@@ -56,6 +56,7 @@ class Session:
         # Statistics of outcomes that were accepted in a call with refused ones: for the next call.
         self._carried: dict[str, int] = {}
         self._channel = Channel(worker.client)
+        self._doubtful = False
 
     @property
     def carries(self) -> bool:
@@ -66,6 +67,10 @@ class Session:
     def number(self) -> int:
         """Number of the latest call."""
         return self._number
+
+    def doubt(self) -> None:
+        """Another connection of this process was lost: this one may hang, too, and the next call opens a new one."""
+        self._doubtful = True
 
     async def tick(self, wanted: int, alone: bool, meanwhile: Callable[[], None]) -> Tick | None:
         """Settle outcomes and claim up to ``wanted`` jobs; see `Broker.tick`.
@@ -81,6 +86,9 @@ class Session:
             wanted = await worker.permits.take(wanted)
         self._sending = self._take()
         carried, self._carried = self._carried, {}
+        if self._doubtful:
+            self._doubtful = False
+            await self._channel.close()
         self._number += 1
         try:
             reply = await worker.broker.tick(
@@ -172,7 +180,7 @@ class Session:
             RedisRefused: when Redis refuses this user before the worker has started.
             redis.exceptions.RedisError: of the last try, when the process is ending and may not wait any longer.
         """
-        worker, delay = self.worker, 0.05
+        worker, delay, quiet_until = self.worker, 0.05, 0.0
         while True:
             try:
                 result = await call()
@@ -185,7 +193,9 @@ class Session:
                     raise refused from None
                 if worker.draining and not worker.supervisor.patient:
                     raise
-                logger.warning("%s: Redis cannot be reached, again in %.1f s: %s", worker.family.name, delay, error)
+                if time.monotonic() >= quiet_until:
+                    quiet_until = time.monotonic() + (TELL_EVERY if delay == LONGEST_PAUSE else 0)
+                    logger.warning("%s: Redis cannot be reached, again in %.1f s: %s", worker.family.name, delay, error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
                 delay = min(delay * 2, LONGEST_PAUSE)
 

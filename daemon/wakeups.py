@@ -54,6 +54,8 @@ class Wakeups:
                     logger.debug("waiting for work: %s", error)
                     self._supervisor.redis_up = False
                     self._client_id = None
+                    for worker in self._supervisor.workers:
+                        worker.session.doubt()
                     await asyncio.sleep(AGAIN_SECONDS)
         finally:
             if self._unblocking is not None:
@@ -74,6 +76,9 @@ class Wakeups:
         try:
             if self._client_id is None:
                 self._client_id = await connection.client_id()
+                # A mark may have been lost with the connection before.
+                for worker in self._supervisor.workers:
+                    worker.notify_due()
             self._popping = wanted
             found = await connection.bzpopmin(sorted(wanted), BLOCK_SECONDS)
         finally:

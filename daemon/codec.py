@@ -33,6 +33,8 @@ MAGIC = b"arqd1 "
 #: Times beyond it (the year 6429) cannot be meant.
 LATEST_MS = 2**47
 TRACEBACK_LIMIT = 16_384
+#: How deep payloads and results may be nested: the parser's own limit, less what stands around them in a record.
+MAX_DEPTH, _AROUND = 190, 10
 _SEALED = b"\x01"
 
 
@@ -65,17 +67,20 @@ def encode(value: Any, what: str = "value", cipher: JobCipher | None = None) -> 
 _KEYLESS: dict[str, Any] = {CONTEXT: None}
 
 
-def encode_payload(payload: BaseModel, cipher: JobCipher) -> bytes:
-    """Give a payload as JSON, its marked fields encrypted.
+def encode_model(payload: BaseModel, cipher: JobCipher | None = None) -> bytes:
+    """Give a payload as JSON; with a cipher its marked fields are encrypted.
 
     Raises:
-        InvalidJob: when there is no key to encrypt them.
+        InvalidJob: when it holds something JSON cannot carry, or when there is no key to encrypt them.
     """
     try:
+        if cipher is None:
+            return payload.__pydantic_serializer__.to_json(payload)
         return payload.__pydantic_serializer__.to_json(payload, context={CONTEXT: cipher})
-    except PydanticSerializationError:
-        cipher.check()
-        raise
+    except PydanticSerializationError as error:
+        if cipher is not None:
+            cipher.check()
+        raise InvalidJob(f"payload cannot be written as JSON: {error}") from None
 
 
 def encode_body(
@@ -344,6 +349,22 @@ def loads(raw: bytes) -> dict[str, Any]:
     if not data["s"]:
         data["r"] = rebuild_error(data["r"], data["t"])
     return data
+
+
+def check_depth(data: bytes, what: str) -> None:
+    """Refuse JSON that is nested deeper than can be read again.
+
+    Raises:
+        InvalidJob: when it is.
+    """
+    # Cheap for almost all: what has fewer brackets cannot be nested so deep.
+    if data.count(b"[") + data.count(b"{") < MAX_DEPTH:
+        return
+    try:
+        from_json(_AROUND * b"[" + data + _AROUND * b"]")
+    except ValueError as error:
+        if "recursion limit" in str(error):
+            raise InvalidJob(f"the {what} is nested more than {MAX_DEPTH} levels deep: flatten it") from None
 
 
 def check_size(size: int, limit: int, what: str) -> None:

@@ -16,6 +16,7 @@ queue is paused or at one of its limits. ``last_claim`` is when it last took a j
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -110,10 +111,16 @@ class Heartbeat:
             self.path.unlink(missing_ok=True)
 
     def beat(self) -> None:
-        """Write the file now, e.g. when the state has changed. A full disk is told once and tried again."""
+        """Write the file now, e.g. when the state has changed.
+
+        A full disk is told once and tried again; the file's own time of modification then shows that the loop turns.
+        """
         try:
             self._write()
         except OSError as error:
+            # The loop turns all the same; a time stamp needs no room on the disk.
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
             if not self._failing:
                 logger.warning("heartbeat file %s cannot be written: %s", self.path, error.strerror)
             self._failing = True

@@ -247,9 +247,9 @@ class Producer:
             schema = schema_mark(type(job))
             if spec.encrypted or self.keyring or model_has_secrets(type(job)):
                 cipher = self._cipher(family, options, job_id, spec.encrypted)
-                body = codec.encode_payload(job, cipher)
+                body = codec.encode_model(job, cipher)
             else:
-                body = job.__pydantic_serializer__.to_json(job)
+                body = codec.encode_model(job)
             if spec.keyed:
                 keyed = job
         elif isinstance(job, str):
@@ -264,6 +264,7 @@ class Producer:
                 f"{type(job).__name__} is no payload: enqueue a Payload, or a function's name with family="
             )
         codec.check_size(len(body), self.max_payload, "payload")
+        codec.check_depth(body, "payload")
         if options and options.get("template"):
             preset = self.template(str(options["template"]))
             options = {**preset, **options}

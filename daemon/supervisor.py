@@ -197,7 +197,8 @@ class Supervisor:
                 if task in side:
                     await self._give_back(mains)
                     with translated():
-                        task.result()
+                        if not task.cancelled():
+                            task.result()
                     raise ArqdError(f"the side task {task.get_name()} has ended: the process cannot go on")
                 pending.discard(task)
                 error = task.exception()

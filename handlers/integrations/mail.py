@@ -112,9 +112,12 @@ class SpoolSink:
             envelope = f"X-Envelope-From: {sender}\r\nX-Envelope-To: {', '.join(recipients)}\r\n".encode()
             # The point keeps a half-written file out of a listing of *.eml.
             draft = self.folder / f".{name}.part"
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(envelope + message)
-            draft.replace(self.folder / name)
+            try:
+                with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(envelope + message)
+                draft.replace(self.folder / name)
+            finally:
+                draft.unlink(missing_ok=True)
         except OSError as error:
             raise MailUnavailable(f"cannot write to the spool folder {self.folder}: {error.strerror}") from error
 

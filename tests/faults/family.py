@@ -6,11 +6,13 @@ Every job notes its start and its end in a journal, a file: it outlives what the
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from daemon.context import JobContext
 from daemon.family import FamilySettings, Fixed, func
@@ -69,6 +71,25 @@ class Spin(Payload, family="faults", returns=Done):
     """Never yields until the test releases it."""
 
     name: str
+
+
+class Quiet(Payload, family="faults", returns=int):
+    """Takes ``seconds`` and writes nothing anywhere."""
+
+    seconds: float = 0.0
+    tail: str = ""
+
+
+class EndTask(Payload, family="faults"):
+    """Ends a task or a thread of its worker, by name."""
+
+    name: str
+
+
+class Strange(Payload, family="faults"):
+    """Gives a result, or raises an error, that cannot be written down."""
+
+    what: Literal["object", "nested", "looped", "unspeakable", "surrogates"]
 
 
 class Crash(Payload, family="faults", returns=Done):
@@ -186,6 +207,40 @@ async def steps(ctx: JobContext, job: Steps) -> list[str]:
     return done
 
 
+async def quiet(ctx: JobContext, job: Quiet) -> int:
+    await asyncio.sleep(job.seconds)
+    return os.getpid()
+
+
+async def end_task(ctx: JobContext, job: EndTask) -> None:
+    for task in asyncio.all_tasks():
+        if task.get_name() == job.name:
+            task.cancel()
+    for thread in threading.enumerate():
+        if thread.name == job.name:
+            # SystemExit, raised in it.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    await asyncio.sleep(30)
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+async def strange(ctx: JobContext, job: Strange) -> Any:
+    nested: list[Any] = []
+    for _ in range(220):
+        nested = [nested]
+    if job.what == "looped":
+        nested[:] = [nested]
+    if job.what == "unspeakable":
+        raise UnspeakableError
+    if job.what == "surrogates":
+        raise ValueError("half a character: \ud800")
+    return object() if job.what == "object" else nested
+
+
 async def crash(ctx: JobContext, job: Any) -> None:
     note("start", job.name, ctx.job_try)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -210,6 +265,9 @@ class WorkerSettings(FamilySettings):
         block,
         spin,
         steps,
+        quiet,
+        end_task,
+        strange,
         func(crash_by_name, name="crash"),
         func(crash_once, at_most_once=True),
     )

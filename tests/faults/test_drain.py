@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 from daemon.job import JobState
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Cling, Crunch, Done, Hold, Plain, Work
+from tests.faults.figures import within
 from tests.faults.workshop import WorkerProcess, Workshop
 
 #: A job that is back sooner than this was handed back: it did not wait for the end of a lease.
@@ -37,6 +39,25 @@ async def test_a_running_job_may_end_and_nothing_more_is_claimed(workshop: Works
     assert not shop.events("cancelled")
 
 
+async def test_workers_replaced_one_after_the_other_under_load(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=30, max_jobs=5)
+    async with shop.producer() as producer:
+        workers = [await shop.started(), await shop.started()]
+        jobs = await producer.enqueue_many([Work(name=str(n), seconds=0.1 + n % 5 * 0.05) for n in range(200)])
+        for old in workers:
+            await shop.until(lambda worker=old: shop.running(worker), "the worker is at work")
+            old.send(signal.SIGTERM)
+            await shop.started()
+            assert await shop.ended(old, 10) == 0
+        await asyncio.gather(*(job.result(timeout=30) for job in jobs))
+    twice = sum(times > 1 for times in shop.starts().values())
+    print(f"\nrolling SIGTERM under load: {len(jobs)} jobs, 0 lost, {twice} twice, none cancelled")
+    assert twice == 0
+    assert not shop.events("cancelled")
+    totals = (await shop.queue()).totals
+    assert (totals["completed"], totals.get("retried", 0)) == (len(jobs), 0)
+
+
 async def test_what_has_not_ended_in_time_is_handed_back_at_once_and_uncounted(workshop: WorkshopFactory) -> None:
     shop = workshop(lease=LEASE, drain_timeout=2)
     async with shop.producer() as producer:
@@ -56,7 +77,7 @@ async def test_what_has_not_ended_in_time_is_handed_back_at_once_and_uncounted(w
     assert (start.job_try, again.job_try) == (1, 1)
     assert cancelled.pid == first.pid
     assert cancelled.at - start.at > 1.5
-    assert again.at - cancelled.at < 5
+    within("SIGTERM past the grace: handed back, uncounted, and started elsewhere after", again.at - cancelled.at, 2)
     totals = (await shop.queue()).totals
     assert (totals["released"], totals.get("retried", 0), totals["completed"]) == (1, 0, 1)
 

@@ -35,6 +35,7 @@ async def test_a_worker_paused_longer_than_its_lease_leaves_its_jobs_to_others(w
         assert (await finished.result(timeout=10)).pid == owner.pid
         assert (await running.result(timeout=10)).pid == owner.pid
     assert shop.starts() == {"finished": 2, "running": 2, "after": 1}
+    print("\nSIGSTOP longer than the lease: 2 jobs, 0 results overwritten, the zombie cancelled the one it still ran")
     totals = (await shop.queue()).totals
     assert (totals["completed"], totals.get("retried", 0), totals.get("failed", 0)) == (3, 0, 0)
 

@@ -45,6 +45,7 @@ class WorkerProcess:
 
     Attributes:
         pid: its process id.
+        heartbeat: the file the probe reads.
         session: as Redis knows it; empty until `Workshop.ready`.
         log: the file of its output.
     """
@@ -58,15 +59,16 @@ class WorkerProcess:
         values: dict[str, Any],
         options: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        log: Path | None = None,
     ) -> None:
-        self.log = folder / f"worker-{number}.log"
+        self.log = log or folder / f"worker-{number}.log"
         self.session = ""
-        self._heartbeat = folder / f"heartbeat-{number}.json"
+        self.heartbeat = folder / f"heartbeat-{number}.json"
         env = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}
         env |= {f"ARQD_FAMILY__FAULTS__{name.upper()}": str(value) for name, value in values.items()}
         env |= {
             "ARQD_REDIS_URL": server.url,
-            "ARQD_HEARTBEAT_FILE": str(self._heartbeat),
+            "ARQD_HEARTBEAT_FILE": str(self.heartbeat),
             "ARQD_LOG_FORMAT": "text",
             FOLDER: str(folder),
             **(environ or {}),
@@ -79,7 +81,7 @@ class WorkerProcess:
     @property
     def state(self) -> str:
         """What its heartbeat says, at most a second ago."""
-        return str((read_heartbeat(self._heartbeat) or {}).get("state", ""))
+        return str((read_heartbeat(self.heartbeat) or {}).get("state", ""))
 
     @property
     def status(self) -> int | None:
@@ -117,12 +119,13 @@ class Workshop:
         *,
         options: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        log: Path | None = None,
         **values: Any,
     ) -> WorkerProcess:
         """Start a worker with options of ``arqd run``, variables, and values of the family; see `ready`."""
         number = len(self.workers) + 1
         values = self._values | values
-        worker = WorkerProcess(self.server, self.folder, number, settings, values, options, environ)
+        worker = WorkerProcess(self.server, self.folder, number, settings, values, options, environ, log)
         self.workers.append(worker)
         return worker
 
@@ -204,6 +207,11 @@ class Workshop:
             if what in ("", event.what) and name in ("", event.name) and (worker is None or worker.pid == event.pid)
         ]
 
+    def journal_lines(self) -> int:
+        """Give how many lines the journal has; reading them all again and again would take long."""
+        journal = self.folder / "journal"
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
     def starts(self) -> Counter[str]:
         """Give how many times each job started."""
         return Counter(event.name for event in self.events("start"))
@@ -239,7 +247,11 @@ class Workshop:
         return worker.status
 
     def _logs(self) -> str:
-        tails = (f"--- {worker.log.name}\n" + worker.log.read_text()[-1500:] for worker in self.workers)
+        tails = (
+            f"--- {worker.log.name}\n" + worker.log.read_text()[-1500:]
+            for worker in self.workers
+            if worker.log.is_file()
+        )
         events = "\n".join(map(str, self.events()[-20:]))
         return "\n".join([events, *tails])
 

@@ -50,7 +50,7 @@ def test_a_model_shows_asterisks() -> None:
 
 def test_it_travels_encrypted_and_comes_back_as_it_was() -> None:
     charged = CHARGE.model_copy(update={"whole": Address(street="canary", town="Bonn")})
-    written = codec.encode_payload(charged, CIPHER)
+    written = codec.encode_model(charged, CIPHER)
     assert b"canary" not in written
     assert b'"amount":5' in written
     assert b"Ulm" in written  # not marked
@@ -72,7 +72,7 @@ def test_constraints_hold_for_the_decrypted_value_and_errors_quote_nothing() -> 
 
 
 def test_without_the_key_the_worker_is_told_which_one() -> None:
-    body = codec.encode_body(b"[" + codec.encode_payload(CHARGE, CIPHER) + b"]")
+    body = codec.encode_body(b"[" + codec.encode_model(CHARGE, CIPHER) + b"]")
     for other in (None, JobCipher(KeyRing.parse(generate_key("other")), "pay", "{pay}:1")):
         with pytest.raises(KeyMissing, match="the key k "):
             Binder(charge).bind(body, other)
@@ -80,7 +80,7 @@ def test_without_the_key_the_worker_is_told_which_one() -> None:
 
 def test_without_a_key_it_does_not_travel() -> None:
     with pytest.raises(InvalidJob, match="no key is set"):
-        codec.encode_payload(CHARGE, JobCipher(KeyRing({}), "pay", "{pay}:1"))
+        codec.encode_model(CHARGE, JobCipher(KeyRing({}), "pay", "{pay}:1"))
     for value in (CHARGE, [CHARGE], {"card": SecretValue("canary")}):
         with pytest.raises(InvalidJob, match="ARQD_ENCRYPTION_KEYS") as caught:
             codec.encode(value)
@@ -91,7 +91,7 @@ def test_a_mask_is_not_taken_for_the_value() -> None:
     with pytest.raises(ValidationError, match="the mask of a secret"):
         Charge.model_validate_json(CHARGE.model_dump_json())
     with pytest.raises(ValidationError, match="only a worker reads it"):
-        Charge.model_validate_json(codec.encode_payload(CHARGE, CIPHER))
+        Charge.model_validate_json(codec.encode_model(CHARGE, CIPHER))
 
 
 def test_a_name_with_secret_values_is_encrypted_as_the_class_would() -> None:

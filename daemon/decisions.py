@@ -142,6 +142,8 @@ class Decisions:
     def ended(self, run: Run, kind: str, error: BaseException, reason: str) -> Outcome:
         """Aborted or expired: an end without a result that is not a failure."""
         record = self.dialect.failure(self._describe(run), run.entry, error, reason, run.cipher)
+        if run.context is None:
+            logger.warning("%s without a run: %s", reason, codec.text_of(error), extra=self.fields(run))
         return self.outcome(run, kind, record, self._keep(run))
 
     def outcome(self, run: Run, kind: str, a: bytes | int, b: int | str = 0, c: bytes = b"") -> Outcome:

@@ -6,6 +6,7 @@ The document (times are Unix seconds)::
 
     {"version": "0.1.0", "pid": 12, "session": "…", "time": 1700000000.0, "started": 1700000000.0,
      "state": "starting|running|draining|stopped", "loop_lag_seconds": 0.001, "redis_up": true,
+     "tasks": 12,
      "families": {"email": {"slots": 10, "running": 3, "claimable_since": null, "last_claim": 1700000000.0,
                             "metrics": <FamilyMetrics.snapshot()>}}}
 

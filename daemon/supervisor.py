@@ -336,6 +336,7 @@ class Supervisor:
             "started": self.started,
             "state": self.state,
             "redis_up": self.redis_up,
+            "tasks": len(asyncio.all_tasks()),
             "families": {
                 worker.family.name: {
                     "slots": worker.max_jobs,

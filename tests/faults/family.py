@@ -80,6 +80,12 @@ class Quiet(Payload, family="faults", returns=int):
     tail: str = ""
 
 
+class Soak(Payload, family="faults"):
+    """Fails, or hangs until its time limit."""
+
+    what: Literal["fail", "hang"]
+
+
 class EndTask(Payload, family="faults"):
     """Ends a task or a thread of its worker, by name."""
 
@@ -212,6 +218,12 @@ async def quiet(ctx: JobContext, job: Quiet) -> int:
     return os.getpid()
 
 
+async def soak(ctx: JobContext, job: Soak) -> None:
+    if job.what == "fail":
+        raise ValueError("it always fails")
+    await asyncio.sleep(3600)
+
+
 async def end_task(ctx: JobContext, job: EndTask) -> None:
     for task in asyncio.all_tasks():
         if task.get_name() == job.name:
@@ -266,6 +278,7 @@ class WorkerSettings(FamilySettings):
         spin,
         steps,
         quiet,
+        soak,
         end_task,
         strange,
         func(crash_by_name, name="crash"),
@@ -273,3 +286,16 @@ class WorkerSettings(FamilySettings):
     )
     backoff = Fixed(0.05)
     keep_completed = None
+
+
+class SoakSettings(WorkerSettings):
+    """What the soak works its first family by."""
+
+    lease, max_jobs, max_tries, job_timeout, drain_timeout = 2, 20, 2, 2, 10
+    keep_completed, keep_result = 3000, 60
+
+
+class SteadySettings(SoakSettings):
+    """And its second one, whose processes nobody kills."""
+
+    family = "steady"

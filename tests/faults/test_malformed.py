@@ -1,4 +1,4 @@
-"""Entries nobody should have written, one at a time, in front of real workers: told, put aside, and the others go on."""
+"""Entries nobody should have written, one at a time, before real workers: told, put aside, and the others go on."""
 
 from __future__ import annotations
 
@@ -75,8 +75,7 @@ async def test_malformed_entries_one_at_a_time(workshop: WorkshopFactory) -> Non
                 await shop.until(lambda client=redis: client.zcard(KEYS.queue) == 0, f"{kind}: nothing is left", 10)
             said = entry[-1]
             if said is not None:
-                told = worker.log.read_text
-                await shop.until(lambda at=before, what=said: what in told()[at:], f"{kind}: it is told")
+                await shop.until(lambda at=before, text=said: text in worker.log.read_text()[at:], f"{kind}: told")
             assert worker.status is None
             assert await shop.leaks() == {}, kind
     print(f"\nmalformed entries of {len(KINDS)} kinds: 0 deaths, 0 left behind, each told, good jobs unaffected")

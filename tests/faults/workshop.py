@@ -84,6 +84,11 @@ class WorkerProcess:
         return str((read_heartbeat(self.heartbeat) or {}).get("state", ""))
 
     @property
+    def tasks(self) -> int:
+        """How many asyncio tasks it has, as its heartbeat says; 0 before the first."""
+        return int((read_heartbeat(self.heartbeat) or {}).get("tasks", 0))
+
+    @property
     def status(self) -> int | None:
         """Its exit status, None while it lives."""
         return self._process.poll()

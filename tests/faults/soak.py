@@ -60,6 +60,11 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def open_files(pid: int) -> int:
+    """Give how many file descriptors a process has."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 class Run:
     """One soak."""
 
@@ -115,9 +120,7 @@ class Run:
                 for life in self.lives:
                     with contextlib.suppress(OSError, ValueError, KeyError):
                         pid = life.worker.pid
-                        life.samples.append(
-                            Sample(at, resident(pid), len(os.listdir(f"/proc/{pid}/fd")), life.worker.tasks)
-                        )
+                        life.samples.append(Sample(at, resident(pid), open_files(pid), life.worker.tasks))
                 memory = int(redis.info("memory")["used_memory"])
                 self.redis.append(Sample(at, memory, len(redis.client_list()), keys=redis.dbsize()))
                 await asyncio.sleep(5)

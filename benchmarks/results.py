@@ -95,13 +95,13 @@ class Results:
         return max(rates, key=lambda setting: rates[setting]) if rates else None
 
     def errors(self) -> list[str]:
-        """What could not be measured."""
+        """What the last run could not measure."""
         return [
             f"{workload}, {system}: {repeat['error']}"
             for workload, rows in self.rows.items()
             for system, row in rows.items()
             for repeat in row["repeats"]
-            if "error" in repeat
+            if "error" in repeat and repeat["run"] == len(self.runs) - 1
         ]
 
 

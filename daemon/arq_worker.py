@@ -17,6 +17,7 @@ from daemon.broker import Broker
 from daemon.connections import LOST
 from daemon.family import Family
 from daemon.publish import publish, run_at_startup
+from daemon.routed import single_of
 
 if TYPE_CHECKING:
     from daemon.run import Run
@@ -48,11 +49,17 @@ class ArqWorker(arq.worker.Worker):
         self.draining = False
         self.serializer: Any = stock.get("job_serializer", codec.dumps)
         self.deserializer: Any = stock.get("job_deserializer", codec.loads)
-        self.client = ArqRedis(
-            connection_pool=supervisor.redis.connection_pool,
-            job_serializer=self.serializer,
-            job_deserializer=self.deserializer,
-            default_queue_name=family.keys.queue,
+        server = single_of(supervisor.redis, family.keys.queue)
+        # Stock arq cannot work in a cluster: there handlers find no ArqRedis in ctx["redis"].
+        self.client: Any = (
+            supervisor.redis
+            if server is None
+            else ArqRedis(
+                connection_pool=server.connection_pool,
+                job_serializer=self.serializer,
+                job_deserializer=self.deserializer,
+                default_queue_name=family.keys.queue,
+            )
         )
         super().__init__(
             # The functions themselves are run by the executor; arq's own registry only has to know their names.

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
@@ -21,6 +22,7 @@ from daemon.connections import Channel
 from daemon.errors import QueueFull
 from daemon.keys import FamilyKeys, raw_id
 from daemon.lua import SCRIPTS
+from daemon.routed import at_key, in_cluster
 
 #: Bytes of events a family keeps unless it says otherwise; lua/events.lua says the same.
 MAX_EVENTS = 2_000_000
@@ -149,7 +151,7 @@ class Broker:
         self.redis = redis
         self.keys = keys
         self.now = now
-        self._keys = keys.scripts
+        self._keys = keys.cluster_scripts if in_cluster(redis, keys.queue) else keys.scripts
 
     def call(self, name: str, *args: Any) -> tuple[Any, ...]:
         """Give the EVALSHA command of a script, for callers with a client of their own."""
@@ -362,7 +364,8 @@ class Broker:
             replies = await pipe.execute(raise_on_error=False)
         for reply in replies:
             if isinstance(reply, NoScriptError):
-                await self.redis.script_load(SCRIPTS["schedule"].text)
+                load = methodcaller("script_load", SCRIPTS["schedule"].text)
+                await at_key(self.redis, self.keys.queue, load)
                 return words + await self.make_ticks(ticks[len(words) :])
             if isinstance(reply, Exception):
                 raise reply

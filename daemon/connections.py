@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -12,10 +13,13 @@ import hiredis
 import redis
 from redis import exceptions
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.connection import DefaultParser
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.cluster import ClusterParser
+from redis.asyncio.connection import DefaultParser, parse_url
+from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from daemon.errors import ConfigurationError, RedisError, RedisFull, RedisRefused, RedisUnavailable
+from daemon.routed import node_of
+from daemon.servers import RedisUrl, Servers, Spread, url_of
 
 #: What a lost, refused, restarting or frozen server looks like; waiting and trying again is right.
 LOST = (
@@ -24,10 +28,12 @@ LOST = (
     exceptions.BusyLoadingError,
     exceptions.ReadOnlyError,
     exceptions.TryAgainError,
+    exceptions.ClusterDownError,
+    exceptions.AskError,  # and MovedError: of a connection of one's own to a node that has the slot no more
     OSError,
     TimeoutError,
 )
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
 class _Mended:
@@ -58,6 +64,9 @@ class _Mended:
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    # A cluster's redirections have errors of their own, which redis-py reads in its cluster client only.
+    EXCEPTION_CLASSES = ClusterParser.EXCEPTION_CLASSES
+
     async def can_read_destructive(self) -> bool:
         """Whether an idle connection is unusable; redis-py's own takes a cancellation of just then for its time-out."""
         if not self._connected or self._stream.at_eof():
@@ -74,7 +83,17 @@ class _Tls(_Mended, SSLConnection): ...
 class _Unix(_Mended, UnixDomainSocketConnection): ...
 
 
+class _Watched(_Mended, SentinelManagedConnection): ...
+
+
+class _WatchedTls(_Mended, SentinelManagedSSLConnection): ...
+
+
 _PACKED: dict[type[Any], type[Any]] = {Connection: _Plain, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
+
+
+class _BlockingParser(redis.connection.DefaultParser):  # type: ignore[misc, valid-type]
+    EXCEPTION_CLASSES = ClusterParser.EXCEPTION_CLASSES
 
 
 class Channel:
@@ -85,17 +104,19 @@ class Channel:
 
     Args:
         client: whose pool's settings it uses.
+        key: of the server that has this key, where there are several.
     """
 
-    def __init__(self, client: Any) -> None:
-        self._pool = client.connection_pool
+    def __init__(self, client: Any, key: str = "") -> None:
+        self._client = client
+        self._key = key
         self._connection: Any = None
 
     async def send(self, *command: Any) -> None:
         """Send a command, connecting first where necessary."""
         try:
             if self._connection is None:
-                self._connection = self._pool.make_connection()
+                self._connection = (await node_of(self._client, self._key)).connection_pool.make_connection()
                 await self._connection.connect()
             await self._connection.send_command(*command)
         except BaseException:
@@ -120,42 +141,88 @@ class Channel:
             await connection.disconnect(nowait=True)
 
 
-def safe_url(url: str) -> str:
+def safe_url(url: RedisUrl) -> str:
     """Give a Redis URL without its user name and password, for messages."""
+    if isinstance(url, Servers):
+        others = [f"{safe_url(other)} ({', '.join(names)})" for other, names in url.by_url().items() if names]
+        return ", ".join([safe_url(url.default), *others])
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
-def _checked_scheme(url: str) -> str:
-    scheme = url.partition("://")[0]
-    if scheme == "redis+cluster":
-        raise ConfigurationError("redis+cluster:// is not supported yet: use a single server or Sentinel")
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """A URL taken apart: ``topology`` is "", ``sentinel`` or ``cluster``; the rest only where there is one."""
+
+    topology: str
+    hosts: list[tuple[str, int]]
+    service: str
+    options: dict[str, Any]
+
+
+def _address(url: str) -> _Address:
+    scheme, topology = url.partition("://")[0], ""
     if scheme not in SCHEMES:
         raise ConfigurationError(f"{safe_url(url)!r} is not a Redis URL: it starts with one of {', '.join(SCHEMES)}")
-    return scheme
+    scheme, _, topology = scheme.partition("+")
+    if not topology:
+        return _Address("", [], "", {})
+    parts = urlsplit(url)
+    try:
+        hosts = [_host(server, topology) for server in parts.netloc.rpartition("@")[2].split(",")]
+        # What is behind ``?`` is read as redis-py reads it in its own URLs.
+        options = dict(parse_url(f"{scheme}://host?{parts.query}"))
+        path = [part for part in parts.path.split("/") if part]
+        if topology == "cluster" and path not in ([], ["0"]):
+            raise ValueError("a cluster has no databases")
+        if topology == "sentinel":
+            options["db"] = int(path[1]) if len(path) > 1 else 0
+    except ValueError as error:
+        raise ConfigurationError(f"Redis URL {safe_url(url)!r} cannot be used: {error}") from None
+    options.pop("host")
+    options["ssl"] = options.pop("connection_class", None) is not None
+    if parts.password:
+        options["username"] = unquote(parts.username) if parts.username else None
+        options["password"] = unquote(parts.password)
+    return _Address(topology, hosts, path[0] if path else "mymaster", options)
 
 
-def connect(url: str, *, redis_class: type[Any] = Redis, timeout: float = 5.0, **options: Any) -> Any:
+def _host(server: str, topology: str) -> tuple[str, int]:
+    host, colon, port = server.rpartition(":") if not server.endswith("]") else (server, "", "")
+    name = (host if colon else server).strip("[]")
+    if not name:
+        raise ValueError("it names no host")
+    return name, int(port) if port else 26379 if topology == "sentinel" else 6379
+
+
+def connect(url: RedisUrl, *, redis_class: type[Any] = Redis, timeout: float = 5.0, **options: Any) -> Any:
     """Give an asynchronous client; nothing is sent before the first command.
 
     Args:
-        url: ``redis://``, ``rediss://`` (``?ssl_ca_certs=...``), ``unix://`` or
-            ``redis+sentinel://[user:password@]host:port,host:port/<service>/<db>``.
-        redis_class: redis-py's class or a subclass, such as ``arq.connections.ArqRedis``.
+        url: ``redis://``, ``rediss://`` (``?ssl_ca_certs=...``), ``unix://``,
+            ``redis+sentinel://[user:password@]host:port,host:port/<service>/<db>`` or
+            ``redis+cluster://[user:password@]host:port,host:port``, the latter two with ``rediss+`` for TLS; `Servers`
+            for several.
+        redis_class: redis-py's class or a subclass, such as ``arq.connections.ArqRedis``; of a cluster, its nodes'.
         timeout: seconds to wait for a connection and for a reply.
         options: passed to redis-py's connection.
 
     Raises:
         ConfigurationError: for a URL it does not understand; the message never holds the password.
     """
+    if isinstance(url, Servers):
+        made = {each: connect(each, redis_class=redis_class, timeout=timeout, **options) for each in url.by_url()}
+        return Spread(made[url.default], {family: made[each] for family, each in url.families.items()})
     limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     options = {**limits, "socket_keepalive": True, "parser_class": _Parser, **options}
-    scheme = _checked_scheme(url)
-    if scheme == "unix":
+    address = _address(url)
+    if url.startswith("unix:"):
         options.pop("socket_keepalive")
     try:
-        if scheme == "redis+sentinel":
-            return _sentinel(url, options, redis_class)
+        if address.topology == "sentinel":
+            return _sentinel(address, options, redis_class)
+        if address.topology == "cluster":
+            return _cluster(address, options, redis_class, timeout)
         pool = ConnectionPool.from_url(url, **options)
         pool.connection_class = _PACKED[pool.connection_class]
         # from_pool: closing the client closes its connections, too.
@@ -164,41 +231,61 @@ def connect(url: str, *, redis_class: type[Any] = Redis, timeout: float = 5.0, *
         raise ConfigurationError(f"Redis URL {safe_url(url)!r} cannot be used: {error}") from None
 
 
-def _sentinel(url: str, options: dict[str, Any], redis_class: type[Any]) -> Any:
-    parts = urlsplit(url)
-    servers, path = parts.netloc.rpartition("@")[2], [part for part in parts.path.split("/") if part]
-    hosts = []
-    for server in servers.split(","):
-        host, _, port = server.partition(":")
-        hosts.append((host, int(port or 26379)))
-    login: dict[str, Any] = {}
-    if parts.password:
-        login = {"username": unquote(parts.username) if parts.username else None, "password": unquote(parts.password)}
-    sentinel = Sentinel(hosts, **options)  # type: ignore[no-untyped-call]
-    return sentinel.master_for(
-        path[0] if path else "mymaster",
-        redis_class=redis_class,
-        db=int(path[1]) if len(path) > 1 else 0,
-        **login,
-        **options,
-    )
+def _sentinel(address: _Address, options: dict[str, Any], redis_class: type[Any]) -> Any:
+    sentinel = Sentinel(address.hosts, **options)  # type: ignore[no-untyped-call]
+    kind = _WatchedTls if address.options["ssl"] else _Watched
+    own = {name: value for name, value in address.options.items() if name != "ssl"}
+    return sentinel.master_for(address.service, redis_class=redis_class, connection_class=kind, **{**options, **own})
 
 
-def connect_blocking(url: str, timeout: float) -> redis.Redis:
-    """Give a synchronous client for the thread that renews the leases."""
-    if _checked_scheme(url) == "redis+sentinel":
+def _cluster(address: _Address, options: dict[str, Any], redis_class: type[Any], timeout: float) -> Any:
+    # A producer that has one server does not read it.
+    from daemon.cluster import Cluster
+
+    kind = _Tls if address.options["ssl"] else _Plain
+    own = {name: value for name, value in address.options.items() if name != "ssl"}
+
+    def open_node(node: tuple[str, int]) -> Any:
+        host, port = node
+        return redis_class.from_pool(ConnectionPool(connection_class=kind, host=host, port=port, **{**options, **own}))
+
+    return Cluster(address.hosts, open_node, timeout)
+
+
+def connect_blocking(url: RedisUrl, timeout: float, key: str = "") -> redis.Redis:
+    """Give a synchronous client for a thread that renews leases, of the server that has this key now."""
+    url = url_of(url, key)
+    address = _address(url)
+    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    options["parser_class"] = _BlockingParser
+    if address.topology == "sentinel":
         from redis.sentinel import Sentinel as SyncSentinel
 
-        reached = _sentinel(url, {}, Redis).connection_pool
-        options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        hosts = [
-            (s.connection_pool.connection_kwargs["host"], s.connection_pool.connection_kwargs["port"])
-            for s in reached.sentinel_manager.sentinels
-        ]
-        login = {k: v for k, v in reached.connection_kwargs.items() if k in ("db", "username", "password")}
-        sentinel: Any = SyncSentinel(hosts, **options)  # type: ignore[no-untyped-call]
-        return cast(redis.Redis, sentinel.master_for(reached.service_name, **login, **options))
-    return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+        sentinel: Any = SyncSentinel(address.hosts, **options)  # type: ignore[no-untyped-call]
+        return cast(redis.Redis, sentinel.master_for(address.service, **{**options, **address.options}))
+    if address.topology == "cluster":
+        return _blocking_node(_owner(address, options, key), address, options)
+    return redis.Redis.from_url(url, **options)
+
+
+def _blocking_node(node: tuple[str, int], address: _Address, options: dict[str, Any]) -> redis.Redis:
+    own = {name: value for name, value in address.options.items() if name != "ssl"}
+    kind = redis.SSLConnection if address.options["ssl"] else redis.Connection
+    pool = redis.ConnectionPool(connection_class=kind, host=node[0], port=node[1], **{**options, **own})
+    return redis.Redis.from_pool(pool)
+
+
+def _owner(address: _Address, options: dict[str, Any], key: str) -> tuple[str, int]:
+    from daemon.cluster import owner_of
+
+    failure: Exception = exceptions.ConnectionError("no node of the cluster answers")
+    for host, port in address.hosts:
+        try:
+            with _blocking_node((host, port), address, options) as client:
+                return owner_of(client.execute_command("CLUSTER SLOTS"), (host, port), key)
+        except LOST as error:
+            failure = error
+    raise failure
 
 
 def translate(error: Exception) -> RedisError:
@@ -208,6 +295,8 @@ def translate(error: Exception) -> RedisError:
         return RedisRefused(f"Redis refuses this user ({text}): check the user name, the password and its permissions")
     if isinstance(error, exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
         return RedisFull()
+    if isinstance(error, exceptions.ClusterCrossSlotError | exceptions.MovedError):
+        return RedisError(f"this server is a node of a Redis Cluster ({text}): use redis+cluster:// in its URL")
     if isinstance(error, LOST):
         return RedisUnavailable(f"Redis cannot be reached ({text}): check ARQD_REDIS_URL and that the server runs")
     return RedisError(f"Redis answered: {text}")

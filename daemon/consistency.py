@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daemon.job_info import BLOCKED, HELD, LANE, PARKED, SUSPECT
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
+from daemon.routed import node_of
 
 if TYPE_CHECKING:
     from daemon.family import Family
@@ -114,6 +115,8 @@ async def find_leaks(redis: Any, family: Family) -> Findings:
         redis: an asynchronous client without response decoding.
         family: its keys, and for how long its results are kept.
     """
+    # All of the family is on one server: a look through the keys of others would find nothing.
+    redis = await node_of(redis, family.keys.queue)
     state = await _read(redis, family.keys)
     leaks = set(await _judge(redis, family, state))
     if leaks:

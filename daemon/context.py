@@ -245,7 +245,7 @@ class JobContext(dict[Any, Any]):
 
         A parent that runs since all have ended gets them all; see `daemon.flows` for what is in a result.
         """
-        return await read_children(self.worker.client, self.job_id, self.worker.keyring or NO_KEYS)
+        return await read_children(self.worker.broker.redis, self.job_id, self.worker.keyring or NO_KEYS)
 
     async def previous(self) -> Any:
         """Give the result of the step before in a chain, plain JSON data.

@@ -22,6 +22,7 @@ from daemon.job_info import HELD, SUSPECT
 from daemon.keys import JOB
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, server_ms
 from daemon.producer import KEEP_ABORTED_MS
+from daemon.servers import RedisUrl
 
 #: How long a portion should take at most, in seconds, measured here: the next one is smaller after a longer one.
 PORTION_SECONDS = 0.02
@@ -52,7 +53,7 @@ class Control:
         self.inspector = Inspector(redis, families)
 
     @classmethod
-    def connect(cls, url: str, families: Iterable[str], **options: Any) -> Self:
+    def connect(cls, url: RedisUrl, families: Iterable[str], **options: Any) -> Self:
         """Give one with a connection of its own; use it as an asynchronous context manager."""
         return cls(connect(url, **options), families)
 
@@ -135,7 +136,7 @@ class Control:
             raise InvalidJob(f"count is 1 or more, not {count}")
         age = round(seconds(older_than) * 1000)
         with translated():
-            before = await server_ms(self.redis) - age
+            before = await server_ms(self.redis, broker.keys) - age
             total = await self.redis.zcount(broker.keys.key(index), "-inf", before)
             if count is not None:
                 total = min(total, count)
@@ -181,7 +182,7 @@ class Control:
         self, broker: Broker, where: JobFilter, act: Act, done: str, dry_run: bool, progress: Progress
     ) -> int:
         with translated():
-            walk = Walk(self.redis, broker.keys, where, await server_ms(self.redis))
+            walk = Walk(self.redis, broker.keys, where, await server_ms(self.redis, broker.keys))
             total = await walk.size()
             looked, acted, size = 0, 0, FIRST
             while not walk.end:

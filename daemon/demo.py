@@ -11,6 +11,7 @@ from daemon.handle import JobHandle
 from daemon.job import ENDED, JobState
 from daemon.options import JobOptions
 from daemon.producer import Producer
+from daemon.servers import RedisUrl
 from daemon.settings import Settings
 
 REFRESH = 0.1
@@ -51,7 +52,7 @@ def refuse_real_mail(settings: Settings) -> None:
         )
 
 
-async def demonstrate(url: str, settings: Settings) -> None:
+async def demonstrate(url: RedisUrl, settings: Settings) -> None:
     """Hand the mails over, print each change of their states until all have ended, and say where to look.
 
     Args:

@@ -7,7 +7,7 @@ late misses the oldest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from daemon.encryption import MASK, SEALED_JSON
 from daemon.errors import InvalidJob, RedisUnavailable
 from daemon.job import from_ms
 from daemon.keys import FamilyKeys, spoken_id
+from daemon.routed import place_of
 
 #: What can happen; docs/events.md tells when.
 KINDS = (
@@ -143,6 +144,7 @@ class EventReader:
             raise InvalidJob("name a family whose events are wanted")
         self._redis = redis
         self._open = open_blocking
+        self._reads: dict[Hashable, asyncio.Task[list[tuple[_Place, Event]]]] = {}
         self._streams = {FamilyKeys.of(family).key("events").encode(): family for family in families}
         self._places = _places(families, since)
         self._behind = {family: place and _before(place) for family, place in self._places.items()}
@@ -168,6 +170,9 @@ class EventReader:
                 for event in events:
                     yield event
         finally:
+            for read in self._reads.values():
+                read.cancel()
+            await asyncio.gather(*self._reads.values(), return_exceptions=True)
             if client is not self._redis:
                 await client.aclose()
 
@@ -186,20 +191,49 @@ class EventReader:
                 yield event
 
     async def _read(self, client: Any, block: int | None) -> list[Event]:
-        """One read: what has come in all streams, in the order of time."""
+        """One read: what has come in all streams, in the order of time; with ``block`` as soon as anything has come."""
         for stream, family in self._streams.items():
             if self._behind[family] is None:
                 newest = await client.xrevrange(stream, count=1)
                 self._behind[family] = newest[0][0] if newest else "0-0"
-        behind = {stream: self._behind[family] for stream, family in self._streams.items()}
+        # A command reads streams of one server, in a cluster of one slot.
+        places: dict[Hashable, list[bytes]] = {}
+        for stream in self._streams:
+            places.setdefault(place_of(client, stream.decode()), []).append(stream)
+        if block is None or len(places) == 1:
+            found = [each for streams in places.values() for each in await self._read_some(client, streams, block)]
+        else:
+            found = await self._first_of(client, places, block)
+        found.sort(key=lambda pair: pair[0][0])
+        return [event for _, event in found]
+
+    async def _first_of(
+        self, client: Any, places: Mapping[Hashable, list[bytes]], block: int
+    ) -> list[tuple[_Place, Event]]:
+        """Read in all places at once; reads that find nothing yet go on until the next call."""
+        for place, streams in places.items():
+            if place not in self._reads:
+                self._reads[place] = asyncio.create_task(self._read_some(client, streams, block))
+        await asyncio.wait(self._reads.values(), return_when=asyncio.FIRST_COMPLETED)
+        found: list[tuple[_Place, Event]] = []
+        failure: BaseException | None = None
+        for place in [place for place, read in self._reads.items() if read.done()]:
+            read = self._reads.pop(place)
+            failure = read.exception() or failure
+            found += () if read.exception() else read.result()
+        if failure is not None and not found:
+            raise failure
+        return found
+
+    async def _read_some(self, client: Any, streams: Sequence[bytes], block: int | None) -> list[tuple[_Place, Event]]:
+        behind = {stream: self._behind[self._streams[stream]] for stream in streams}
         found: list[tuple[_Place, Event]] = []
         for stream, entries in await client.xread(behind, count=_COUNT, block=block) or ():
             family = self._streams[stream]
             for entry_id, fields in entries:
                 found += self._new(family, entry_id, fields[b"e"])
                 self._behind[family] = entry_id
-        found.sort(key=lambda pair: pair[0][0])
-        return [event for _, event in found]
+        return found
 
     def _new(self, family: str, entry_id: bytes, text: bytes) -> Iterator[tuple[_Place, Event]]:
         ms, _, written = entry_id.partition(b"-")

@@ -14,6 +14,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -205,6 +206,14 @@ class FamilyValues(BaseModel):
         if search != "off" and info.data.get("max_events") == 0:
             raise ValueError("search follows the events, which max_events = 0 switches off")
         return search
+
+
+class FamilyEntry(FamilyValues):
+    """What can be told of a family from outside only, beside its values."""
+
+    redis_url: SecretStr | None = Field(
+        None, description="the Redis this family is on, where that is not `ARQD_REDIS_URL`; the same for every program"
+    )
 
 
 class FamilySettings:

@@ -22,7 +22,9 @@ from daemon.job import JobInfo, JobLogs, JobState
 from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_logs
 from daemon.keys import JOB, FamilyKeys, parse_id
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, JobPage, Listing, describe, server_ms
+from daemon.routed import in_cluster
 from daemon.search.query import search
+from daemon.servers import RedisUrl
 from daemon.statistics import FamilyStatistics, Step, read_statistics
 
 #: Only the head of a record is read where its times are enough.
@@ -93,7 +95,7 @@ class Inspector:
         self.families = {name: _keys(name) for name in families}
 
     @classmethod
-    def connect(cls, url: str, families: Iterable[str], *, keyring: KeyRing | None = None, **options: Any) -> Self:
+    def connect(cls, url: RedisUrl, families: Iterable[str], *, keyring: KeyRing | None = None, **options: Any) -> Self:
         """Give an inspector of its own connection; use it as an asynchronous context manager."""
         return cls(connect(url, **options), families, keyring=keyring)
 
@@ -131,7 +133,7 @@ class Inspector:
         """
         keys = self.of(family)
         with translated():
-            now = await server_ms(self.redis)
+            now = await server_ms(self.redis, keys)
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.zcount(keys.queue, "-inf", f"({now + 1}")
                 pipe.zcount(keys.queue, SUSPECT, f"({BLOCKED}")
@@ -234,7 +236,7 @@ class Inspector:
         """
         keys = self.of(family)
         with translated():
-            now = await server_ms(self.redis)
+            now = await server_ms(self.redis, keys)
             return await read_statistics(
                 self.redis, keys, now, last=last, since=since, until=until, step=step, function=function
             )
@@ -247,7 +249,7 @@ class Inspector:
             return [worker for name in sorted(self.families) for worker in await self.workers(name)]
         keys = self.of(family)
         with translated():
-            now = await server_ms(self.redis)
+            now = await server_ms(self.redis, keys)
             leases = await self.redis.zrange(keys.key("workers"), 0, -1, withscores=True)
             sessions = [(session.decode(), end) for session, end in leases]
             async with self.redis.pipeline(transaction=False) as pipe:
@@ -323,7 +325,7 @@ class Inspector:
         with translated():
             if where.text is not None:
                 return await search(self.redis, keys, listed, where, cursor, limit)
-            return await Listing(self.redis, keys, listed, where, await server_ms(self.redis)).page(cursor, limit)
+            return await Listing(self.redis, keys, listed, where, await server_ms(self.redis, keys)).page(cursor, limit)
 
     @staticmethod
     def state(state: JobState | str) -> JobState:
@@ -345,6 +347,11 @@ class Inspector:
         Raises:
             InvalidJob: when it names no family and there are several.
         """
+        keys, ids = self._meant(written)
+        # In a cluster an id without the tag is in another slot, where none of the family's can be.
+        return keys, [i for i in ids if i.startswith(keys.prefix)] if in_cluster(self.redis, keys.queue) else ids
+
+    def _meant(self, written: str) -> tuple[FamilyKeys, list[str]]:
         adopted = [name for name in self.families if ":" in name]
         for name in adopted:
             if written.startswith(f"{name}:"):

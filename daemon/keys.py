@@ -70,6 +70,15 @@ class FamilyKeys:
         named = (self.queue, *(self.key(name) for name in SCRIPT_KEYS[1:]), ABORT)
         object.__setattr__(self, "scripts", named)
 
+    @property
+    def cluster_scripts(self) -> tuple[str, ...]:
+        """`scripts` for a cluster, where a call's keys have to be in one slot: with an abort set of the family's own.
+
+        The last key never exists. While a slot moves, its keys are in two places, and a script would miss those that it
+        builds from ids; a node runs none, though, unless every key of the call is there.
+        """
+        return (*self.scripts[:-1], self.key("abort"), self.key("never"))
+
     @classmethod
     def of(cls, family: str) -> FamilyKeys:
         """Keys of a family by its name."""

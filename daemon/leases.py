@@ -1,7 +1,9 @@
 """Lease renewal: a thread with a connection of its own, so that a busy event loop does not cost a worker its jobs.
 
-Every third of the lease it renews the session in every family. In between it blocks on the session's control lists,
-where aborts arrive. Code that keeps the interpreter lock for longer stops it too: such work belongs in the pool.
+Every third of the lease it renews the session in its families. In between it blocks on the session's control lists,
+where aborts arrive. A process has one for each place of keys (a server, or in a cluster a family's slot): a server that
+hangs holds up no lease on another. Code that keeps the interpreter lock for longer stops it too: such work belongs in
+the pool.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError, RedisError
@@ -21,6 +23,7 @@ from daemon.keys import FamilyKeys
 from daemon.lua import SCRIPTS
 from daemon.permits import Permits
 from daemon.progress import Progress
+from daemon.servers import RedisUrl
 
 logger = logging.getLogger("arqd.leases")
 
@@ -48,14 +51,18 @@ class LeaseKeeper:
     Args:
         url: Redis.
         session: this process's session.
-        workers: the workers whose families it holds.
+        workers: the workers whose families it holds, all of one place.
         call: runs a function in the event loop (``loop.call_soon_threadsafe``).
+        place: tells where a key is.
     """
 
     def __init__(
-        self, url: str, session: str, workers: Sequence[Leased], call: Callable[[Callable[[], None]], Any]
-    ) -> None:
+        self, url: RedisUrl, session: str, workers: Sequence[Leased], call: Callable[[Callable[[], None]], Any],
+        place: Callable[[str], Hashable],
+    ) -> None:  # fmt: skip
         self._url = url
+        self._place = place
+        self._clients: dict[Hashable, Any] = {}
         self._session = session
         self._workers = workers
         self._call = call
@@ -63,6 +70,11 @@ class LeaseKeeper:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arqd-leases", daemon=True)
         self._controls = {worker.keys.key("ctl", session).encode(): worker for worker in workers}
+
+    @property
+    def wake(self) -> str:
+        """A control list: an entry on it ends the thread's blocking pop."""
+        return self._workers[0].keys.key("ctl", self._session)
 
     @property
     def alive(self) -> bool:
@@ -74,7 +86,7 @@ class LeaseKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to end; it does with its next message or renewal (send one to its control list to hurry it)."""
+        """Ask it to end; it does with its next message or renewal (send one to `wake` to hurry it)."""
         self._stopped.set()
 
     def join(self, timeout: float) -> None:
@@ -82,7 +94,6 @@ class LeaseKeeper:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        client = connect_blocking(self._url, self._interval + 2)
         delay = 0.05
         due = time.monotonic() + self._interval
         try:
@@ -90,22 +101,35 @@ class LeaseKeeper:
                 try:
                     rest = due - time.monotonic()
                     if rest > 0:
-                        self._listen(client, rest)
+                        self._listen(rest)
                     else:
                         due = time.monotonic() + self._interval
-                        self._renew(client)
+                        self._renew()
                     delay = 0.05
                 except LOST as error:
                     logger.debug("leases cannot be renewed: %s", error)
+                    # They may be elsewhere now.
+                    self._close()
                     self._stopped.wait(delay)
                     delay = min(2 * delay, 1.0)
                 except RedisError as error:
                     logger.error("leases cannot be renewed: %s", error)
                     self._stopped.wait(1.0)
         finally:
-            client.close()
+            self._close()
 
-    def _renew(self, client: Any) -> None:
+    def _client(self, key: str) -> Any:
+        place = self._place(key)
+        if place not in self._clients:
+            self._clients[place] = connect_blocking(self._url, self._interval + 2, key)
+        return self._clients[place]
+
+    def _close(self) -> None:
+        while self._clients:
+            self._clients.popitem()[1].close()
+
+    def _renew(self) -> None:
+        client = self._client(self.wake)
         with client.pipeline(transaction=False) as pipe:
             for worker in self._workers:
                 ages = (worker.keep_ms, worker.keep_failed_ms)
@@ -115,7 +139,7 @@ class LeaseKeeper:
         for worker, reply in zip(self._workers, replies, strict=True):
             if isinstance(reply, NoScriptError):
                 client.script_load(SCRIPTS["renew"].text)
-                return self._renew(client)
+                return self._renew()
             if isinstance(reply, Exception):
                 raise reply
             if not reply:
@@ -126,12 +150,13 @@ class LeaseKeeper:
                 self._call(worker.notify_due)
         for worker in self._workers:
             if worker.permits is not None:
-                self._renew_permits(client, worker.permits)
+                self._renew_permits(worker.permits)
         return None
 
-    def _renew_permits(self, client: Any, permits: Permits) -> None:
+    def _renew_permits(self, permits: Permits) -> None:
         """Renew what a worker holds of limits that families share; they are in slots of their own."""
         for command in permits.renewals():
+            client = self._client(command[3])
             try:
                 reply = client.execute_command(*command)
             except NoScriptError:
@@ -139,8 +164,8 @@ class LeaseKeeper:
             if reply == [0]:
                 self._call(permits.lapsed)
 
-    def _listen(self, client: Any, seconds: float) -> None:
-        found = client.blpop(list(self._controls), max(seconds, 0.01))
+    def _listen(self, seconds: float) -> None:
+        found = self._client(self.wake).blpop(list(self._controls), max(seconds, 0.01))
         if found is not None:
             worker, message = self._controls[found[0]], found[1].decode("utf-8", "surrogateescape")
             self._call(lambda: worker.control(message))

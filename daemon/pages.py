@@ -22,6 +22,7 @@ from daemon.errors import InvalidJob
 from daemon.job import JobInfo, JobState
 from daemon.job_info import BLOCKED, HELD, LANE, PARKED, SUSPECT, job_info
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
+from daemon.routed import at_key
 
 #: Most jobs in a page, and in one call of a script.
 PAGE = 500
@@ -292,7 +293,7 @@ async def describe(
     if not ids:
         return []
     encoded = [job_id.encode("utf-8", "surrogateescape") for job_id in ids]
-    now = await server_ms(redis)
+    now = await server_ms(redis, keys)
     async with redis.pipeline(transaction=False) as pipe:
         for prefix in (JOB, RESULT, RETRY, IN_PROGRESS):
             pipe.mget([prefix.encode() + job_id for job_id in encoded])
@@ -309,7 +310,7 @@ async def describe(
     return found
 
 
-async def server_ms(redis: Any) -> int:
-    """Give the server's time in ms since the epoch."""
-    seconds, micros = await redis.time()
+async def server_ms(redis: Any, keys: FamilyKeys) -> int:
+    """Give the time of the server that a family is on, in ms since the epoch."""
+    seconds, micros = await at_key(redis, keys.queue, lambda server: server.time())
     return int(seconds) * 1000 + int(micros) // 1000

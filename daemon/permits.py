@@ -81,7 +81,7 @@ class Permits:
         self._worker = worker
         holder = f"{worker.keys.family}:{worker.supervisor.session}"
         self._leases = [
-            _Lease(LimitBroker(worker.client, limit, holder, worker.lease_ms))
+            _Lease(LimitBroker(worker.broker.redis, limit, holder, worker.lease_ms))
             for limit in worker.family.values.shared_limits
         ]
         self._timer: asyncio.TimerHandle | None = None
@@ -97,6 +97,11 @@ class Permits:
     def awaited(self) -> list[str]:
         """Wake-up marks that tell of permits it waits for."""
         return [self._mark(lease) for lease in self._leases if lease.waits is not None]
+
+    @property
+    def marks(self) -> list[str]:
+        """Every mark that may tell of permits."""
+        return [self._mark(lease) for lease in self._leases]
 
     def freed(self, mark: str) -> None:
         """One of the marks was taken: ask again."""

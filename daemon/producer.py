@@ -21,6 +21,7 @@ from daemon.options import JobOptions, checked_template, job_name, new_job
 from daemon.payload import FAMILY_NAME, Payload, schema_mark
 from daemon.replies import ReplyReader
 from daemon.secret import model_has_secrets
+from daemon.servers import RedisUrl
 from daemon.sync_producer import SyncProducer
 
 __all__ = ["JobHandle", "JobOptions", "Producer", "SyncJobHandle", "SyncProducer"]
@@ -71,7 +72,7 @@ class Producer:
     @classmethod
     def connect(
         cls,
-        url: str = "redis://localhost:6379",
+        url: RedisUrl = "redis://localhost:6379",
         *,
         max_payload: int = MAX_PAYLOAD,
         templates: Mapping[str, Mapping[str, Any]] | None = None,

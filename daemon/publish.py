@@ -28,7 +28,7 @@ async def publish(broker: Broker, wanted: Sequence[StaticSchedule]) -> None:
     if by_name:
         await announce(redis, family)
     # What another process that starts now has changed meanwhile is looked at again.
-    while changes := _changes(found, by_name, await server_ms(redis)):
+    while changes := _changes(found, by_name, await server_ms(redis, broker.keys)):
         for name, (old, new, due) in changes.items():
             before = (old.definition, old.due) if old else (None, None)
             await broker.plan(name, before, new.as_bytes() if new else None, due)

@@ -104,7 +104,7 @@ class Redrive:
             InvalidJob: when it is one of another family.
         """
         with translated():
-            self._began = await server_ms(self._redis)
+            self._began = await server_ms(self._redis, self._keys)
             self.groups = []
             for found in await self._candidates():
                 count = await self._walk(found).count()

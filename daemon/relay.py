@@ -29,6 +29,7 @@ from daemon.job import uuid7
 from daemon.keys import FamilyKeys
 from daemon.outbox_table import OUTBOX
 from daemon.registry import database_of
+from daemon.servers import RedisUrl
 
 logger = logging.getLogger("arqd.outbox")
 
@@ -220,7 +221,7 @@ class Relay:
             await self._redis.pexpire(broker.keys.key("relayed", batch.name), REMEMBERED_DONE * 1000)
 
 
-async def relay_outbox(settings: Any, url: str, *, patient: bool = True, burst: bool = False) -> None:
+async def relay_outbox(settings: Any, url: RedisUrl, *, patient: bool = True, burst: bool = False) -> None:
     """Run a relay between the database the settings name and a Redis until it is cancelled.
 
     Args:

@@ -1,10 +1,14 @@
-"""How a producer process hears that its jobs ended: one blocking connection for all it waits for, no polling."""
+"""How a producer process hears that its jobs ended: one blocking connection for all it waits for, no polling.
+
+One for each place of keys: a server, or in a cluster a family's slot.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -14,6 +18,7 @@ from daemon.broker import Broker
 from daemon.connections import LOST, translate
 from daemon.errors import JobNotFound, RedisError, RedisUnavailable, ResultTimeout
 from daemon.keys import FamilyKeys, spoken_id
+from daemon.routed import place_of
 
 #: How long one pop blocks; shorter on a client that may time out before.
 BLOCK_SECONDS, BLOCK_SHARED_SECONDS = 5, 1
@@ -40,8 +45,9 @@ class ReplyReader:
         self.session = secrets.token_hex(8)
         self._waiting: dict[str, set[asyncio.Future[bytes]]] = {}
         self._keys_of: dict[str, FamilyKeys] = {}
-        self._families: dict[str, FamilyKeys] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._waiting_in: defaultdict[Hashable, set[str]] = defaultdict(set)
+        self._lists: dict[Hashable, list[str]] = {}
+        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
         self._away: RedisError | None = None
 
     async def wait(self, family: str, job_id: str, timeout: float | None) -> bytes:
@@ -80,13 +86,16 @@ class ReplyReader:
     def _expecting(self, family: str, job_id: str) -> Iterator[asyncio.Future[bytes]]:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, set()).add(future)
-        self._keys_of[job_id] = FamilyKeys.of(family)
+        keys = self._keys_of[job_id] = FamilyKeys.of(family)
+        there = self._waiting_in[place_of(self._redis, keys.queue)]
+        there.add(job_id)
         try:
             yield future
         finally:
             self._waiting[job_id].discard(future)
             if not self._waiting[job_id]:
                 del self._waiting[job_id], self._keys_of[job_id]
+                there.discard(job_id)
 
     @asynccontextmanager
     async def _limited(self, job_id: str, timeout: float | None) -> AsyncIterator[None]:
@@ -116,46 +125,44 @@ class ReplyReader:
         return True
 
     async def _listen_to(self, keys: FamilyKeys) -> None:
-        if keys.family not in self._families:
-            self._families[keys.family] = keys
-            if len(self._families) > 1 and self._task is not None and not self._task.done():
+        new = keys.key("reply", self.session)
+        place = place_of(self._redis, new)
+        lists, task = self._lists.setdefault(place, []), self._tasks.get(place)
+        if new not in lists:
+            lists.append(new)
+            if len(lists) > 1 and task is not None and not task.done():
                 # The reader blocks on the lists it knew: an empty entry makes it look at the new one as well.
-                first = next(iter(self._families.values()))
-                await self._redis.rpush(self._list(first), b"")
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._read(), name="arqd-replies")
+                await self._redis.rpush(lists[0], b"")
+        if (task := self._tasks.get(place)) is None or task.done():
+            self._tasks[place] = asyncio.create_task(self._read(place), name="arqd-replies")
 
-    def _list(self, keys: FamilyKeys) -> str:
-        return keys.key("reply", self.session)
-
-    async def _read(self) -> None:
-        """Hand out what arrives; ends when nobody waits any more."""
+    async def _read(self, place: Hashable) -> None:
+        """Hand out what arrives in a place; ends when nobody waits there any more."""
         block = BLOCK_SHARED_SECONDS if self._open is None else BLOCK_SECONDS
         if self._blocking is None:
             self._blocking = self._redis if self._open is None else self._open(block + 2)
-        while self._waiting:
-            lists = [self._list(keys) for keys in self._families.values()]
+        while self._waiting_in[place]:
             try:
-                found = await self._blocking.blpop(lists, block)
+                found = await self._blocking.blpop(self._lists[place], block)
                 if found is not None and found[1]:
                     job_id, _, result = found[1].partition(b"\n")
                     self._answer(job_id.decode("utf-8", "surrogateescape"), result)
             except LOST as error:
                 self._away = translate(error)
                 if not isinstance(self._away, RedisUnavailable):
-                    return self._fail_all(self._away)
+                    return self._fail_all(place, self._away)
                 try:
-                    await self._again()
+                    await self._again(place)
                 except Exception as unexpected:
                     # Nobody would be told otherwise: they would wait for a reader that is no more.
-                    return self._fail_all(unexpected)
+                    return self._fail_all(place, unexpected)
             except Exception as error:
-                return self._fail_all(translate(error))
+                return self._fail_all(place, translate(error))
         return None
 
-    async def _again(self) -> None:
+    async def _again(self, place: Hashable) -> None:
         """After a lost connection: ask for everything once more, since answers may have been lost with it."""
-        for job_id in list(self._waiting):
+        for job_id in list(self._waiting_in[place]):
             while job_id in self._waiting:
                 await asyncio.sleep(AGAIN_SECONDS if self._away else 0)
                 # Whoever waited may have given up meanwhile.
@@ -178,14 +185,14 @@ class ReplyReader:
             if not future.done():
                 future.set_exception(error)
 
-    def _fail_all(self, error: Exception) -> None:
-        for job_id in self._waiting:
+    def _fail_all(self, place: Hashable, error: Exception) -> None:
+        for job_id in self._waiting_in[place]:
             self._fail(job_id, error)
 
     async def close(self) -> None:
-        """End the reader and close its connection."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """End the readers and close their connections."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         if self._blocking is not None and self._blocking is not self._redis:
             await self._blocking.aclose()

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from daemon.connections import LOST, connect
 from daemon.lua import SCRIPTS
 from daemon.search import indexer
+from daemon.servers import RedisUrl
 from daemon.ticks import Ticks, ticks_of
 
 logger = logging.getLogger("arqd.scheduler")
@@ -58,7 +59,7 @@ class Scheduler:
         url: Redis.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: RedisUrl) -> None:
         self.leading = False
         # Who looks at the lease sees which process leads.
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

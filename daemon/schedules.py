@@ -19,6 +19,7 @@ from daemon.pages import server_ms
 from daemon.payload import FAMILY_NAME, Payload
 from daemon.schedule import Missed, Planned, Schedule, call_of, ms_of, read_schedule, read_schedules
 from daemon.scheduler import FAMILIES, announce, wake
+from daemon.servers import RedisUrl
 
 #: How often a change is tried again that others overtook.
 TRIES = 5
@@ -71,7 +72,7 @@ class Schedules:
         self.redis = redis
 
     @classmethod
-    def connect(cls, url: str, **options: Any) -> Self:
+    def connect(cls, url: RedisUrl, **options: Any) -> Self:
         """Give one with a connection of its own; use it as an asynchronous context manager."""
         return cls(connect(url, **options))
 
@@ -159,7 +160,7 @@ class Schedules:
         keys = FamilyKeys.of(family)
         with translated():
             schedule.refuse_clear(await self._is_encrypted(keys, schedule.function))
-            due = schedule.next_due(await server_ms(self.redis))
+            due = schedule.next_due(await server_ms(self.redis, keys))
             if due is None:
                 raise InvalidJob(f"schedule {name!r}: its end has passed")
             await announce(self.redis, family)
@@ -238,7 +239,7 @@ class Schedules:
         with translated():
             for _ in range(TRIES):
                 found = await self._read(keys, name)
-                if await self._plan(keys, name, found, *change(found, await server_ms(self.redis))):
+                if await self._plan(keys, name, found, *change(found, await server_ms(self.redis, keys))):
                     return
         raise ScheduleConflict(f"{written} is being changed by somebody else: try again")
 

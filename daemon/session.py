@@ -55,7 +55,7 @@ class Session:
         self._together: deque[int] = deque()
         # Statistics of outcomes that were accepted in a call with refused ones: for the next call.
         self._carried: dict[str, int] = {}
-        self._channel = Channel(worker.client)
+        self._channel = Channel(worker.broker.redis, worker.keys.queue)
         self._doubtful = False
 
     @property

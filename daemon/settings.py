@@ -25,11 +25,12 @@ from daemon.console.settings import ConsoleSettings
 from daemon.encryption import NO_KEYS, KeyRing
 from daemon.environment import FALLBACKS, PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
 from daemon.errors import ConfigurationError, InvalidJob
-from daemon.family import FamilyValues, Seconds
+from daemon.family import FamilyEntry, FamilyValues, Seconds
 from daemon.options import checked_template
 from daemon.probe.health import Limits
 from daemon.registry import resolve, shipped_families
 from daemon.retry import Backoff
+from daemon.servers import RedisUrl, Servers
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -81,13 +82,13 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr | None = Field(
         None,
-        description="`redis://`, `rediss://`, `unix://` or `redis+sentinel://`; default the server of an `arqd up` "
-        f"in the same folder, else `{DEFAULT_REDIS_URL}`",
+        description="`redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` (docs/topologies.md); "
+        f"default the server of an `arqd up` in the same folder, else `{DEFAULT_REDIS_URL}`",
     )
     families: dict[str, str] = Field(
         default_factory=dict, description='families of your own: `{"name": "package.module:Class"}`'
     )
-    family: dict[str, FamilyValues] = Field(default_factory=dict, description="values of a family")
+    family: dict[str, FamilyEntry] = Field(default_factory=dict, description="values of a family")
     templates: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='presets of job options: `{"report": {"priority": "low", "max_tries": 2}}`'
     )
@@ -165,10 +166,17 @@ class Settings(BaseSettings):
         except ConfigurationError as error:
             raise ConfigurationError(f"{PREFIX}ENCRYPTION_KEYS: {error}") from None
 
+    def servers(self, default: str) -> RedisUrl:
+        """Give where each family is; ``default`` is the URL of those that have none of their own."""
+        own = {name: entry.redis_url.get_secret_value() for name, entry in self.family.items() if entry.redis_url}
+        return Servers(default, own) if own else default
+
     def overrides(self) -> dict[str, dict[str, Any]]:
         """Give the values that were set for each family; they win over its class."""
         return {
-            name: {value: getattr(values, value) for value in values.model_fields_set}
+            name: {
+                value: getattr(values, value) for value in values.model_fields_set & FamilyValues.model_fields.keys()
+            }
             for name, values in self.family.items()
         }
 
@@ -229,7 +237,7 @@ def load_settings(environ: Mapping[str, str], adopted: Mapping[str, str] | None 
     refuse_unknown(variables, _names(model, spelt), _open_names(model))
     apply_fallbacks(variables, others, spelt)
     settings = _validated(model, variables)
-    family: dict[str, FamilyValues] = {}
+    family: dict[str, FamilyEntry] = {}
     for written, values in settings.family.items():
         name = written if written in families else spelt.get(written.upper())
         if name is None:
@@ -315,9 +323,7 @@ def _walk(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, F
 
 
 def _names(model: type[Settings], families: Iterable[str]) -> list[str]:
-    values = [
-        f"{PREFIX}FAMILY__{family}__{value.upper()}" for family in families for value in FamilyValues.model_fields
-    ]
+    values = [f"{PREFIX}FAMILY__{family}__{value.upper()}" for family in families for value in FamilyEntry.model_fields]
     return [name for name, _ in _walk(model)] + values
 
 
@@ -329,7 +335,7 @@ def _open_names(model: type[Settings]) -> list[str]:
 def settings_table() -> str:
     """Give every variable, its default and its meaning as a Markdown table."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
-    values = _walk(FamilyValues, f"{PREFIX}FAMILY__<FAMILY>__")
+    values = _walk(FamilyEntry, f"{PREFIX}FAMILY__<FAMILY>__")
     for name, field in (*_walk(settings_model(shipped_families())), *values):
         if name == f"{PREFIX}FAMILY" or (
             isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,8 +30,10 @@ from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
 from daemon.heartbeat import Heartbeat
 from daemon.leases import LeaseKeeper
+from daemon.routed import in_cluster, place_of
 from daemon.run import Run
 from daemon.scheduler import Scheduler
+from daemon.servers import RedisUrl, Servers
 from daemon.wakeups import Wakeups
 from daemon.watchdog import Watchdog
 from daemon.worker import Worker
@@ -50,7 +52,7 @@ class Supervisor:
 
     Args:
         families: what to run, each name once.
-        url: Redis.
+        url: Redis, as `daemon.connections.connect` takes it.
         burst: end when nothing waits any more.
         heartbeat: file the probe reads, None for none.
         handle_signals: drain on SIGTERM and SIGINT, at once on a second one.
@@ -64,7 +66,7 @@ class Supervisor:
     def __init__(
         self,
         families: Sequence[Family],
-        url: str,
+        url: RedisUrl,
         *,
         burst: bool = False,
         heartbeat: Path | None = None,
@@ -83,6 +85,7 @@ class Supervisor:
         self.state = "starting"
         self.redis_up = False
         self.redis = connect(url)
+        self._refuse_stock()
         self.courier = Courier(self.redis, names, told=self._courier_done)
         self.templates = templates
         self.keyring = keyring
@@ -100,6 +103,17 @@ class Supervisor:
         self._wakeups: Wakeups | None = None
         self._draining: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+
+    def _refuse_stock(self) -> None:
+        for family in self.families:
+            if family.stock is not None and in_cluster(self.redis, family.keys.queue):
+                raise ConfigurationError(
+                    f"{family.name} is a plain arq class, which cannot work in a Redis Cluster: give it a single server"
+                )
+            if family.stock is not None and isinstance(self.url, Servers) and family.name in self.url.families:
+                raise ConfigurationError(
+                    f"{family.name} is a plain arq class and stays on ARQD_REDIS_URL: unset its REDIS_URL"
+                )
 
     # ------------------------------------------------------------------ what its workers ask
 
@@ -163,15 +177,16 @@ class Supervisor:
         make = functools.partial(Worker, supervisor=self, burst=self._burst, max_burst_jobs=self._max_burst_jobs)
         self.workers = [make(family) for family in self.families]
         self._wakeups = Wakeups(self, self.url)
-        keeper = LeaseKeeper(self.url, self.session, self.workers, loop.call_soon_threadsafe)
-        keeper.start()
+        keepers = self._keepers()
+        for keeper in keepers:
+            keeper.start()
         watchdog = Watchdog(self._replace_blocked)
         watchdog.start()
         if self._handle_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_signal, number)
         side = [asyncio.create_task(self._wakeups.run(), name="wakeups")]
-        side.append(asyncio.create_task(self._housekeeping(keeper, watchdog), name="housekeeping"))
+        side.append(asyncio.create_task(self._housekeeping(keepers, watchdog), name="housekeeping"))
         side.append(asyncio.create_task(self.courier.run(), name="courier"))
         if not self._burst:
             side.append(asyncio.create_task(self.scheduler.run(), name="scheduler"))
@@ -186,7 +201,16 @@ class Supervisor:
             await self._watch(mains, side)
         finally:
             watchdog.stop()
-            await self._close(keeper, [*mains, *side])
+            await self._close(keepers, [*mains, *side])
+
+    def _keepers(self) -> list[LeaseKeeper]:
+        """Give a keeper of leases for each place that families are in."""
+        place = functools.partial(place_of, self.redis)
+        places: dict[Hashable, list[Worker]] = {}
+        for worker in self.workers:
+            places.setdefault(place(worker.keys.queue), []).append(worker)
+        call = asyncio.get_running_loop().call_soon_threadsafe
+        return [LeaseKeeper(self.url, self.session, workers, call, place) for workers in places.values()]
 
     async def _watch(self, mains: list[asyncio.Task[None]], side: list[asyncio.Task[None]]) -> None:
         """Wait for the workers; what ends before its time ends the process with its error."""
@@ -216,9 +240,10 @@ class Supervisor:
         if mains:
             await asyncio.wait(mains, timeout=LAST_CALLS_SECONDS)
 
-    async def _close(self, keeper: LeaseKeeper, tasks: list[asyncio.Task[None]]) -> None:
+    async def _close(self, keepers: list[LeaseKeeper], tasks: list[asyncio.Task[None]]) -> None:
         self.state = "stopped"
-        keeper.stop()
+        for keeper in keepers:
+            keeper.stop()
         if self._draining is not None:
             self._draining.cancel()
         # Once is not enough: a cancellation that comes while redis-py opens a connection may be lost in it.
@@ -227,13 +252,7 @@ class Supervisor:
                 task.cancel()
             await asyncio.wait(waiting, timeout=0.1)
         await asyncio.gather(*tasks, return_exceptions=True)
-        # An entry on one control list ends the thread's blocking pop.
-        wake = self.workers[0].keys.key("ctl", self.session)
-        with contextlib.suppress(*LOST, RedisError):
-            await self.redis.rpush(wake, "stop")
-        await asyncio.to_thread(keeper.join, 3.0)
-        with contextlib.suppress(*LOST, RedisError):
-            await self.redis.delete(wake)
+        await asyncio.gather(*map(self._end, keepers))
         for worker in self.workers:
             try:
                 await worker.close()
@@ -245,12 +264,20 @@ class Supervisor:
                 asyncio.get_running_loop().remove_signal_handler(number)
         logger.info("stopped")
 
-    async def _housekeeping(self, keeper: LeaseKeeper, watchdog: Watchdog) -> None:
+    async def _end(self, keeper: LeaseKeeper) -> None:
+        # An entry on a control list ends the thread's blocking pop.
+        with contextlib.suppress(*LOST, RedisError):
+            await self.redis.rpush(keeper.wake, "stop")
+        await asyncio.to_thread(keeper.join, 3.0)
+        with contextlib.suppress(*LOST, RedisError):
+            await self.redis.delete(keeper.wake)
+
+    async def _housekeeping(self, keepers: list[LeaseKeeper], watchdog: Watchdog) -> None:
         while True:
             if self.state == "starting" and all(worker.started for worker in self.workers):
                 self.state = "running"
-            if not keeper.alive:
-                raise ArqdError("the thread that renews the leases has died")
+            if not all(keeper.alive for keeper in keepers):
+                raise ArqdError("a thread that renews the leases has died")
             if not watchdog.alive:
                 raise ArqdError("the thread that watches the event loop has died")
             for worker in self.workers:

@@ -16,6 +16,7 @@ from daemon.payload import Payload
 
 if TYPE_CHECKING:
     from daemon.producer import Producer
+    from daemon.servers import RedisUrl
 
 T = TypeVar("T")
 
@@ -27,19 +28,19 @@ class SyncProducer:
     threads.
     """
 
-    def __init__(self, url: str = "redis://localhost:6379", **options: Any) -> None:
+    def __init__(self, url: RedisUrl = "redis://localhost:6379", **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="arqd-producer", daemon=True)
         self._thread.start()
         self._producer = self._run(self._open(url, options))
 
     @classmethod
-    def connect(cls, url: str = "redis://localhost:6379", **options: Any) -> Self:
+    def connect(cls, url: RedisUrl = "redis://localhost:6379", **options: Any) -> Self:
         """Give a producer for a Redis URL; see `Producer.connect`."""
         return cls(url, **options)
 
     @staticmethod
-    async def _open(url: str, options: Any) -> Producer:
+    async def _open(url: RedisUrl, options: Any) -> Producer:
         from daemon.producer import Producer
 
         return Producer.connect(url, **options)

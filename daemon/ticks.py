@@ -73,7 +73,7 @@ class Ticks:
         """
         redis, keys = self.broker.redis, self.broker.keys
         ticks = keys.key("ticks")
-        now = await server_ms(redis) if self.broker.now is None else self.broker.now
+        now = await server_ms(redis, keys) if self.broker.now is None else self.broker.now
         async with redis.pipeline(transaction=False) as pipe:
             pipe.zrange(ticks, "-inf", now, byscore=True, offset=0, num=BATCH, withscores=True)
             pipe.zrange(ticks, f"({now}", "+inf", byscore=True, offset=0, num=1, withscores=True)

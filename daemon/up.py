@@ -22,6 +22,7 @@ from daemon.inspector import Inspector
 from daemon.probe.app import create_app
 from daemon.registry import database_of
 from daemon.relay import relay_outbox
+from daemon.servers import RedisUrl
 from daemon.serving import serve
 from daemon.settings import Settings
 from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
@@ -64,7 +65,9 @@ async def _upgrade(settings: Settings) -> None:
 
 
 async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedServer | None, demo: bool) -> None:
-    url = settings.redis_url.get_secret_value() if settings.redis_url else server.url if server else ""
+    url = settings.servers(
+        settings.redis_url.get_secret_value() if settings.redis_url else server.url if server else ""
+    )
     heartbeat = settings.heartbeat_file or settings.var_dir / "heartbeat.json"
     supervisor = Supervisor(
         families, url, heartbeat=heartbeat, templates=settings.templates, keyring=settings.keyring()
@@ -104,7 +107,7 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
 
 
 async def _probe(
-    settings: Settings, url: str, families: Sequence[Family], heartbeat: Path, on_listening: Callable[[str], None]
+    settings: Settings, url: RedisUrl, families: Sequence[Family], heartbeat: Path, on_listening: Callable[[str], None]
 ) -> None:
     names = [family.name for family in families]
     async with Inspector.connect(url, names) as inspector:
@@ -114,7 +117,7 @@ async def _probe(
 
 
 async def _console(
-    settings: Settings, url: str, families: Sequence[Family], told: asyncio.Future[tuple[str, str]]
+    settings: Settings, url: RedisUrl, families: Sequence[Family], told: asyncio.Future[tuple[str, str]]
 ) -> None:
     if missing := settings.console.missing():
         told.set_result((missing, ""))
@@ -136,7 +139,7 @@ async def _watch(server: EmbeddedServer) -> None:
 async def _show(
     addresses: tuple[asyncio.Future[str], asyncio.Future[tuple[str, str]]],
     settings: Settings,
-    url: str,
+    url: RedisUrl,
     server: EmbeddedServer | None,
     families: Sequence[Family],
     demo: bool,

@@ -1,17 +1,26 @@
-"""How idle workers of a process sleep: one blocking connection pops the wake-up marks of all of them."""
+"""How idle workers of a process sleep: a blocking connection pops the wake-up marks of all of them.
+
+One connection for each place of keys: a server, or in a cluster a family's slot, since a command takes keys of one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
 from daemon.connections import LOST, connect
+from daemon.routed import at_key, lost_node, node_of, place_of
+from daemon.servers import RedisUrl
 
 if TYPE_CHECKING:
     from daemon.supervisor import Supervisor
+    from daemon.worker import Worker
 
 logger = logging.getLogger("arqd.wakeups")
 
@@ -21,22 +30,90 @@ AGAIN_SECONDS = 0.2
 
 
 class Wakeups:
-    """Pops marks for the workers that listen, and tells them.
+    """Pops marks for the workers that listen, and tells them."""
+
+    def __init__(self, supervisor: Supervisor, url: RedisUrl) -> None:
+        self._supervisor = supervisor
+        self._client = connect(url, timeout=BLOCK_SECONDS + 2)
+        marks = [worker.keys.key("mark") for worker in supervisor.workers]
+        marks += [mark for worker in supervisor.workers if worker.permits is not None for mark in worker.permits.marks]
+        self._pops = {
+            place: self._pop(key, place) for place, key in {self._place(mark): mark for mark in marks}.items()
+        }
+
+    def _pop(self, key: str, place: Hashable) -> _Pop:
+        here = [worker for worker in self._supervisor.workers if self._place(worker.keys.queue) == place]
+        return _Pop(self._supervisor, self._client, key, here, partial(self._wanted, place), self._tell)
+
+    def listen(self) -> None:
+        """A worker has nothing to do and wants to hear of work, or of permits it waits for."""
+        for pop in self._pops.values():
+            pop.listen()
+
+    async def run(self) -> None:
+        """Pop until cancelled."""
+        tasks = [asyncio.create_task(pop.run()) for pop in self._pops.values()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._client.aclose()
+
+    def _place(self, key: str) -> Hashable:
+        return place_of(self._client, key)
+
+    def _wanted(self, place: Hashable) -> frozenset[str]:
+        idle = [worker.keys for worker in self._supervisor.workers if worker.listening]
+        names = ("mark", "suspects") if self._supervisor.idle else ("mark",)
+        permits = [worker.permits for worker in self._supervisor.workers if worker.permits is not None]
+        marks = [keys.key(name) for keys in idle for name in names]
+        marks += [mark for found in permits for mark in found.awaited]
+        return frozenset(mark for mark in marks if self._place(mark) == place)
+
+    def _tell(self, key: str) -> None:
+        for worker in self._supervisor.workers:
+            if key == worker.keys.key("mark"):
+                worker.notify()
+            elif worker.permits is not None and key in worker.permits.awaited:
+                worker.permits.freed(key)
+            elif key == worker.keys.key("suspects"):
+                if self._supervisor.idle:
+                    self._supervisor.isolate(worker)
+                worker.notify()
+
+
+class _Pop:
+    """The blocking connection of one place.
 
     A pop is only open while somebody is idle. When one more worker becomes idle the open pop is unblocked and issued
     again with that worker's mark too: dropping the connection instead could lose a mark.
+
+    Args:
+        client: gives the connection.
+        key: any of the place.
+        workers: those whose families are there.
+        wanted: gives the marks to pop now.
+        tell: is given a mark that was popped.
     """
 
-    def __init__(self, supervisor: Supervisor, url: str) -> None:
+    def __init__(
+        self, supervisor: Supervisor, client: Any, key: str, workers: Sequence[Worker],
+        wanted: Callable[[], frozenset[str]], tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
         self._supervisor = supervisor
-        self._client = connect(url, timeout=BLOCK_SECONDS + 2)
+        self._client = client
+        self._key = key
+        self._workers = workers
+        self._wanted = wanted
+        self._tell = tell
         self._changed = asyncio.Event()
         self._popping: frozenset[str] = frozenset()
         self._client_id: int | None = None
         self._unblocking: asyncio.Task[None] | None = None
 
     def listen(self) -> None:
-        """A worker has nothing to do and wants to hear of work, or of permits it waits for."""
         if self._wanted() <= self._popping:
             return
         self._changed.set()
@@ -44,24 +121,24 @@ class Wakeups:
             self._unblocking = asyncio.create_task(self._unblock(self._popping))
 
     async def run(self) -> None:
-        """Pop until cancelled."""
         try:
             while True:
                 try:
-                    async with self._client.client() as connection:
+                    server = await node_of(self._client, self._key)
+                    async with server.client() as connection:
                         await self._serve(connection)
                 except (*LOST, RedisError) as error:
                     logger.debug("waiting for work: %s", error)
                     self._supervisor.redis_up = False
                     self._client_id = None
-                    for worker in self._supervisor.workers:
+                    for worker in self._workers:
                         worker.session.doubt()
+                    lost_node(self._client, self._key)
                     await asyncio.sleep(AGAIN_SECONDS)
         finally:
             if self._unblocking is not None:
                 self._unblocking.cancel()
                 await asyncio.gather(self._unblocking, return_exceptions=True)
-            await self._client.aclose()
 
     async def _serve(self, connection: Any) -> None:
         while True:
@@ -77,7 +154,7 @@ class Wakeups:
             if self._client_id is None:
                 self._client_id = await connection.client_id()
                 # A mark may have been lost with the connection before.
-                for worker in self._supervisor.workers:
+                for worker in self._workers:
                     worker.notify_due()
             self._popping = wanted
             found = await connection.bzpopmin(sorted(wanted), BLOCK_SECONDS)
@@ -90,27 +167,10 @@ class Wakeups:
     async def _unblock(self, popping: frozenset[str]) -> None:
         """End an open pop; asked again while the server has not seen the pop yet."""
         try:
-            while self._popping is popping and self._client_id is not None:
-                if await self._supervisor.redis.client_unblock(self._client_id):
+            while self._popping is popping and (client_id := self._client_id) is not None:
+                unblock = methodcaller("client_unblock", client_id)
+                if await at_key(self._supervisor.redis, self._key, unblock):
                     return
                 await asyncio.sleep(0.01)
         except (*LOST, RedisError) as error:
             logger.debug("cannot unblock: %s", error)
-
-    def _wanted(self) -> frozenset[str]:
-        idle = [worker.keys for worker in self._supervisor.workers if worker.listening]
-        names = ("mark", "suspects") if self._supervisor.idle else ("mark",)
-        permits = [worker.permits for worker in self._supervisor.workers if worker.permits is not None]
-        marks = [keys.key(name) for keys in idle for name in names]
-        return frozenset((*marks, *(mark for found in permits for mark in found.awaited)))
-
-    def _tell(self, key: str) -> None:
-        for worker in self._supervisor.workers:
-            if key == worker.keys.key("mark"):
-                worker.notify()
-            elif worker.permits is not None and key in worker.permits.awaited:
-                worker.permits.freed(key)
-            elif key == worker.keys.key("suspects"):
-                if self._supervisor.idle:
-                    self._supervisor.isolate(worker)
-                worker.notify()

@@ -71,9 +71,9 @@ class Worker(ArqWorker):
         self.metrics = FamilyMetrics(family.functions)
         super().__init__(family, supervisor, burst=burst, max_burst_jobs=max_burst_jobs)
         stock, values = family.stock or {}, family.values
-        self.broker = Broker(self.client, family.keys)
+        self.broker = Broker(supervisor.redis, family.keys)
         self.producer = Producer(
-            self.client,
+            supervisor.redis,
             max_payload=values.max_payload,
             open_blocking=lambda timeout: connect(supervisor.url, timeout=timeout),
             templates=supervisor.templates,

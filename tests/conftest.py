@@ -1,4 +1,8 @@
-"""Fixtures for every test: a real Valkey, flushed before each test, or servers of a test's own."""
+"""Fixtures for every test: a real Valkey, flushed before each test, or servers of a test's own.
+
+``pytest --server redis|sentinel|cluster`` gives other servers in its place. What cannot apply to them says so by
+``pytest.mark.only_on("valkey", reason=...)`` and is deselected there.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +17,50 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from daemon.producer import Producer
+from tests.everywhere import ask_every_node
 from tests.postgres import PostgresServer
-from tests.servers import RedisServer
+from tests.servers import KINDS, Servers, make_servers
 
 if TYPE_CHECKING:
     from handlers.integrations.database import Database
 
 ROOT = Path(__file__).parents[1]
-RedisServerFactory = Callable[..., RedisServer]
+RedisServerFactory = Callable[..., Any]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--server", choices=KINDS, default="valkey", help="what the tests' Redis is")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background jobs ignore it, and so would the commands that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("--server") == "cluster":
+        ask_every_node()
+    config.addinivalue_line("markers", "only_on(*servers, reason): this cannot apply to other servers than these")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot apply to the servers of this run."""
+    kind = config.getoption("--server")
+    left_out = [item for item in items if any(kind not in mark.args for mark in item.iter_markers("only_on"))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
-def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def shared_redis(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Servers]:
     """The session's Valkey; tests take `redis_url`, or `redis_server` to change its settings or to stop it."""
-    server = RedisServer(tmp_path_factory.mktemp("valkey")).start()
+    server = make_servers(request.config.getoption("--server"), tmp_path_factory.mktemp("valkey")).start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-def redis_url(shared_redis: RedisServer) -> str:
+def redis_url(shared_redis: Servers) -> str:
     """URL of a real, empty Valkey."""
-    with shared_redis.client() as client:
-        client.flushall()
+    shared_redis.flush()
     return shared_redis.url
 
 
@@ -47,15 +72,18 @@ async def producer(redis_url: str) -> AsyncIterator[Producer]:
 
 
 @pytest.fixture
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServerFactory]:
+def redis_server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[RedisServerFactory]:
     """Start a Valkey for this test alone: ``redis_server(password=..., maxmemory="5mb", appendonly="yes")``.
 
     Keyword arguments are Valkey's settings with ``_`` for ``-``; ``data_dir`` takes up data of an earlier one.
     """
-    started: list[RedisServer] = []
+    started: list[Servers] = []
 
-    def start(*, data_dir: Path | None = None, password: str | None = None, **config: Any) -> RedisServer:
-        server = RedisServer(data_dir or tmp_path_factory.mktemp("valkey"), password=password, **config)
+    def start(*, data_dir: Path | None = None, password: str | None = None, **config: Any) -> Servers:
+        kind = request.config.getoption("--server")
+        server = make_servers(kind, data_dir or tmp_path_factory.mktemp("valkey"), password=password, **config)
         started.append(server)
         return server.start()
 
@@ -118,11 +146,6 @@ def _upgraded(url: str) -> None:
         "asyncio.run(Database(sys.argv[1]).upgrade())"
     )
     subprocess.run([sys.executable, "-c", code, url], check=True, cwd=ROOT, timeout=60)
-
-
-def pytest_configure() -> None:
-    # A shell's background jobs ignore it, and so would the commands that tests interrupt.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

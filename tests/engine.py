@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import redis
-
 from daemon.errors import JobNotFound
 from daemon.family import Family, FamilySettings, JobFunction, func, load_family
 from daemon.job import JobInfo, JobState
 from daemon.producer import JobHandle
 from daemon.supervisor import Supervisor
+from tests.servers import each_node
 
 T = TypeVar("T")
 
@@ -71,9 +70,8 @@ async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 10)
 
 def calls(url: str, *commands: str) -> int:
     """How often clients have called these commands; scripts' own calls of them count, too."""
-    with redis.Redis.from_url(url) as client:
-        stats = client.info("commandstats")
-    return sum(stats.get(f"cmdstat_{command}", {}).get("calls", 0) for command in commands)
+    stats = [node.info("commandstats") for node in each_node(url)]
+    return sum(found.get(f"cmdstat_{command}", {}).get("calls", 0) for found in stats for command in commands)
 
 
 async def in_state(job: JobHandle, state: JobState, tries: int = 0) -> JobInfo:

@@ -13,6 +13,7 @@ from daemon.cli.common import Json, cell, print_json, redis_url, settings
 if TYPE_CHECKING:
     from daemon.cli.check_server import Finding
     from daemon.family import Family
+    from daemon.servers import RedisUrl
     from daemon.settings import Settings
 
 
@@ -61,7 +62,7 @@ async def _all(deep: bool) -> list[Finding]:
     return findings
 
 
-async def _leaks(url: str, family: Family) -> Finding:
+async def _leaks(url: RedisUrl, family: Family) -> Finding:
     """Count what belongs to no job, or lacks what it needs."""
     from daemon.cli.check_server import Finding
     from daemon.connections import connect, translated

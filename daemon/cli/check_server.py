@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoPermissionError, ResponseError
 
+from daemon.cli import check_topology
+from daemon.cli.finding import Finding as Finding
+from daemon.cluster import Cluster
 from daemon.connections import Channel, connect, safe_url, translated
 from daemon.errors import ArqdError
 from daemon.keys import ABORT, IN_PROGRESS, JOB, RESULT, RETRY, LimitKeys
 from daemon.lua import SCRIPTS
 from daemon.scheduler import LEASE
+from daemon.servers import RedisUrl, url_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -40,44 +45,70 @@ SENT = (
 )
 
 
-class Finding(NamedTuple):
-    """A line of the report; ``level`` is OK, WARN (works, until something else fails) or FAIL (loses or refuses)."""
-
-    level: str
-    what: str
-    text: str
-
-
-async def server(url: str, families: Iterable[Family]) -> AsyncIterator[Finding]:
-    """Examine a server; nothing in it is changed."""
-    try:
-        client = connect(url, timeout=TIMEOUT)
+async def server(url: RedisUrl, families: Iterable[Family]) -> AsyncIterator[Finding]:
+    """Examine a server, or all there are; nothing in them is changed."""
+    every = list(families)
+    urls = [url] if isinstance(url, str) else list(url.by_url())
+    for each in urls:
+        here = [family for family in every if url_of(url, family.keys.queue) == each]
+        needed = {pattern: key for family in every for pattern, key in keys(family).items() if url_of(url, key) == each}
         try:
-            with translated():
-                async for finding in _examine(client, safe_url(url), list(families)):
-                    yield finding
-        finally:
-            await client.aclose()
-    except ArqdError as error:
-        yield Finding("FAIL", "redis", f"{safe_url(url)}: {error}")
+            client = connect(each, timeout=TIMEOUT)
+            try:
+                with translated():
+                    async for finding in _server(client, each, here, needed):
+                        yield finding if len(urls) == 1 else _at(safe_url(each), finding)
+            finally:
+                await client.aclose()
+        except ArqdError as error:
+            yield Finding("FAIL", "redis", f"{safe_url(each)}: {error}")
 
 
-async def _examine(client: Redis, url: str, families: list[Family]) -> AsyncIterator[Finding]:
+async def _server(
+    client: Any, url: str, families: Sequence[Family], needed: Mapping[str, str]
+) -> AsyncIterator[Finding]:
+    """Examine one server, or those that stand for one."""
+    if isinstance(client, Cluster):
+        async for finding in check_topology.cluster(client, families):
+            yield finding
+        nodes = await client.primaries()
+        own = {pattern: key for pattern, key in needed.items() if pattern != ABORT}
+        for (host, port), node in nodes.items():
+            async for finding in _examine(node, f"{host}:{port}", own, clustered=True):
+                yield _at(f"{host}:{port}", finding)
+        return
+    if isinstance(client.connection_pool, SentinelConnectionPool):
+        async for finding in check_topology.sentinels(client):
+            yield finding
+    async for finding in _examine(client, safe_url(url), needed):
+        yield finding
+
+
+def _at(where: str, finding: Finding) -> Finding:
+    return finding if where in finding.text else finding._replace(text=f"{where}: {finding.text}")
+
+
+async def _examine(
+    client: Redis, name: str, needed: Mapping[str, str], *, clustered: bool = False
+) -> AsyncIterator[Finding]:
     await client.ping()
     try:
         info = await client.info()
     except NoPermissionError:
-        yield Finding("WARN", "redis", f"{url}: this user may not run INFO: version, memory, persistence not checked")
+        yield Finding("WARN", "redis", f"{name}: this user may not run INFO: version, memory, persistence not checked")
     else:
-        yield _version(url, info)
+        yield _version(name, info)
         if (role := _role(info)) is not None:
             yield role
+        if info.get("cluster_enabled") and not clustered:
+            text = "this is a node of a Redis Cluster, which has a part of the keys: use redis+cluster:// in its URL"
+            yield Finding("FAIL", "cluster", text)
         config = await _config(client)
         yield _eviction(info)
         if (full := _room(info)) is not None:
             yield full
         yield _persistence(info, config)
-    for finding in await _rights(client, families):
+    for finding in await _rights(client, needed):
         yield finding
     yield await _clock(client)
 
@@ -168,8 +199,8 @@ def keys(family: Family) -> dict[str, str]:
     return found
 
 
-async def _rights(client: Redis, families: list[Family]) -> list[Finding]:
-    """Find what this user may not do.
+async def _rights(client: Redis, needed: Mapping[str, str]) -> list[Finding]:
+    """Find what this user may not do; ``needed`` has patterns of keys, with an example of each.
 
     Redis refuses a command when it is queued in a transaction, which is then discarded: so nothing is run, and unlike
     ACL DRYRUN it needs no right of its own and works before Redis 7.
@@ -180,11 +211,10 @@ async def _rights(client: Redis, families: list[Family]) -> list[Finding]:
             await _reply(channel, "MULTI")
         except NoPermissionError:
             return [Finding("FAIL", "rights", "this user may not run MULTI and EXEC: add +@transaction to its ACL")]
-        refused = [call for call in commands() if await _refused(channel, call, families[0].keys.queue) == "command"]
-        patterns = {pattern: key for family in families for pattern, key in keys(family).items()}
+        refused = [call for call in commands() if await _refused(channel, call, LEASE) == "command"]
         closed = [
             pattern
-            for pattern, key in patterns.items()
+            for pattern, key in needed.items()
             if "key" in [await _refused(channel, call, key) for call in (("GET", KEY), ("DEL", KEY))]
         ]
         await _reply(channel, "DISCARD")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from daemon.control import Control
     from daemon.inspector import Inspector
     from daemon.pages import JobFilter
+    from daemon.servers import RedisUrl
     from daemon.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -38,14 +39,17 @@ def settings(adopted: Mapping[str, str] | None = None) -> Settings:
     return load_settings(os.environ, adopted)
 
 
-def redis_url(settings: Settings) -> str:
-    """Give the Redis to use: the configured one, that of an ``arqd up`` in this folder, or one on localhost."""
+def redis_url(settings: Settings) -> RedisUrl:
+    """Give the Redis to use: the configured one, that of an ``arqd up`` in this folder, or one on localhost.
+
+    Families that have one of their own are on that.
+    """
     from daemon.embedded import running_url
     from daemon.settings import DEFAULT_REDIS_URL
 
     if settings.redis_url is not None:
-        return settings.redis_url.get_secret_value()
-    return running_url(settings.var_dir / "valkey") or DEFAULT_REDIS_URL
+        return settings.servers(settings.redis_url.get_secret_value())
+    return settings.servers(running_url(settings.var_dir / "valkey") or DEFAULT_REDIS_URL)
 
 
 @asynccontextmanager

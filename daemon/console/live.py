@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from daemon.connections import translated
 from daemon.errors import ArqdError, InvalidJob
 from daemon.events import Event, EventReader, parsed_position
+from daemon.keys import FamilyKeys
 from daemon.pages import server_ms
 from daemon.producer import Producer
 
@@ -151,7 +152,7 @@ class Live:
             InvalidJob: for a place that is none. RedisUnavailable, RedisRefused: when Redis does not answer.
         """
         with translated():
-            now = await server_ms(self._producer.redis)
+            now = await server_ms(self._producer.redis, FamilyKeys.of(families[0]))
         own = Stream(families, since or Place(now), counts)
         history = None if since is None else self._behind(families, since)
         self._streams.add(own)

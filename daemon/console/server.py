@@ -12,6 +12,7 @@ from daemon.console.roles import Role
 from daemon.console.services import Services
 from daemon.errors import RedisError
 from daemon.family import Family
+from daemon.servers import RedisUrl
 from daemon.serving import serve
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ LINK_NAME = "login-link"
 
 
 async def run_console(
-    url: str,
+    url: RedisUrl,
     settings: Settings,
     families: Sequence[Family],
     *,

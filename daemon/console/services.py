@@ -31,6 +31,7 @@ from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.producer import Producer
 from daemon.schedules import Schedules
+from daemon.servers import RedisUrl
 
 if TYPE_CHECKING:
     from daemon.settings import Settings
@@ -83,7 +84,7 @@ class Services:
     @asynccontextmanager
     async def open(
         cls,
-        url: str,
+        url: RedisUrl,
         console: ConsoleSettings,
         families: Sequence[Family],
         *,
@@ -124,7 +125,7 @@ class Services:
                 await services.redrives.close()
 
     @classmethod
-    def of(cls, url: str, settings: Settings, families: Sequence[Family]) -> Any:
+    def of(cls, url: RedisUrl, settings: Settings, families: Sequence[Family]) -> Any:
         """`open` with what the settings say."""
         return cls.open(url, settings.console, families, templates=settings.templates, keyring=settings.keyring())
 

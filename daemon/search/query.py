@@ -59,7 +59,7 @@ async def search(
     place = _decode(cursor, state)
     await require_search(redis, keys)
     mode, rebuild = await redis.hmget(keys.key("search"), "mode", "rebuild")
-    now = await server_ms(redis)
+    now = await server_ms(redis, keys)
     listing = Listing(redis, keys, state, replace(where, text=None), now)
     also = [word for text in (where.function, where.tag, where.error) for word in words_in(text or "")]
     arguments = _arguments(question, state, listing.index, bands(state, where, now), also)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from daemon import redrive
 from daemon.causes import KEPT
+from tests.servers import looking_at
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")
@@ -55,7 +55,7 @@ class Shell:
         return done.stdout
 
     def _wait_for_a_worker(self) -> None:
-        with redis.Redis.from_url(self.environ["ARQD_REDIS_URL"]) as client:
+        with looking_at(self.environ["ARQD_REDIS_URL"]) as client:
             deadline = time.monotonic() + 20
             while not client.zcount("{shop}:workers", time.time() * 1000, "+inf"):
                 assert time.monotonic() < deadline, "no worker"

@@ -32,7 +32,7 @@ from tests.conftest import RedisServerFactory
 from tests.faults.family import FOLDER
 from tests.faults.flow_families import FAMILIES
 from tests.faults.workshop import ROOT
-from tests.servers import RedisServer
+from tests.servers import Servers
 
 TREES = int(os.environ.get("FLOW_TREES", "120"))
 KILLS = TREES // 20
@@ -109,7 +109,7 @@ def allowed(planned: Planned, failed: set[str]) -> set[str]:
 class Workers:
     """Worker processes of all three families, killed and replaced at random."""
 
-    def __init__(self, server: RedisServer, folder: Path, chance: random.Random) -> None:
+    def __init__(self, server: Servers, folder: Path, chance: random.Random) -> None:
         self.kills = 0
         self._folder, self._chance = folder, chance
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("ARQD_")}

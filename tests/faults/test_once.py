@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
-import redis.asyncio
-
+from daemon.connections import connect
 from daemon.keys import FamilyKeys
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Steps
-from tests.servers import RedisServer
+from tests.servers import Servers
 
 KEYS = FamilyKeys.of("faults")
 
 
 @asynccontextmanager
-async def receipts_seen(server: RedisServer) -> AsyncIterator[dict[tuple[str, str], float]]:
+async def receipts_seen(server: Servers) -> AsyncIterator[dict[tuple[str, str], float]]:
     """Watch the receipts: when each was first seen, by id and step."""
     seen: dict[tuple[str, str], float] = {}
 
     async def watch() -> None:
-        async with redis.asyncio.Redis.from_url(server.url, decode_responses=True) as client:
+        async with aclosing(connect(server.url, decode_responses=True)) as client:
             while True:
                 for job_id, lines in (await client.hgetall(KEYS.key("receipts"))).items():
                     for line in lines.splitlines():

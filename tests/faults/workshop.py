@@ -11,12 +11,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import redis.asyncio
+import redis
 
+from daemon.connections import connect
 from daemon.consistency import find_leaks
 from daemon.heartbeat import read_heartbeat
 from daemon.inspector import Inspector, QueueStats
@@ -24,7 +25,7 @@ from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import make_family
 from tests.faults.family import FOLDER
-from tests.servers import RedisServer
+from tests.servers import Servers
 
 KEYS = FamilyKeys.of("faults")
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        server: RedisServer,
+        server: Servers,
         folder: Path,
         number: int,
         settings: str,
@@ -112,7 +113,7 @@ class Workshop:
         values: of the family, for every worker: ``lease=2``.
     """
 
-    def __init__(self, server: RedisServer, folder: Path, values: dict[str, Any]) -> None:
+    def __init__(self, server: Servers, folder: Path, values: dict[str, Any]) -> None:
         self.server = server
         self.folder = folder
         self.workers: list[WorkerProcess] = []
@@ -165,7 +166,7 @@ class Workshop:
         found: dict[str, list[str]] = {}
         if not self.server.running:
             return found
-        async with redis.asyncio.Redis.from_url(self.server.url) as client:
+        async with aclosing(connect(self.server.url)) as client:
             for key in await client.keys("{*}:conf"):
                 family = make_family(key[1 : key.index(b"}")].decode(), _nothing)
                 for kind, names in (await find_leaks(client, family)).by_kind().items():
@@ -267,7 +268,7 @@ async def _nothing(ctx: object) -> None: ...
 class CrashCounts:
     """Watches the crash counts of jobs, which are gone when the job has ended: the highest seen of each."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: Servers) -> None:
         self.highest: dict[str, int] = {}
         self._server = server
 
@@ -281,7 +282,7 @@ class CrashCounts:
             await self._task
 
     async def _watch(self) -> None:
-        async with redis.asyncio.Redis.from_url(self._server.url, decode_responses=True) as client:
+        async with aclosing(connect(self._server.url, decode_responses=True)) as client:
             while True:
                 with suppress(redis.RedisError):
                     for job_id, count in (await client.hgetall(KEYS.key("crashes"))).items():

@@ -20,7 +20,7 @@ import pytest
 from daemon.cli import main
 from daemon.encryption import generate_key
 from tests.conftest import RedisServerFactory
-from tests.servers import RedisServer
+from tests.servers import Servers
 
 ROOT = Path(__file__).parents[2]
 FAMILY = "tests.integration.vault_family:WorkerSettings"
@@ -76,15 +76,13 @@ class Arqd:
 
 
 @pytest.fixture
-def server(redis_server: RedisServerFactory) -> RedisServer:
+def server(redis_server: RedisServerFactory) -> Servers:
     """A server that keeps an append-only file; its dump is not compressed, so that it can be searched."""
     return redis_server(appendonly="yes", appendfsync="always", rdbcompression="no", slowlog_log_slower_than=0)
 
 
 @pytest.fixture
-def arqd(
-    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Arqd:
+def arqd(server: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Arqd:
     """The command on that server, in an empty folder."""
     environ = {
         "PYTHONPATH": str(ROOT),
@@ -98,7 +96,7 @@ def arqd(
     return Arqd(tmp_path, environ, capsys)
 
 
-def files(server: RedisServer) -> bytes:
+def files(server: Servers) -> bytes:
     """All the server has written: append-only file, dump, its own log, and what it remembers of slow commands."""
     with server.client() as client:
         client.save()
@@ -121,7 +119,7 @@ def looked(arqd: Arqd, state: str, *ids: str) -> bytes:
     return b"".join(done.stdout + done.stderr for done in (arqd(*command) for command in commands))
 
 
-def test_plants_in_an_encrypted_family_are_found_nowhere(arqd: Arqd, server: RedisServer) -> None:
+def test_plants_in_an_encrypted_family_are_found_nowhere(arqd: Arqd, server: Servers) -> None:
     done, dead = enqueue(arqd), enqueue(arqd, fail=True)
     later = enqueue(arqd, "--delay", "1h", "--dedup-key", "canary-key")
     seen = looked(arqd, "waiting", done) + looked(arqd, "delayed", later) + files(server)
@@ -150,7 +148,7 @@ def test_plants_in_an_encrypted_family_are_found_nowhere(arqd: Arqd, server: Red
         assert key.partition(":")[2].encode() not in seen + shown
 
 
-def test_the_same_plants_in_clear_are_found_everywhere(arqd: Arqd, server: RedisServer) -> None:
+def test_the_same_plants_in_clear_are_found_everywhere(arqd: Arqd, server: Servers) -> None:
     job = arqd("enqueue", "plain", "--family", "plain", "--json", '{"text": "canary-payload"}').stdout.decode().strip()
     assert b"canary-payload" in files(server)
     assert b"canary-payload" in arqd("job", job).stdout

@@ -16,6 +16,7 @@ from daemon.schedules import Schedules
 from tests.integration.cli_family import WorkerSettings
 from tests.integration.test_cli_control import Arqd, arqd
 from tests.integration.test_cli_daemons import Start, start, until
+from tests.servers import looking_at
 
 __all__ = ["arqd", "start"]
 
@@ -180,7 +181,5 @@ def test_the_scheduler_alone(start: Start, redis_url: str, producer: SyncProduce
 
 
 def waiting(redis_url: str) -> int:
-    import redis
-
-    with redis.Redis.from_url(redis_url) as client:
+    with looking_at(redis_url) as client:
         return int(client.zcard("arq:{t}"))

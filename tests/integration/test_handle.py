@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-import redis
 
 from daemon.broker import Broker
 from daemon.context import JobContext
@@ -23,6 +22,7 @@ from daemon.payload import Payload
 from daemon.producer import JobHandle, Producer
 from tests.asking import FUNCTIONS, NOW, Answer, Ask, Plain, producing
 from tests.engine import eventually, make_family, run_burst, until, working
+from tests.servers import looking_at
 
 # ---------------------------------------------------------------- the handle
 
@@ -118,7 +118,7 @@ async def registered(producer: Producer, job: JobHandle) -> None:
 
 def sent_commands(url: str, after: int) -> dict[int, tuple[int, str]]:
     """Commands so far and the last one, of each client that came after one."""
-    with redis.Redis.from_url(url) as client:
+    with looking_at(url) as client:
         own = client.client_id()
         return {
             int(c["id"]): (int(c["tot-cmds"]), c["cmd"])
@@ -128,7 +128,7 @@ def sent_commands(url: str, after: int) -> dict[int, tuple[int, str]]:
 
 
 async def test_waiting_for_results_costs_no_polling(redis_url: str) -> None:
-    with redis.Redis.from_url(redis_url) as client:
+    with looking_at(redis_url) as client:
         before = client.client_id()
     async with producing(redis_url) as producer:
         jobs = await producer.enqueue_many([Plain(n=n) for n in range(5)])

@@ -55,7 +55,7 @@ async def test_who_gives_up_while_the_reader_asks_again_does_not_end_it(redis_ur
     waits = [asyncio.create_task(job.result(timeout)) for job, timeout in zip(jobs, (0.1, 20), strict=True)]
     await until(lambda: len(reader._waiting) == 2)
     reader._away = RedisUnavailable()
-    asking = asyncio.create_task(reader._again())
+    asking = asyncio.create_task(reader._again(None))
     with pytest.raises((ResultTimeout, RedisUnavailable)):
         await waits[0]
     await asking

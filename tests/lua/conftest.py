@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
-from redis.asyncio import ConnectionPool
 
+from daemon.connections import connect
 from tests.conftest import RedisServerFactory
 from tests.lua.state import A, Engine
 
 Fill = Callable[[], Awaitable[None]]
 
 
-def _client(url: str) -> ArqRedis:
-    return ArqRedis(connection_pool=ConnectionPool.from_url(url))
+def _client(url: str) -> Any:
+    return connect(url, redis_class=ArqRedis)
 
 
 @pytest.fixture

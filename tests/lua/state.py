@@ -15,7 +15,7 @@ from typing import Any
 from daemon import codec
 from daemon.broker import MAX_EVENTS, Broker, Claim, Held, NewJob, Outcome, Repeat, Tick, TickSettings
 from daemon.errors import Unreadable
-from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
+from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, SCRIPT_KEYS, FamilyKeys
 
 NOW = 1_763_775_600_000
 LEASE = 30_000
@@ -137,6 +137,11 @@ class Engine:
     def now(self) -> int:
         assert self.broker.now is not None
         return self.broker.now
+
+    @property
+    def aborts(self) -> str:
+        """The abort set: stock arq's, in a cluster the family's own."""
+        return self.broker._keys[len(SCRIPT_KEYS)]
 
     def advance(self, ms: int) -> None:
         assert self.broker.now is not None

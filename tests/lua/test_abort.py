@@ -113,7 +113,7 @@ async def test_a_request_outlives_the_claim_it_was_for(engine: Engine, end: str)
     (mine,) = await engine.claim()
     assert mine.claim.aborted == b"1"
     await engine.settle(mine.abort(keep=0))
-    assert not await engine.redis.exists("arq:abort")
+    assert not await engine.redis.exists(engine.aborts)
 
 
 async def test_wrong_types_do_not_stop_an_abort(engine: Engine) -> None:
@@ -139,7 +139,7 @@ async def test_a_full_server_aborts_what_waits_and_what_runs(full: tuple[Engine,
 async def _stock_abort(engine: Engine, name: str) -> None:
     """arq's abort() of a job whose score lies in the future: two steps, in two calls."""
     await _first_step(engine, name)
-    await engine.redis.zadd("arq:abort", {engine.id(name): engine.now})
+    await engine.redis.zadd(engine.aborts, {engine.id(name): engine.now})
 
 
 async def _first_step(engine: Engine, name: str) -> None:
@@ -155,7 +155,7 @@ async def _still_held(engine: Engine, mine: Mine) -> None:
     assert list((await engine.look(mine.name)).holders) == [A]
     assert await _told(engine) == [f"abort {mine.n} {mine.claim.id.decode()}"]
     assert (await engine.settle(mine.abort())).refused == []
-    assert not await engine.redis.exists("arq:abort")
+    assert not await engine.redis.exists(engine.aborts)
 
 
 async def test_a_stock_abort_of_a_running_job_does_not_run_it_twice(engine: Engine) -> None:
@@ -183,7 +183,7 @@ async def test_a_stock_abort_of_a_running_job_without_its_token_does_not_run_it_
 async def test_a_stock_abort_that_arrives_after_the_claim_is_told_once(engine: Engine) -> None:
     """The client saw a waiting job, so it only adds its request; meanwhile the job started."""
     mine = await engine.take("a")
-    await engine.redis.zadd("arq:abort", {engine.id("a"): engine.now})
+    await engine.redis.zadd(engine.aborts, {engine.id("a"): engine.now})
     for _ in range(3):
         engine.advance(10)
         await engine.tick(wanted=1)
@@ -221,7 +221,7 @@ async def test_a_stock_abort_of_a_waiting_or_delayed_job_comes_with_its_claim(en
     if delay:
         await _stock_abort(engine, "a")
     else:
-        await engine.redis.zadd("arq:abort", {engine.id("a"): engine.now})
+        await engine.redis.zadd(engine.aborts, {engine.id("a"): engine.now})
     (mine,) = await engine.claim()
     assert mine.claim.aborted == b"1"
     await engine.settle(mine.abort(keep=0))
@@ -229,18 +229,18 @@ async def test_a_stock_abort_of_a_waiting_or_delayed_job_comes_with_its_claim(en
 
 
 async def test_a_stock_abort_of_an_unknown_id_does_not_stop_a_later_job(engine: Engine) -> None:
-    await engine.redis.zadd("arq:abort", {engine.id("a"): NOW})
+    await engine.redis.zadd(engine.aborts, {engine.id("a"): NOW})
     engine.advance(1)
     await engine.enqueue("a")
     (mine,) = await engine.claim()
     assert mine.claim.aborted == b"0"
-    assert not await engine.redis.exists("arq:abort")
+    assert not await engine.redis.exists(engine.aborts)
 
 
 async def test_others_are_not_aborted_beside_it(engine: Engine) -> None:
     await engine.enqueue("a", "b")
-    await engine.redis.zadd("arq:abort", {engine.id("b"): engine.now, "{sms}:c": engine.now})
+    await engine.redis.zadd(engine.aborts, {engine.id("b"): engine.now, "{sms}:c": engine.now})
     claims = await engine.claim(wanted=2)
     assert [mine.claim.aborted for mine in claims] == [b"0", b"1"]
     await engine.settle(*(mine.complete() for mine in claims))
-    assert await engine.redis.zrange("arq:abort", 0, -1) == [b"{sms}:c"]
+    assert await engine.redis.zrange(engine.aborts, 0, -1) == [b"{sms}:c"]

@@ -6,6 +6,7 @@ from daemon import codec
 from daemon.broker import NewJob
 from tests.lua.conftest import Fill
 from tests.lua.state import BODY, LEASE, NOW, A, B, C, Engine
+from tests.marks import stock_ids
 
 
 async def _drain(engine: Engine, count: int = 500) -> int:
@@ -14,6 +15,7 @@ async def _drain(engine: Engine, count: int = 500) -> int:
     return removed
 
 
+@stock_ids
 async def test_waiting_delayed_retried_and_stock_jobs_leave_nothing(engine: Engine) -> None:
     mine = await engine.take("retried")
     await engine.settle(mine.retry(5000, 1, b'{"try":1}'))
@@ -69,12 +71,13 @@ async def test_who_waits_for_a_result_is_told(engine: Engine) -> None:
     assert await engine.redis.lrange(engine.keys.key("reply", C), 0, -1) == [f"{engine.id('a')}\n".encode()]
 
 
+@stock_ids
 async def test_a_running_job_a_stock_client_asks_to_abort_stays(engine: Engine) -> None:
     mine = await engine.take("a")
     await engine.enqueue("waits")
     await engine.redis.set("arq:job:unheld", b"anything")
     await engine.redis.zadd(engine.keys.queue, {engine.id("a"): 1, "unheld": 1})
-    await engine.redis.zadd("arq:abort", {engine.id("a"): NOW})
+    await engine.redis.zadd(engine.aborts, {engine.id("a"): NOW})
     assert await engine.broker.drain(500) == 2
     assert (await engine.settle(mine.abort())).refused == []
 

@@ -13,6 +13,7 @@ from daemon.flow_broker import ChildEnd, FlowBroker, FlowJob
 from tests.engine import calls
 from tests.lua.conftest import Fill
 from tests.lua.state import A, B, Engine, Mine
+from tests.marks import stock_ids
 
 Told = tuple[str, str, str, int | None, float | None, str]
 
@@ -295,6 +296,7 @@ async def test_a_full_server_goes_on(full: tuple[Engine, Fill]) -> None:
     assert [event.kind for event in await events(engine)] == ["enqueued", "started", "completed"]
 
 
+@stock_ids
 @pytest.mark.parametrize("name", ["two words", "a\nb", "\n\n\n", "tab\tbed", ""])
 async def test_any_id_of_a_stock_producer_is_told(engine: Engine, name: str) -> None:
     redis: Any = engine.redis

@@ -66,16 +66,17 @@ async def test_equal_scores_are_ordered_by_bytes(engine: Engine) -> None:
 
 
 async def test_both_ends_of_records_and_results(engine: Engine) -> None:
-    await _fill(engine, a=1, bad=2, none=3)
-    await engine.redis.set(JOB + "a", b"0123456789")
-    await engine.redis.hset(JOB + "bad", "wrong", "type")
+    await _fill(engine, **{engine.id("a"): 1, engine.id("bad"): 2, engine.id("none"): 3})
+    await engine.redis.set(JOB + engine.id("a"), b"0123456789")
+    await engine.redis.hset(JOB + engine.id("bad"), "wrong", "type")
     page = await engine.broker.page("queue", "-inf", "+inf", down=False, after=None, count=9, head=4, tail=2)
-    assert [(e.id, e.head, e.tail) for e in page] == [(b"a", b"0123", b"89"), (b"bad", b"", b""), (b"none", b"", b"")]
+    found = [(e.id, e.head, e.tail) for e in page]
+    assert found == [(b"{email}:a", b"0123", b"89"), (b"{email}:bad", b"", b""), (b"{email}:none", b"", b"")]
     for index in ("completed", "dead", "aborted", "expired"):
-        await _fill(engine, index, a=1)
-        await engine.redis.set(RESULT + "a", b"abcdef")
+        await _fill(engine, index, **{engine.id("a"): 1})
+        await engine.redis.set(RESULT + engine.id("a"), b"abcdef")
         page = await engine.broker.page(index, "-inf", "+inf", down=True, after=None, count=9, head=2, tail=9)
-        assert page == [PageEntry(b"a", b"1", b"ab", b"abcdef")]
+        assert page == [PageEntry(b"{email}:a", b"1", b"ab", b"abcdef")]
 
 
 async def test_scores_come_back_exact(engine: Engine) -> None:

@@ -50,7 +50,7 @@ async def test_a_running_job_a_stock_client_asks_to_abort_is_still_active(engine
     """Until the next tick a stock client's request leaves it under a score that does not say so."""
     mine = await engine.take("a")
     await engine.redis.zadd(engine.keys.queue, {engine.id("a"): 1})
-    await engine.redis.zadd("arq:abort", {engine.id("a"): NOW})
+    await engine.redis.zadd(engine.aborts, {engine.id("a"): NOW})
     (word,) = await engine.broker.remove([engine.id("a")])
     assert word == "active"
     assert (await engine.settle(mine.abort())).refused == []
@@ -72,7 +72,7 @@ async def test_a_removed_job_is_not_counted_as_aborted(engine: Engine) -> None:
 
 async def test_an_abort_request_goes_with_the_job(engine: Engine) -> None:
     await engine.enqueue("a")
-    await engine.redis.zadd("arq:abort", {engine.id("a"): NOW})
+    await engine.redis.zadd(engine.aborts, {engine.id("a"): NOW})
     await engine.remove("a")
     assert await engine.traces() == set()
 

@@ -150,11 +150,11 @@ async def test_held_jobs_and_suspects_are_not_taken_for_due_times(engine: Engine
 
 async def test_a_stock_abort_of_an_unknown_id_does_not_stay_for_ever(engine: Engine) -> None:
     """arq never trims its set; a request without a job is a request for nothing once it is a month old."""
-    await engine.redis.zadd("arq:abort", {"never existed": engine.now, engine.id("a"): engine.now})
+    await engine.redis.zadd(engine.aborts, {"never existed": engine.now, engine.id("a"): engine.now})
     engine.advance(31 * 86_400_000)
-    await engine.redis.zadd("arq:abort", {"new": engine.now - 3_600_000})
+    await engine.redis.zadd(engine.aborts, {"new": engine.now - 3_600_000})
     await engine.renew(A)
-    assert await engine.redis.zrange("arq:abort", 0, -1) == [b"new"]
+    assert await engine.redis.zrange(engine.aborts, 0, -1) == [b"new"]
 
 
 async def test_a_full_server_renews_and_trims(full: tuple[Engine, Fill]) -> None:

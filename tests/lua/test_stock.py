@@ -14,6 +14,9 @@ from arq.jobs import Job, JobStatus, ResultNotFound
 from daemon import codec
 from daemon.errors import JobExpired, JobFailed
 from tests.lua.state import DAY, HELD, LEASE, A, B, C, Engine, Mine
+from tests.marks import stock_arq
+
+pytestmark = stock_arq
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ import pytest
 
 from daemon import codec
 from tests.lua.state import A, Engine
+from tests.marks import stock_arq
+
+pytestmark = stock_arq
 
 POLL = 500
 

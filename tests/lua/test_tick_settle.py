@@ -114,7 +114,7 @@ async def test_every_trace_of_a_run_goes_with_its_end(engine: Engine) -> None:
     await engine.redis.hset(engine.keys.key("crashes"), engine.id("a"), 1)
     await engine.broker.await_result("d" * 16, engine.id("a"))
     await engine.broker.progress(A, engine.id("a"), 60, "")
-    await engine.redis.zadd("arq:abort", {engine.id("a"): NOW})
+    await engine.redis.zadd(engine.aborts, {engine.id("a"): NOW})
     await engine.settle(mine.complete(keep=0))
     assert await engine.traces() == {engine.keys.key("reply", "d" * 16)}
     assert await engine.redis.pttl(engine.keys.key("reply", "d" * 16)) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 
+from daemon.connections import connect
 from daemon.metrics import FamilyMetrics
 from daemon.probe.app import create_app
 from tests.conftest import RedisServerFactory
@@ -22,7 +23,7 @@ from tests.probe.support import NOW, ValkeySource, document, facts, get, write
 
 @asynccontextmanager
 async def probe(url: str, **options: Any) -> AsyncIterator[tuple[Starlette, Redis]]:
-    async with Redis.from_url(url) as redis:
+    async with aclosing(connect(url)) as redis:
         yield create_app(ValkeySource(redis), families=["email", "media"], clock=lambda: NOW, **options), redis
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from daemon.connections import connect
 from handlers.email.message import Composer
 from handlers.email.settings import EmailSettings
 from handlers.email.tasks import MailService
@@ -66,7 +68,7 @@ async def pool(certificate: Certificate) -> AsyncIterator[PoolFactory]:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
+    async with aclosing(connect(redis_url)) as client:
         yield client
 
 

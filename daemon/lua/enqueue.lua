@@ -32,9 +32,20 @@ do
   end
 end
 
+local stamp = num(now)
 local function record_of(i, level)
   local deadline = ARGV[i + 5] == '0' and '0' or num(now + ARGV[i + 5])
-  return table.concat({ 'arqd1', level, num(now), ARGV[i + 4], deadline, ARGV[i + 6] }, ' ')
+  return table.concat({ 'arqd1', level, stamp, ARGV[i + 4], deadline, ARGV[i + 6] }, ' ')
+end
+
+-- Whether any id is in use: of most calls none is, and then there is no need to look for each.
+local any_used = false
+for first = 4, #ARGV, 7000 do
+  local keys = {}
+  for i = first, math.min(first + 6999, #ARGV), 7 do
+    keys[#keys + 1], keys[#keys + 2] = 'arq:job:' .. ARGV[i], 'arq:result:' .. ARGV[i]
+  end
+  any_used = any_used or redis.call('EXISTS', unpack(keys)) > 0
 end
 
 -- The job that has a dedup key now; `level` only while it waits or is delayed. False: the key is free.
@@ -93,7 +104,7 @@ for i = 4, #ARGV, 7 do
     if ARGV[3] ~= '1' or job.id ~= id or seen[id] then
       new = { job.id, repeated(i, job, mode, key, span, level, due) }
     end
-  elseif seen[id] or redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
+  elseif seen[id] or any_used and redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
     new = 0
     if ARGV[3] == '1' and not seen[id] then
       local stored = get('arq:job:' .. id)
@@ -136,8 +147,9 @@ local function first_delayed()
 end
 local soonest = (#scores > 0 or #moves > 0) and first_delayed()
 give_places(ready, scores)
+local queued = 0
 for i = 1, #scores, 2000 do
-  redis.call('ZADD', queue, 'NX', unpack(scores, i, math.min(i + 1999, #scores)))
+  queued = queued + redis.call('ZADD', queue, 'NX', unpack(scores, i, math.min(i + 1999, #scores)))
 end
 if #moves > 0 then
   redis.call('ZADD', queue, unpack(moves))
@@ -152,7 +164,8 @@ end
 
 -- Workers sleep until the next job they knew of: wake one when an earlier one came.
 local earlier = soonest and first_delayed() < soonest
-if not set_mark() and earlier then redis.call('ZADD', mark, 0, '1') end
+-- A ready job that was not in the queue before can be claimed now.
+if not set_mark(nil, #ready > 0 and queued == #scores / 2 or nil) and earlier then redis.call('ZADD', mark, 0, '1') end
 write_events()
 if enqueued > 0 then count_up({ 'enqueued', num(enqueued) }, 1, 2) end
 return added

@@ -9,6 +9,8 @@
 -- Returns {"ok", now, {ids to cancel: another worker has them or they are gone}} or {"stale"}.
 local session, n, lease = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local held = held_key(session)
+-- Whole numbers are written as C longs (lua/prelude.lua).
+if num(2 ^ 52) ~= '4503599627370496' then return redis.error_reply('ERR arqd needs a 64-bit server') end
 local last = redis.call('HGET', session_key(session), 'n')
 if last and n <= tonumber(last) then return { 'stale' } end
 redis.call('DEL', mark)

@@ -9,7 +9,8 @@ import pytest
 
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
-from daemon.lua import ALONE, CONTINUED, NAMES, SCRIPTS, SHARED, put_in
+from daemon.lua import ALONE, CONTINUED, NAMES, SCRIPTS, SHARED
+from daemon.lua.linked import needed, put_in
 from tests.lua.state import B, Engine
 
 
@@ -67,6 +68,36 @@ redis.call('DEL', KEYS[2], "queue", x.queue)
 return { queue = KEYS[1], [(-12)] = '7' == KEYS[2] }
 """
     assert put_in(text) == expected
+
+
+def test_a_script_gets_the_functions_it_needs() -> None:
+    shared = """\
+local state = 0
+local function short(x) return x end
+-- why
+local function middle(x)
+  return short(x)
+end
+local told
+
+do
+  local kept = 1
+  function told()
+    return kept
+  end
+end
+local function other() -- middle
+  return told('middle')
+end
+"""
+    without = needed(shared, "return middle(1)")
+    assert "function short" in without
+    assert "function middle" in without
+    assert "told()" not in without
+    assert "other" not in without
+    assert "middle" not in needed(shared, "return other()").replace("-- middle", "").replace("'middle'", "")
+    assert "function told()" in needed(shared, "return other()")
+    assert needed(shared, "return other(), middle()") == shared
 
 
 @pytest.mark.parametrize("name", [*NAMES, *SHARED, *CONTINUED.values(), "postings"])

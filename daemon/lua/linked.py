@@ -1,0 +1,72 @@
+"""Puts a script and what it uses of the shared files into one text.
+
+Lua 5.1 makes every function anew in every call of a script, and for each local that one uses it looks through all
+locals that any does: with all functions, and with names for keys and numbers, that costs a short call more than what it
+does. So a script gets the functions it needs, and keys and numbers stand where their names are used.
+"""
+
+from __future__ import annotations
+
+import re
+
+_DEFINED = re.compile(r"^local (?P<names>\w+(?:, \w+)*) = (?P<values>[^\n]*)\n", re.MULTILINE)
+_KEY, _NUMBER = re.compile(r"KEYS\[\d+\]"), re.compile(r"-?\d+|'\d+'")
+_QUIET = r"--[^\n]*|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
+#: Strings and comments, in which nothing is replaced, and names; not those of fields.
+_TOKEN = re.compile(_QUIET + r"|(?<![\w.])[A-Za-z_]\w*\b(?! =[^=])")
+_COMMENT_OR_STRING, _NAME = re.compile(_QUIET), re.compile(r"(?<![\w.])[A-Za-z_]\w*")
+#: A function, on one line or up to an "end" at a line's beginning; or a block of some that were declared before it.
+_UNIT = re.compile(
+    r"^local function (?P<short>\w+)[^\n]* end\n|^(?:local function (?P<long>\w+)|do$).*?^end\n",
+    re.MULTILINE | re.DOTALL,
+)
+_EXPORTED = re.compile(r"^  function (\w+)", re.MULTILINE)
+_DECLARED = re.compile(r"^local \w+(?:, \w+)*$", re.MULTILINE)
+
+
+def linked(shared: str, script: str) -> str:
+    """Give the text of a script with what it needs of the text of all shared files before it."""
+    return put_in(needed(shared, script) + script)
+
+
+def needed(shared: str, script: str) -> str:
+    """Give the shared files without the functions that neither the script nor what is left of them uses."""
+    units = list(_UNIT.finditer(shared))
+    found = _names(_DECLARED.sub("", _UNIT.sub("", shared)) + script)
+    left = units
+    while True:
+        wanted = [unit for unit in left if not found.isdisjoint(_defines(unit))]
+        if not wanted:
+            break
+        left = [unit for unit in left if unit not in wanted]
+        for unit in wanted:
+            found |= _names(unit[0])
+    dropped = {unit.start() for unit in left}
+    return _UNIT.sub(lambda unit: "" if unit.start() in dropped else unit[0], shared)
+
+
+def _defines(unit: re.Match[str]) -> list[str]:
+    name = unit["short"] or unit["long"]
+    return [name] if name else _EXPORTED.findall(unit[0])
+
+
+def _names(text: str) -> set[str]:
+    return set(_NAME.findall(_COMMENT_OR_STRING.sub("", text)))
+
+
+def put_in(text: str) -> str:
+    """Put keys and numbers of the shared files where their names are used."""
+    found: dict[str, str] = {}
+
+    def defined(match: re.Match[str]) -> str:
+        names, values = match["names"].split(", "), match["values"].split(", ")
+        pairs = list(zip(names, values, strict=False))
+        if len(names) != len(values) or not all(
+            _KEY.fullmatch(value) or (name.isupper() and _NUMBER.fullmatch(value)) for name, value in pairs
+        ):
+            return match[0]
+        found.update((name, f"({value})" if value.startswith("-") else value) for name, value in pairs)
+        return "\n"
+
+    text = _DEFINED.sub(defined, text)
+    return _TOKEN.sub(lambda token: found.get(token[0], token[0]), text)

@@ -16,6 +16,7 @@ from benchmarks.arqd import NAME
 from benchmarks.server import measured_server
 from daemon import codec
 from daemon.broker import Broker, Outcome, TickSettings
+from daemon.causes import cause_of
 from daemon.connections import connect
 from daemon.control import Control
 from daemon.errors import JobFailed
@@ -77,7 +78,10 @@ class Failing:
                 claim.id.decode(), record.function, KEYS.queue, 1, record.stamp, record.stamp, record.stamp
             )
             result = codec.encode_result(ended, False, codec.encode(codec.describe_error(error, "tries")), record.body)
-            outcomes.append(Outcome("b", claim.id, self._n, str(record.stamp), result, 86_400_000, score=claim.score))
+            cause = b"\n" + cause_of(error, NAME, record.function).line(record.function)
+            outcomes.append(
+                Outcome("b", claim.id, self._n, str(record.stamp), result, 86_400_000, cause, score=claim.score)
+            )
         await self._tick(0, outcomes)
 
     def _note(self) -> str:

@@ -49,7 +49,8 @@ class QueueStats:
 
 @dataclass(slots=True)
 class WorkerInfo:
-    """A process working a family; ``lease_seconds`` until it counts as dead (negative: it does)."""
+    """A process working a family; ``lease_seconds`` until it counts as dead (negative: it does), ``lag`` of its event
+    loop in seconds, ``memory`` it takes in bytes (None where it does not tell)."""
 
     session: str
     family: str

@@ -28,7 +28,7 @@ from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.encryption import KeyRing
 from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
-from daemon.heartbeat import Heartbeat
+from daemon.heartbeat import Heartbeat, resident_bytes
 from daemon.leases import LeaseKeeper
 from daemon.routed import in_cluster, place_of
 from daemon.run import Run
@@ -126,6 +126,11 @@ class Supervisor:
     def loop_lag(self) -> float:
         """Seconds the event loop was late, at worst, in the last beats."""
         return self._heartbeat.loop_lag if self._heartbeat else 0.0
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of memory the process takes (its resident set), None where the system does not tell."""
+        return resident_bytes()
 
     def listen(self) -> None:
         """Wake workers when there is work for them, or there are permits they wait for."""

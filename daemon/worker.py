@@ -206,6 +206,7 @@ class Worker(ArqWorker):
                 "started": self.supervisor.started,
                 "mean_seconds": self.metrics.mean_seconds(),
                 "lag": self.supervisor.loop_lag,
+                "memory": self.supervisor.memory,
             }
         ).encode()
 

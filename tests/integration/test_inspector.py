@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from daemon.control import Control
 from daemon.errors import InvalidJob, JobNotFound, PermanentError, RedisRefused, RedisUnavailable
 from daemon.inspector import Inspector
 from daemon.job import JobState
+from daemon.keys import FamilyKeys
 from daemon.pages import JobFilter
 from daemon.producer import Producer
 from tests.conftest import RedisServerFactory
@@ -227,6 +229,17 @@ async def test_workers_of_every_family(redis_url: str, inspector: Inspector) -> 
         assert len(await inspector.workers("t")) == 2
         assert (await inspector.queue("t")).slots == 13
         assert first.session in {worker.session for worker in await inspector.workers()}
+        assert [stats.family for stats in await inspector.queues()] == ["t", "u"]
+        assert [stats.slots for stats in await inspector.queues()] == [13, 4]
+        assert all((worker.memory or 0) > 10_000_000 for worker in await inspector.workers())
+
+
+async def test_a_worker_of_a_later_release_may_publish_more(redis_url: str, inspector: Inspector) -> None:
+    async with working(redis_url, family()) as supervisor:
+        key = FamilyKeys.of("t").key("session", supervisor.session)
+        info = json.loads(await inspector.redis.hget(key, "info"))
+        await inspector.redis.hset(key, "info", json.dumps({**info, "mood": "good"}))
+        assert [worker.pid for worker in await inspector.workers("t")] == [os.getpid()]
 
 
 async def test_redis_away_is_an_error_and_never_zeros(redis_server: RedisServerFactory) -> None:

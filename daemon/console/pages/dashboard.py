@@ -27,7 +27,7 @@ from daemon.console.problems import Problem
 from daemon.console.services import services_of
 from daemon.errors import RedisError
 
-_MODULES = (
+MODULES = (
     overview, changes, queue, queue_acts, job, job_acts, dead, schedules, workers, audit, enqueue, login,
 )  # fmt: skip
 _FILES = {path.name: path for path in STATIC.iterdir() if path.suffix in (".css", ".js", ".svg")}
@@ -39,7 +39,7 @@ class Dashboard:
 
     def __init__(self) -> None:
         self.router = APIRouter()
-        for module in _MODULES:
+        for module in MODULES:
             self.router.include_router(module.router)
         self.router.add_api_route("/static/{name}", static)
 

@@ -52,7 +52,7 @@ def families() -> list[Family]:
 
 async def statistics(redis: Any, known: list[Family]) -> None:
     """Write what an hour of jobs leaves: two functions a minute, with run times and waits."""
-    minute = await server_ms(redis) // 60_000
+    minute = await server_ms(redis, KEYS) // 60_000
     for family in known:
         async with redis.pipeline(transaction=False) as pipe:
             for back in range(61):

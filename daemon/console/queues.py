@@ -23,6 +23,7 @@ FAILING_OF, FAILING_SHARE = 50, 0.1
 #: A budget is nearly used up from this share on.
 NEARLY_FULL = 0.95
 
+Q = TypeVar("Q")
 T = TypeVar("T")
 
 
@@ -78,26 +79,34 @@ class Health:
 
 async def views(services: Services, families: Iterable[str] | None = None) -> list[QueueView]:
     """Give queues by name, all of them unless some are named."""
-    return await _each(services.families if families is None else families, lambda name: view(services, name))
+    names = services.families if families is None else list(families)
+    # The counts of all take as many round trips as those of one.
+    stats = {found.family: found for found in await services.inspector.queues()}
+    return await _each(names, lambda name: _view(services, stats[name]))
 
 
 async def view(services: Services, family: str) -> QueueView:
     """Give one queue."""
-    stats = await services.inspector.queue(family)
-    hour = await services.inspector.stats(family, last=3600, step="minute")
-    minute = await services.inspector.stats(family, last=60, step="minute")
+    return await _view(services, await services.inspector.queue(family))
+
+
+async def _view(services: Services, stats: QueueStats) -> QueueView:
+    hour = await services.inspector.stats(stats.family, last=3600, step="minute")
+    minute = await services.inspector.stats(stats.family, last=60, step="minute")
     return QueueView(stats, minute.total, hour.total)
 
 
 async def queue_health(services: Services, family: str) -> QueueHealth:
     """Tell whether one queue is as it should be."""
-    return (await _look(services, family))[1]
+    stats, workers = await services.inspector.queue(family), await services.inspector.workers(family)
+    return (await _look(services, stats, workers))[1]
 
 
 async def health(services: Services) -> Health:
     """Tell how the system is; that Redis cannot be used is an answer, too."""
     try:
-        looked = await _each(services.families, lambda name: _look(services, name))
+        queues, workers = await services.inspector.queues(), await services.inspector.workers()
+        looked = await _each(queues, lambda stats: _look(services, stats, workers))
     except RedisError as error:
         return Health(Status.DOWN, error=type(error).__doc__)
     found = Health(Status.OK)
@@ -109,11 +118,9 @@ async def health(services: Services) -> Health:
     return found
 
 
-async def _look(services: Services, family: str) -> tuple[QueueStats, QueueHealth]:
-    stats = await services.inspector.queue(family)
-    workers = await services.inspector.workers(family)
-    hour = await services.inspector.stats(family, last=3600, step="minute")
-    return stats, judge(stats, workers, hour.total)
+async def _look(services: Services, stats: QueueStats, workers: list[WorkerInfo]) -> tuple[QueueStats, QueueHealth]:
+    hour = await services.inspector.stats(stats.family, last=3600, step="minute")
+    return stats, judge(stats, [worker for worker in workers if worker.family == stats.family], hour.total)
 
 
 class BareStatus:
@@ -133,17 +140,17 @@ class BareStatus:
             return self._status
 
 
-async def _each(families: Iterable[str], ask: Callable[[str], Awaitable[T]]) -> list[T]:
+async def _each(queues: Iterable[Q], ask: Callable[[Q], Awaitable[T]]) -> list[T]:
     """Ask about several queues at the same time, the answers in their order."""
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(family: str) -> T:
+    async def one(queue: Q) -> T:
         async with room:
-            return await ask(family)
+            return await ask(queue)
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(one(family)) for family in families]
+            asked = [tasks.create_task(one(queue)) for queue in queues]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in asked]

@@ -164,6 +164,14 @@ def _home(services: Services) -> str:
     return f"{services.settings.base_path}/"
 
 
+def inside(services: Services, wanted: str, otherwise: str = "") -> str:
+    """Give a path that a request asks to go on to if it is the console's, else another one, or its first page."""
+    home = _home(services)
+    # //elsewhere.example and /\elsewhere would lead away.
+    fits = wanted.startswith(home) and not wanted.startswith("//") and wanted.isprintable() and "\\" not in wanted
+    return wanted if fits else otherwise or home
+
+
 def _refuse_other_site(request: Request) -> None:
     """A page of another site must not log a browser in as somebody else (there is no session yet to forge)."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
@@ -172,15 +180,12 @@ def _refuse_other_site(request: Request) -> None:
 
 def _logged_in(request: Request, session: str, wanted: str) -> Response:
     services = services_of(request)
-    home = _home(services)
-    # Only a path of ours: //elsewhere.example and /\elsewhere would lead away.
-    inside = wanted.startswith(home) and not wanted.startswith("//") and wanted.isprintable() and "\\" not in wanted
-    back = RedirectResponse(wanted if inside else home, 303)
+    back = RedirectResponse(inside(services, wanted), 303)
     back.set_cookie(
         COOKIE,
         session,
         max_age=round(services.sessions.seconds),
-        path=home,
+        path=_home(services),
         secure=request.url.scheme == "https",
         httponly=True,
         samesite="lax",

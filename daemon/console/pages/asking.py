@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.responses import Response
 
-from daemon.console.pages.frame import board_of, done, inside, page
+from daemon.console.access import inside
+from daemon.console.pages.frame import board_of, done, page
 from daemon.console.problems import Problem
 from daemon.console.roles import Actor
 from daemon.console.services import services_of

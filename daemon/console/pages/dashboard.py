@@ -7,7 +7,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
-from daemon.console.access import COOKIE, find_actor
+from daemon.console.access import COOKIE, find_actor, inside
 from daemon.console.pages import (
     audit,
     changes,
@@ -22,7 +22,7 @@ from daemon.console.pages import (
     schedules,
     workers,
 )
-from daemon.console.pages.frame import STATIC, bare, inside, page
+from daemon.console.pages.frame import STATIC, bare, page
 from daemon.console.problems import Problem
 from daemon.console.services import services_of
 from daemon.errors import RedisError

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from daemon.console.pages.board import BoardReader
 from daemon.console.pages.formats import FILTERS
 from daemon.console.roles import Actor, Role
-from daemon.console.services import Services, services_of
+from daemon.console.services import services_of
 
 HERE = Path(__file__).resolve().parent.parent
 STATIC = HERE / "static"
@@ -156,13 +156,6 @@ def done(request: Request, to: str, text: str, *, kind: str = "ok") -> Response:
     kept = base64.urlsafe_b64encode(json.dumps([kind, text[:_LONGEST_NOTICE]]).encode()).decode()
     response.set_cookie(NOTICE, kept, max_age=60, path=f"{base}/", httponly=True, samesite="lax")
     return response
-
-
-def inside(services: Services, wanted: str, otherwise: str = "") -> str:
-    """Give a path a form brought along if it is one of the dashboard's, else another one."""
-    home = f"{services.settings.base_path}/"
-    fits = wanted.startswith(home) and wanted.isprintable() and "\\" not in wanted and not wanted.startswith("//")
-    return wanted if fits else otherwise or home
 
 
 async def fields(request: Request) -> dict[str, list[str]]:

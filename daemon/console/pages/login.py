@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from daemon.console.access import MaybeActor, read_form
-from daemon.console.pages.frame import THEME, THEMES, bare, inside
+from daemon.console.access import MaybeActor, inside, read_form
+from daemon.console.pages.frame import THEME, THEMES, bare
 from daemon.console.services import services_of
 
 router = APIRouter()

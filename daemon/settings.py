@@ -108,6 +108,10 @@ class Settings(BaseSettings):
         None,
         description="`postgresql://user:password@host/name` or `sqlite:///path`; default `arqd.db` in the var folder",
     )
+    rpc: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="URLs of chains' nodes: `ARQD_RPC__MAINNET`, `ARQD_RPC__POLYGON`, `ARQD_RPC__137` …",
+    )
     outbox: OutboxSettings = Field(OutboxSettings(), description="the relay of the outbox")
     encryption_keys: SecretStr | None = Field(
         None,

@@ -7,6 +7,7 @@ may have tables ``SETTINGS`` and ``CHECKS`` of its own.
 #: Family to its ``WorkerSettings``. The one table.
 FAMILIES = {
     "email": "handlers.email.worker:WorkerSettings",
+    "payments": "handlers.payments.worker:WorkerSettings",
 }
 
 #: Section of the settings (``ARQD_SMTP__HOST`` is in ``smtp``) to its pydantic model; imported by every command, so
@@ -15,6 +16,7 @@ SETTINGS = {
     "email": "handlers.email.settings:EmailSettings",
     "smtp": "handlers.integrations.smtp_settings:SmtpSettings",
     "database": "handlers.integrations.database_settings:DatabaseSettings",
+    "payments": "handlers.payments.settings:PaymentsSettings",
     "http": "handlers.integrations.http_settings:HttpSettings",
 }
 

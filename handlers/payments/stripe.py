@@ -1,0 +1,96 @@
+"""Stripe: a PaymentIntent that failed is confirmed again.
+
+The API answers a key that it knows with the first reply, a 500 included, as long as it keeps the key: at least a day.
+So a payment whose outcome is unknown is looked at first, then confirmed with the same key and body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daemon.errors import PermanentError
+from handlers.integrations.http import HttpClient, HttpReply
+from handlers.payments.attempts import Attempt, State
+from handlers.payments.payloads import RetryPayment
+
+#: Statuses of a PaymentIntent.
+_KINDS: dict[str, Any] = {
+    "succeeded": "paid",
+    "requires_capture": "paid",
+    "processing": "pending",
+    "requires_action": "customer",
+    "requires_payment_method": "failed",
+    "requires_confirmation": "failed",
+    "canceled": "failed",
+}
+
+
+class Stripe:
+    """Calls Stripe's API with one account's key."""
+
+    looks_first = True
+    #: For how long a key is certainly kept, seconds; an hour less than they promise.
+    key_life = 23 * 3600.0
+
+    def __init__(self, http: HttpClient, url: str, key: str) -> None:
+        self._http = http
+        self._url = url
+        self._headers = {"authorization": f"Bearer {key}"}
+
+    def body(self, job: RetryPayment) -> dict[str, Any]:
+        """Give what is sent to charge it."""
+        method = {"payment_method": job.payment_method} if job.payment_method else {}
+        return {"off_session": "true", **method}
+
+    async def look_up(self, job: RetryPayment, attempt: Attempt | None) -> State:
+        """Ask how the payment stands."""
+        reply = await self._http.get(f"{self._url}/v1/payment_intents/{job.payment_id}", headers=self._headers)
+        return _state(reply.checked().json())
+
+    async def charge(self, job: RetryPayment, attempt: Attempt) -> State:
+        """Confirm it with the attempt's key and body."""
+        reply = await self._http.post(
+            f"{self._url}/v1/payment_intents/{job.payment_id}/confirm",
+            headers=self._headers | {"idempotency-key": attempt.key},
+            form=attempt.body,
+        )
+        if reply.ok:
+            return _state(reply.json())
+        if reply.status >= 500:
+            replayed = reply.headers.get("idempotent-replayed") == "true"
+            # It would be said again until the key is forgotten.
+            wait = max(60.0, self.key_life + 60 - attempt.age) if replayed else reply.retry_after
+            return State("unknown", f"Stripe answers {reply.status}", wait=wait)
+        if reply.status in (400, 402, 404):
+            return _refused(reply)
+        # 409: the first call with this key is still under way. 401, 403: the account's key; nothing was done.
+        if reply.status == 409:
+            return State("unknown", "the same call is under way", wait=reply.retry_after)
+        reply.checked()
+        raise AssertionError("unreachable")
+
+    async def reconcile(self, job: RetryPayment, attempt: Attempt) -> State:
+        """Ask how an attempt ended whose key is not kept any more: a call of a day ago has ended."""
+        return await self.look_up(job, attempt)
+
+
+def _state(intent: Any) -> State:
+    status = str(intent.get("status"))
+    error = intent.get("last_payment_error") or {}
+    why = error.get("decline_code") or error.get("code")
+    kind = _KINDS.get(status, "unknown")
+    return State(kind, f"{status}: {why}" if why and kind == "failed" else status, intent.get("id"))
+
+
+def _refused(reply: HttpReply) -> State:
+    """Read an error: a declined card, or a call that cannot be."""
+    error = reply.json().get("error") or {}
+    why = str(error.get("decline_code") or error.get("code") or error.get("type") or reply.status)
+    intent = error.get("payment_intent")
+    if intent:
+        found = _state(intent)
+        # What "cannot be confirmed" for it has been paid tells of no failure.
+        return found if found.kind != "failed" else State("failed", why, found.object_id)
+    if error.get("type") == "idempotency_error":
+        raise PermanentError("Stripe has this key with another body: somebody else uses it; look at the attempt")
+    return State("failed", why)

@@ -102,6 +102,8 @@ class HttpClient:
     Args:
         settings: limits.
         guarded: whether it goes to the public internet only.
+        keep_alive: use connections again. Not by default: a server that answers a call twice would answer the next one
+            with what was left of the last, and nothing below would notice.
         resolve: what finds the addresses of a host.
 
     Raises:
@@ -109,7 +111,12 @@ class HttpClient:
     """
 
     def __init__(
-        self, settings: HttpSettings | None = None, *, guarded: bool = True, resolve: Resolve = resolve
+        self,
+        settings: HttpSettings | None = None,
+        *,
+        guarded: bool = True,
+        keep_alive: bool = False,
+        resolve: Resolve = resolve,
     ) -> None:
         self.settings = settings = settings or HttpSettings()
         try:
@@ -123,15 +130,15 @@ class HttpClient:
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=context,
             max_connections=settings.pool_size,
-            max_keepalive_connections=settings.pool_size,
+            max_keepalive_connections=settings.pool_size if keep_alive else 0,
             keepalive_expiry=15,
             network_backend=GuardedNetwork(AllowList(settings.allow) if guarded else None, resolve),
         )
 
     @classmethod
-    def of(cls, settings: Any, *, guarded: bool = True) -> Self:
+    def of(cls, settings: Any, *, guarded: bool = True, keep_alive: bool = False) -> Self:
         """Give a client with the limits of the daemon's settings."""
-        return cls(settings.http, guarded=guarded)
+        return cls(settings.http, guarded=guarded, keep_alive=keep_alive)
 
     async def close(self) -> None:
         """Close its connections."""

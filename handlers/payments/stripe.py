@@ -45,7 +45,7 @@ class Stripe:
     async def look_up(self, job: RetryPayment, attempt: Attempt | None) -> State:
         """Ask how the payment stands."""
         reply = await self._http.get(f"{self._url}/v1/payment_intents/{job.payment_id}", headers=self._headers)
-        return _state(reply.checked().json())
+        return _state(reply.checked().json(), job)
 
     async def charge(self, job: RetryPayment, attempt: Attempt) -> State:
         """Confirm it with the attempt's key and body."""
@@ -55,14 +55,14 @@ class Stripe:
             form=attempt.body,
         )
         if reply.ok:
-            return _state(reply.json())
+            return _state(reply.json(), job)
         if reply.status >= 500:
             replayed = reply.headers.get("idempotent-replayed") == "true"
             # It would be said again until the key is forgotten.
             wait = max(60.0, self.key_life + 60 - attempt.age) if replayed else reply.retry_after
             return State("unknown", f"Stripe answers {reply.status}", wait=wait)
         if reply.status in (400, 402, 404):
-            return _refused(reply)
+            return _refused(reply, job)
         # 409: the first call with this key is still under way. 401, 403: the account's key; nothing was done.
         if reply.status == 409:
             return State("unknown", "the same call is under way", wait=reply.retry_after)
@@ -74,7 +74,9 @@ class Stripe:
         return await self.look_up(job, attempt)
 
 
-def _state(intent: Any) -> State:
+def _state(intent: Any, job: RetryPayment) -> State:
+    if intent.get("id") != job.payment_id:
+        return State("unknown", "Stripe answers with another payment")
     status = str(intent.get("status"))
     error = intent.get("last_payment_error") or {}
     why = error.get("decline_code") or error.get("code")
@@ -82,13 +84,13 @@ def _state(intent: Any) -> State:
     return State(kind, f"{status}: {why}" if why and kind == "failed" else status, intent.get("id"))
 
 
-def _refused(reply: HttpReply) -> State:
+def _refused(reply: HttpReply, job: RetryPayment) -> State:
     """Read an error: a declined card, or a call that cannot be."""
     error = reply.json().get("error") or {}
     why = str(error.get("decline_code") or error.get("code") or error.get("type") or reply.status)
     intent = error.get("payment_intent")
     if intent:
-        found = _state(intent)
+        found = _state(intent, job)
         # What "cannot be confirmed" for it has been paid tells of no failure.
         return found if found.kind != "failed" else State("failed", why, found.object_id)
     if error.get("type") == "idempotency_error":

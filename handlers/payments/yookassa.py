@@ -73,7 +73,10 @@ class YooKassa:
             wait = float(Decimal(said) / 1000) if isinstance(said, int | Decimal) else None
             return State("unknown", "YooKassa is at it", wait=wait)
         if reply.ok:
-            return _state(reply.json())
+            made = reply.json()
+            if (made.get("metadata") or {}).get(MARK) != attempt.key:
+                return State("unknown", "YooKassa answers with another payment")
+            return _state(made)
         if reply.status >= 500:
             return State("unknown", f"YooKassa answers {reply.status}", wait=reply.retry_after)
         if reply.status in (400, 404):

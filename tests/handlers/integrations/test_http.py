@@ -251,7 +251,7 @@ async def test_a_name_is_resolved_once_and_its_address_pinned(server: Server, co
         asked.append(host)
         return [PUBLIC] if len(asked) == 1 else ["127.0.0.1"]
 
-    async with HttpClient(resolve=rebinding) as client:
+    async with HttpClient(resolve=rebinding, keep_alive=True) as client:
         reply = await client.get(f"http://rebind.example:{server.port}/")
         assert reply.ok
         assert (asked, connected) == (["rebind.example"], [PUBLIC])
@@ -435,8 +435,19 @@ async def test_what_the_caller_raises_is_its_own(server: Server) -> None:
 # ---------------------------------------------------------------- requests and replies
 
 
-async def test_requests(server: Server) -> None:
+async def test_an_answer_that_comes_twice_answers_one_call(server: Server) -> None:
+    said = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d"
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said % len(server.requests) * 2)
+
+    server.answer = answer
     async with HttpClient(OPEN) as client:
+        assert [(await client.get(server.url())).text for _ in range(3)] == ["1", "2", "3"]
+
+
+async def test_requests(server: Server) -> None:
+    async with HttpClient(OPEN, keep_alive=True) as client:
         await client.post(server.url("/a?x=1"), params={"y": "2 3"}, json={"n": 1}, headers={"x-key": "v"})
         await client.post(server.url(), form={"a": "b c"})
         await client.request("PUT", server.url(), content=b"\x00\x01")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.settings import worker_file
+from daemon.probe.settings import worker_file
 from daemon.supervisor import REPLACE_STATUS
 
 POLL_SECONDS = 0.5

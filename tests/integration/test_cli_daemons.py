@@ -23,6 +23,7 @@ import redis
 
 from daemon.heartbeat import read_heartbeat
 from daemon.producer import SyncProducer
+from handlers import FAMILIES
 from tests.conftest import RedisServerFactory
 from tests.servers import free_port
 
@@ -272,7 +273,7 @@ def test_the_console_until_a_signal(start: Start) -> None:
     assert token
     request = urllib.request.Request(f"{home}api/v1/queues", headers={"authorization": f"Bearer {token[0]}"})
     with urllib.request.urlopen(request, timeout=10) as answer:
-        assert [queue["stats"]["family"] for queue in json.load(answer)] == ["email"]
+        assert [queue["stats"]["family"] for queue in json.load(answer)] == sorted(FAMILIES)
     # It makes the ticks of schedules where no worker does.
     console.said("scheduler: this process leads")
     assert console.ended(signal.SIGTERM) == 0, console.text

@@ -19,6 +19,8 @@ local running = {}
 -- All of `limits` while they are few, false when they are many; and the limits there are as text, read.
 local few_limits
 local specs = {}
+-- Whether any function may have a limit.
+local functions_limited = true
 
 local function lane_key(lane) return prefix .. 'lane:' .. lane end
 
@@ -34,14 +36,21 @@ local function read_running(names)
   for i, jobs in ipairs(redis.call('HMGET', active, unpack(missing))) do running[missing[i]] = tonumber(jobs or 0) end
 end
 
+local function read_limits()
+  if few_limits ~= nil then return end
+  few_limits = redis.call('HLEN', limits) <= 64 and {}
+  functions_limited = not few_limits
+  local found = few_limits and redis.call('HGETALL', limits) or {}
+  for i = 1, #found, 2 do
+    few_limits[found[i]] = found[i + 1]
+    functions_limited = functions_limited or string.find(found[i], 'f:', 1, true) ~= nil
+  end
+end
+
 -- Until when a lane was told to wait, and its limits as text.
 local function limits_of(lane)
   local all = string.sub(lane, 1, 2) .. '*'
-  if few_limits == nil then
-    few_limits = redis.call('HLEN', limits) <= 64 and {}
-    local found = few_limits and redis.call('HGETALL', limits) or {}
-    for i = 1, #found, 2 do few_limits[found[i]] = found[i + 1] end
-  end
+  read_limits()
   if few_limits then
     local f = few_limits
     return f['until:' .. lane], f[lane] or f[all] or f['s:' .. lane] or f['s:' .. all]
@@ -87,11 +96,12 @@ end
 -- The lanes with a limit that jobs count in, a list for each record.
 local function lanes_of(records)
   local lists, all = {}, {}
+  read_limits()
   for i = 1, #records do
     local name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
     local list = {}
     if group and group ~= '' then list[1] = 'g:' .. group end
-    if name then list[#list + 1] = 'f:' .. name end
+    if name and functions_limited then list[#list + 1] = 'f:' .. name end
     for _, lane in ipairs(list) do
       if known_lanes[lane] == nil then all[#all + 1] = lane end
     end

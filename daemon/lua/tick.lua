@@ -21,13 +21,14 @@ local lease, default_timeout, max_crashes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local keep_count, keep_age, poll = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local held = held_key(session)
 
-local last = redis.call('HGET', session_key(session), 'n')
-if not last then return { 'sync' } end
-if n <= tonumber(last) then return { 'stale' } end
+-- Number and time (us) of its last call.
+local last = redis.call('HMGET', session_key(session), 'n', 'at')
+if not last[1] then return { 'sync' } end
+if n <= tonumber(last[1]) then return { 'stale' } end
 
 -- DEL first: a script whose first write frees memory runs through on a full server.
 redis.call('DEL', mark, suspects)
-redis.call('HSET', session_key(session), 'n', n)
+redis.call('HSET', session_key(session), 'n', n, 'at', num(now_us))
 local quiet, stock_seen = observe(lease, true)
 
 -- Whether there is any of what few queues have. They are looked for one by one only if so, or if this call itself may
@@ -35,11 +36,7 @@ local quiet, stock_seen = observe(lease, true)
 local unusual = redis.call('EXISTS', tags, limits, active, lanes, parked, crashes, flows, abort_set) > 0
 local function there(key) return unusual and redis.call('EXISTS', key) == 1 end
 
--- A job waits for those its worker claimed before it: with groups a call brings few, so that a group's first job starts
--- at once behind the many of another.
-local grouped, limited, FEW = there(tags), there(limits), 32
-if grouped then wanted = math.min(wanted, FEW) end
-
+local grouped, limited = there(tags), there(limits)
 local wait = 60000
 local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 

@@ -23,7 +23,7 @@ from daemon.queue_stats import QueueStats, WorkerInfo, read_queues, read_workers
 from daemon.routed import in_cluster
 from daemon.search.query import search
 from daemon.servers import RedisUrl
-from daemon.statistics import FamilyStatistics, Step, read_statistics
+from daemon.statistics import FamilyStatistics, Past, Step, read_statistics
 
 __all__ = ["Inspector", "QueueStats", "WorkerInfo"]
 
@@ -41,6 +41,8 @@ class Inspector:
         self.redis = redis
         self.keyring = keyring or NO_KEYS
         self.families = {name: _keys(name) for name in families}
+        # Of minutes and hours that are over nothing changes any more.
+        self._past: dict[str, Past] = {}
 
     @classmethod
     def connect(cls, url: RedisUrl, families: Iterable[str], *, keyring: KeyRing | None = None, **options: Any) -> Self:
@@ -128,8 +130,9 @@ class Inspector:
         with translated():
             now = await server_ms(self.redis, keys)
             return await read_statistics(
-                self.redis, keys, now, last=last, since=since, until=until, step=step, function=function
-            )
+                self.redis, keys, now, last=last, since=since, until=until, step=step, function=function,
+                past=self._past.setdefault(family, {}),
+            )  # fmt: skip
 
     # ------------------------------------------------------------------ workers
 

@@ -27,6 +27,11 @@ _KEPT: dict[str, int] = {"minute": 86_400_000, "hour": 14 * 86_400_000}
 #: Up to this range it is told by minutes unless asked otherwise, ms.
 _BY_MINUTES = 3 * 3_600_000
 _READ = 500
+#: Minutes and hours of a family that are remembered.
+_REMEMBERED = 3000
+
+#: What was counted in minutes and hours that are over, by step and number.
+Past = dict[tuple[Step, int], dict[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -149,9 +154,13 @@ def _range(now: int, last: float | str, since: datetime | None, until: datetime 
 
 async def read_statistics(
     redis: Any, keys: FamilyKeys, now: int, *, last: float | str, since: datetime | None, until: datetime | None,
-    step: Step | None, function: str | None,
+    step: Step | None, function: str | None, past: Past | None = None,
 ) -> FamilyStatistics:  # fmt: skip
-    """Read the statistics of a family; see `Inspector.stats`."""
+    """Read the statistics of a family; see `Inspector.stats`.
+
+    Args:
+        past: what was read before of minutes and hours that are over; it is added to.
+    """
     begin, end = _range(now, last, since, until)
     if step is None:
         step = "minute" if end - begin <= _BY_MINUTES and begin >= now - _KEPT["minute"] else "hour"
@@ -161,12 +170,19 @@ async def read_statistics(
     # What has just begun belongs to the present, though nothing of it is over yet.
     first, final = max(begin, now - _KEPT[step]) // length, (now if end == now else end - 1) // length
     numbers = range(first, final + 1)
-    found: list[dict[bytes, bytes]] = []
-    for start in range(0, len(numbers), _READ):
+    past = {} if past is None else past
+    unread = [number for number in numbers if (step, number) not in past]
+    raws: dict[int, dict[bytes, bytes]] = {}
+    for start in range(0, len(unread), _READ):
+        portion = unread[start : start + _READ]
         async with redis.pipeline(transaction=False) as pipe:
-            for number in numbers[start : start + _READ]:
+            for number in portion:
                 pipe.hgetall(keys.key("stats", step[0], str(number)))
-            found += await pipe.execute()
+            raws.update(zip(portion, await pipe.execute(), strict=True))
+    found = [raws[number] if number in raws else past[step, number] for number in numbers]
+    if len(past) > _REMEMBERED:
+        past.clear()
+    past.update({(step, number): raw for number, raw in raws.items() if number < now // length - 1})
     return _statistics(keys.family, function, step, numbers, min(now, (final + 1) * length), found)
 
 

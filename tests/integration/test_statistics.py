@@ -17,7 +17,7 @@ from daemon.family import Fixed
 from daemon.inspector import Inspector
 from daemon.producer import Producer
 from daemon.session import Session
-from tests.engine import eventually, make_family, run_burst, until, working
+from tests.engine import calls, eventually, make_family, run_burst, until, working
 
 
 async def work(ctx: JobContext, seconds: float) -> None:
@@ -170,3 +170,21 @@ async def test_a_time_that_makes_no_sense_is_refused(producer: Producer) -> None
             await looking.stats("t", **options)
     with pytest.raises(InvalidJob, match="there is no family"):
         await looking.stats("u")
+
+
+async def test_minutes_that_are_over_are_read_once(redis_url: str, producer: Producer) -> None:
+    async with working(redis_url, make_family("t", work)):
+        await (await producer.enqueue("work", [0], family="t")).result(10)
+    seconds, _ = await producer.redis.time()
+    await producer.redis.hset(f"{{t}}:stats:m:{seconds // 60 - 10}", "work\x1fc", 7)
+    looking = inspector(producer)
+    first = await looking.stats("t", last="1h", step="minute")
+    assert first.total.completed == 8
+    async with working(redis_url, make_family("t", work)):
+        await (await producer.enqueue("work", [0], family="t")).result(10)
+    before = calls(redis_url, "hgetall")
+    again = await looking.stats("t", last="1h", step="minute")
+    # This minute and the last, and one more if a minute has passed.
+    assert calls(redis_url, "hgetall") - before <= 3
+    fresh = await inspector(producer).stats("t", last="1h", step="minute")
+    assert again.total.completed == fresh.total.completed == 9

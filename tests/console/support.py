@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from daemon.console.roles import Role
 from daemon.console.services import Services
 from daemon.console.settings import ConsoleSettings
 from daemon.family import Family
+from daemon.serving import serve
 from tests.asking import FUNCTIONS
 from tests.engine import make_family
 
@@ -66,3 +68,21 @@ async def console(
         found = Console(services, app, httpx.AsyncClient())
         found.anyone = found.client()
         yield found
+
+
+@asynccontextmanager
+async def served(found: Console, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve it on a real port; gives a client without a token.
+
+    The transport of `Console.client` gives an answer when it has ended, and a stream has no end.
+    """
+    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    where: dict[str, Any] = {"name": "the console", "host": "127.0.0.1", "port": 0, "handle_signals": False, **options}
+    task = asyncio.create_task(
+        serve(found.app, **where, on_listening=listening.set_result, on_ending=found.services.live.close)
+    )
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=await listening, limits=limits, timeout=20, trust_env=False) as client:
+        yield client
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

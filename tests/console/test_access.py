@@ -17,7 +17,7 @@ from daemon.console.roles import Role
 from daemon.console.settings import ConsoleSettings
 from daemon.errors import ConfigurationError, InvalidToken, TokenConflict, TokenNotFound
 from tests.conftest import RedisServerFactory
-from tests.console.support import API, console
+from tests.console.support import API, console, served
 
 WORKERS = f"{API}/workers"
 
@@ -218,3 +218,19 @@ async def test_health_tells_strangers_the_status_alone(redis_server: RedisServer
         refused = await viewer.get(WORKERS)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert "127.0.0.1" not in refused.text
+
+
+@pytest.mark.parametrize(("trusted", "address"), [("127.0.0.1", "203.0.113.9"), ("", "127.0.0.1")])
+async def test_a_proxy_is_believed_where_it_is_named(redis_url: str, trusted: str, address: str) -> None:
+    secure = bool(trusted)
+    async with console(redis_url) as found, served(found, trusted_proxies=trusted) as client:
+        forwarded = {"x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https"}
+        link = await found.services.sessions.make_link("ada", Role.ADMIN)
+        answer = await client.get(f"/login/{link}", headers=forwarded)
+        assert ("secure" in answer.headers["set-cookie"].lower()) == secure
+        assert ("strict-transport-security" in answer.headers) == secure
+        _, token = await found.services.tokens.add("ci", Role.OPERATOR)
+        headers = {**forwarded, "authorization": f"Bearer {token}"}
+        assert (await client.post(f"{API}/queues/t/pause", headers=headers)).status_code == 200
+        (entry,) = (await found.services.audit.page()).entries
+        assert (entry.actor, entry.address) == ("ci", address)

@@ -13,32 +13,18 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.console import live
-from daemon.serving import serve
 from tests.asking import FUNCTIONS
-from tests.console.support import API, Console, console
+from tests.console.support import API, Console, console, served
 from tests.engine import eventually, make_family, until, working
 
 
 @asynccontextmanager
-async def served(found: Console) -> AsyncIterator[httpx.AsyncClient]:
-    """A real port: the transport of the other tests gives an answer when it has ended, and a stream has no end."""
+async def watched(found: Console) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve it, and give a viewer's client."""
     _, token = await found.services.tokens.add("stream", "viewer")
-    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    where: dict[str, Any] = {"name": "the console", "host": "127.0.0.1", "port": 0, "handle_signals": False}
-    task = asyncio.create_task(
-        serve(found.app, **where, on_listening=listening.set_result, on_ending=found.services.live.close)
-    )
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(
-        base_url=await listening,
-        headers={"authorization": f"Bearer {token}"},
-        limits=limits,
-        timeout=20,
-        trust_env=False,
-    ) as client:
+    async with served(found) as client:
+        client.headers["authorization"] = f"Bearer {token}"
         yield client
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 class Reader:
@@ -76,7 +62,7 @@ class Reader:
 
 async def test_what_happens_is_told_as_it_happens(redis_url: str) -> None:
     family = make_family("t", *FUNCTIONS)
-    async with console(redis_url, family) as found, served(found) as client:
+    async with console(redis_url, family) as found, watched(found) as client:
         every, some = Reader(client), Reader(client, kind=["completed"])
         await asyncio.gather(every.open.wait(), some.open.wait())
         async with working(redis_url, family):
@@ -91,7 +77,7 @@ async def test_what_happens_is_told_as_it_happens(redis_url: str) -> None:
 
 async def test_a_stream_goes_on_where_it_was_left(redis_url: str) -> None:
     families = make_family("t", *FUNCTIONS), make_family("u", *FUNCTIONS)
-    async with console(redis_url, *families) as found, served(found) as client:
+    async with console(redis_url, *families) as found, watched(found) as client:
         producer = found.services.producer
         reader = Reader(client)
         await reader.open.wait()
@@ -150,7 +136,7 @@ async def all_told(found: Console) -> bool:
 
 async def test_streams_end_with_the_console(redis_url: str) -> None:
     async with console(redis_url) as found:
-        async with served(found) as client:
+        async with watched(found) as client:
             reader = Reader(client)
             await reader.open.wait()
             found.services.live.close()
@@ -160,7 +146,7 @@ async def test_streams_end_with_the_console(redis_url: str) -> None:
 
 async def test_counts_come_with_the_stream_if_wanted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SNAPSHOT_SECONDS", 0.02)
-    async with console(redis_url) as found, served(found) as client:
+    async with console(redis_url) as found, watched(found) as client:
         reader, plain = Reader(client, counts=True), Reader(client)
         await until(lambda: reader.messages)
         await found.services.producer.enqueue("plain", {"n": 1}, family="t")
@@ -178,7 +164,7 @@ async def test_counts_come_with_the_stream_if_wanted(redis_url: str, monkeypatch
 
 async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
     family = make_family("t", *FUNCTIONS)
-    async with console(redis_url, family) as found, served(found) as client, AsyncExitStack() as stack:
+    async with console(redis_url, family) as found, watched(found) as client, AsyncExitStack() as stack:
         producer = found.services.producer
 
         async def addresses() -> set[str]:
@@ -199,14 +185,14 @@ async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
         alone = await run_jobs(await addresses() - workers)
         readers = [Reader(client) for _ in range(50)]
         await asyncio.gather(*(reader.open.wait() for reader in readers))
-        watched = await run_jobs(await addresses() - workers)
+        beside = await run_jobs(await addresses() - workers)
         await until(lambda: all(reader.kinds().count("completed") == 10 for reader in readers))
         listed = await found.services.redis.client_list()
         assert len([each for each in listed if each["cmd"].startswith("xread")]) == 1
         # What workers do by time (renewals, wake-ups, the scheduler's lease) makes a difference of a few.
         assert alone.count("EVALSHA") >= 10
-        assert len(watched) <= len(alone) + 25
-        assert {name for name in watched if name.startswith(("X", "PUB", "SUB"))} == set()
+        assert len(beside) <= len(alone) + 25
+        assert {name for name in beside if name.startswith(("X", "PUB", "SUB"))} == set()
         for reader in readers:
             await reader.stop()
 

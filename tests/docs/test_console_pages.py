@@ -132,6 +132,16 @@ async def test_every_request_of_the_file_can_be_sent(served: Console) -> None:
     assert kept["status"] in ("ok", "degraded")
 
 
+async def test_the_example_and_the_error_are_as_shown(served: Console) -> None:
+    client = await served.of("operator")
+    (body,) = re.findall(r"-d '(.*)'", page("api"))
+    assert (await client.post(f"{API}/jobs", json=json.loads(body))).status_code == 202
+    wrong = json.loads(body)
+    del wrong["payload"]["to"]
+    (shown,) = re.findall(r"```json\n(.*?)```", page("api"), re.DOTALL)
+    assert (await client.post(f"{API}/jobs", json=wrong)).json() == json.loads(shown)
+
+
 # ---------------------------------------------------------------------- access.md
 
 

@@ -5,7 +5,7 @@ It never scans the key space: counts are ZCOUNTs of score bands, lists are pages
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -20,10 +20,10 @@ from daemon.job_info import job_logs
 from daemon.keys import FamilyKeys, parse_id
 from daemon.pages import EVERY, PAGE, JobFilter, JobPage, Listing, describe, server_ms
 from daemon.queue_stats import QueueStats, WorkerInfo, read_queues, read_workers
-from daemon.routed import in_cluster
+from daemon.routed import Routed, in_cluster
 from daemon.search.query import search
 from daemon.servers import RedisUrl
-from daemon.statistics import FamilyStatistics, Past, Step, read_statistics
+from daemon.statistics import FamilyStatistics, Figures, Past, Step, read_figures, read_statistics
 
 __all__ = ["Inspector", "QueueStats", "WorkerInfo"]
 
@@ -92,9 +92,8 @@ class Inspector:
 
         Raises: as `queue`.
         """
-        stats = await self.queue(family)
-        workers = [worker for worker in await self.workers(family) if worker.lease_seconds > 0]
-        means = [worker.mean_seconds for worker in workers if worker.mean_seconds is not None]
+        ((stats, workers),) = await self.look([family])
+        means = [each.mean_seconds for each in workers if each.lease_seconds > 0 and each.mean_seconds is not None]
         drain: float | None = 0.0
         backlog = stats.waiting - stats.limited
         if backlog:
@@ -133,6 +132,20 @@ class Inspector:
                 self.redis, keys, now, last=last, since=since, until=until, step=step, function=function,
                 past=self._past.setdefault(family, {}),
             )  # fmt: skip
+
+    async def figures(self, families: Sequence[str]) -> list[tuple[Figures, Figures]]:
+        """Give what some families did in the last minute and hour, as ``stats(...).total`` does.
+
+        Raises: as `stats`.
+        """
+        several = [(self.of(family), self._past.setdefault(family, {})) for family in families]
+        groups = [[each] for each in several] if isinstance(self.redis, Routed) else [several]
+        found: list[tuple[Figures, Figures]] = []
+        with translated():
+            for group in filter(None, groups):
+                now = await server_ms(self.redis, group[0][0])
+                found += await read_figures(self.redis, group, now)
+        return found
 
     # ------------------------------------------------------------------ workers
 

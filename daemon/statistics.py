@@ -170,20 +170,50 @@ async def read_statistics(
     # What has just begun belongs to the present, though nothing of it is over yet.
     first, final = max(begin, now - _KEPT[step]) // length, (now if end == now else end - 1) // length
     numbers = range(first, final + 1)
-    past = {} if past is None else past
-    unread = [number for number in numbers if (step, number) not in past]
-    raws: dict[int, dict[bytes, bytes]] = {}
+    (found,) = await _raws(redis, [(keys, {} if past is None else past)], step, numbers, now)
+    return _statistics(keys.family, function, step, numbers, min(now, (final + 1) * length), found)
+
+
+async def read_figures(redis: Any, many: Sequence[tuple[FamilyKeys, Past]], now: int) -> list[tuple[Figures, Figures]]:
+    """Give what queues on one server did in the last minute and in the last hour, as `read_statistics` in all.
+
+    Args:
+        many: their keys, and what was read of each before.
+    """
+    length, current = _LENGTH["minute"], now // _LENGTH["minute"]
+    first = (now - _LENGTH["hour"]) // length
+    found = []
+    for raws in await _raws(redis, many, "minute", range(first, current + 1), now):
+        whole, last = _Tally(), _Tally()
+        for raw in raws:
+            _tally(raw, whole)
+        for raw in raws[-2:]:
+            _tally(raw, last)
+        minute, hour = ((now - begin * length) / 1000 for begin in (current - 1, first))
+        found.append((_together(last, None, minute), _together(whole, None, hour)))
+    return found
+
+
+async def _raws(
+    redis: Any, many: Sequence[tuple[FamilyKeys, Past]], step: Step, numbers: Sequence[int], now: int
+) -> list[list[dict[bytes, bytes]]]:
+    """Read what was counted of each family in minutes or hours, and remember what is over."""
+    unread = [(keys, past, number) for keys, past in many for number in numbers if (step, number) not in past]
+    read: dict[tuple[str, int], dict[bytes, bytes]] = {}
     for start in range(0, len(unread), _READ):
         portion = unread[start : start + _READ]
         async with redis.pipeline(transaction=False) as pipe:
-            for number in portion:
+            for keys, _, number in portion:
                 pipe.hgetall(keys.key("stats", step[0], str(number)))
-            raws.update(zip(portion, await pipe.execute(), strict=True))
-    found = [raws[number] if number in raws else past[step, number] for number in numbers]
-    if len(past) > _REMEMBERED:
-        past.clear()
-    past.update({(step, number): raw for number, raw in raws.items() if number < now // length - 1})
-    return _statistics(keys.family, function, step, numbers, min(now, (final + 1) * length), found)
+            raws = await pipe.execute()
+        read |= {(keys.tag, number): raw for (keys, _, number), raw in zip(portion, raws, strict=True)}
+    found = []
+    for keys, past in many:
+        found.append([read[keys.tag, n] if (keys.tag, n) in read else past[step, n] for n in numbers])
+        if len(past) > _REMEMBERED:
+            past.clear()
+        past.update({(step, n): raw for n, raw in zip(numbers, found[-1], strict=True) if n < now // _LENGTH[step] - 1})
+    return found
 
 
 def _statistics(

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
 
 from daemon.console.services import Services
 from daemon.errors import RedisError
 from daemon.inspector import QueueStats, WorkerInfo
 from daemon.statistics import Figures
 
-#: Queues that are asked about at the same time, a connection each.
-AT_ONCE = 6
 #: How long an answer to somebody without login may be old, seconds.
 CACHE_SECONDS = 2.0
 #: A queue is failing when of this many jobs that ended in the last hour more than this share failed.
 FAILING_OF, FAILING_SHARE = 50, 0.1
 #: A budget is nearly used up from this share on.
 NEARLY_FULL = 0.95
-
-Q = TypeVar("Q")
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -82,45 +76,41 @@ async def views(services: Services, families: Iterable[str] | None = None) -> li
     names = services.families if families is None else list(families)
     # The counts of all take as many round trips as those of one.
     stats = {found.family: found for found in await services.inspector.queues()}
-    return await _each(names, lambda name: _view(services, stats[name]))
+    figures = await services.inspector.figures(names)
+    return [QueueView(stats[name], *each) for name, each in zip(names, figures, strict=True)]
 
 
 async def view(services: Services, family: str) -> QueueView:
     """Give one queue."""
-    return await _view(services, await services.inspector.queue(family))
-
-
-async def _view(services: Services, stats: QueueStats) -> QueueView:
-    hour = await services.inspector.stats(stats.family, last=3600, step="minute")
-    minute = await services.inspector.stats(stats.family, last=60, step="minute")
-    return QueueView(stats, minute.total, hour.total)
+    stats = await services.inspector.queue(family)
+    return QueueView(stats, *(await services.inspector.figures([family]))[0])
 
 
 async def queue_health(services: Services, family: str) -> QueueHealth:
     """Tell whether one queue is as it should be."""
     stats, workers = await services.inspector.queue(family), await services.inspector.workers(family)
-    return (await _look(services, stats, workers))[1]
+    ((_, hour),) = await services.inspector.figures([family])
+    return judge(stats, workers, hour)
 
 
 async def health(services: Services) -> Health:
     """Tell how the system is; that Redis cannot be used is an answer, too."""
     try:
         queues, workers = await services.inspector.queues(), await services.inspector.workers()
-        looked = await _each(queues, lambda stats: _look(services, stats, workers))
+        figures = await services.inspector.figures([stats.family for stats in queues])
+        judged = [
+            judge(stats, [worker for worker in workers if worker.family == stats.family], hour)
+            for stats, (_, hour) in zip(queues, figures, strict=True)
+        ]
     except RedisError as error:
         return Health(Status.DOWN, error=type(error).__doc__)
     found = Health(Status.OK)
     for name in ("waiting", "active", "delayed", "parked", "blocked", "completed", "failed", "paused", "workers"):
-        setattr(found, name, sum(getattr(stats, name) for stats, _ in looked))
-    found.details = [judged for _, judged in looked if judged.status is not Status.OK]
+        setattr(found, name, sum(getattr(stats, name) for stats in queues))
+    found.details = [each for each in judged if each.status is not Status.OK]
     if found.details:
         found.status = Status.DEGRADED
     return found
-
-
-async def _look(services: Services, stats: QueueStats, workers: list[WorkerInfo]) -> tuple[QueueStats, QueueHealth]:
-    hour = await services.inspector.stats(stats.family, last=3600, step="minute")
-    return stats, judge(stats, [worker for worker in workers if worker.family == stats.family], hour.total)
 
 
 class BareStatus:
@@ -138,22 +128,6 @@ class BareStatus:
                 self._status = (await health(self._services)).status
                 self._at = time.monotonic()
             return self._status
-
-
-async def _each(queues: Iterable[Q], ask: Callable[[Q], Awaitable[T]]) -> list[T]:
-    """Ask about several queues at the same time, the answers in their order."""
-    room = asyncio.Semaphore(AT_ONCE)
-
-    async def one(queue: Q) -> T:
-        async with room:
-            return await ask(queue)
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(one(queue)) for queue in queues]
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in asked]
 
 
 def judge(stats: QueueStats, workers: list[WorkerInfo], hour: Figures) -> QueueHealth:

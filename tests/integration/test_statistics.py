@@ -188,3 +188,18 @@ async def test_minutes_that_are_over_are_read_once(redis_url: str, producer: Pro
     assert calls(redis_url, "hgetall") - before <= 3
     fresh = await inspector(producer).stats("t", last="1h", step="minute")
     assert again.total.completed == fresh.total.completed == 9
+
+
+async def test_figures_of_many_families_are_those_of_each(redis_url: str, producer: Producer) -> None:
+    looking = Inspector(producer.redis, ["t", "u"])
+    for family, count in (("t", 3), ("u", 2)):
+        await producer.enqueue_many("work", [[0]] * count, family=family)
+        await run_burst(redis_url, make_family(family, work))
+    for _ in range(2):
+        found = await looking.figures(["u", "t"])
+        assert [(minute.completed, hour.completed, hour.enqueued) for minute, hour in found] == [(2, 2, 2), (3, 3, 3)]
+        total = (await Inspector(producer.redis, ["t"]).stats("t", last=3600, step="minute")).total
+        assert (found[1][1].mean_run, found[1][1].p95_run) == (total.mean_run, total.p95_run)
+        assert found[1][1].throughput == pytest.approx(total.throughput, rel=0.01)
+    with pytest.raises(InvalidJob):
+        await looking.figures(["none"])

@@ -92,8 +92,9 @@ class Inspector:
 
         Raises: as `queue`.
         """
-        ((stats, workers),) = await self.look([family])
-        means = [each.mean_seconds for each in workers if each.lease_seconds > 0 and each.mean_seconds is not None]
+        stats = await self.queue(family)
+        workers = [worker for worker in await self.workers(family) if worker.lease_seconds > 0]
+        means = [worker.mean_seconds for worker in workers if worker.mean_seconds is not None]
         drain: float | None = 0.0
         backlog = stats.waiting - stats.limited
         if backlog:

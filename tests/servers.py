@@ -290,8 +290,9 @@ class SentinelServers(_Several):
         return self._manager().master_for(self.SERVICE, password=self.password, **kwargs)
 
     def primary(self) -> RedisServer:
-        """Give the server the Sentinels name now."""
-        _, port = self._manager().discover_master(self.SERVICE)
+        """Give the server that a Sentinel names now, whether it lives or not."""
+        with self.sentinels[0].client() as client:
+            _, port = client.sentinel_get_master_addr_by_name(self.SERVICE)
         return next(server for server in self.nodes if server.port == port)
 
     def flush(self) -> None:

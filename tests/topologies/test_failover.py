@@ -1,0 +1,79 @@
+"""A primary dies under Sentinel and in a cluster: workers outlive it, and nothing that was replicated is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from daemon.keys import FamilyKeys
+from daemon.producer import Producer
+from tests.engine import eventually, make_family, working
+from tests.servers import ClusterServers, RedisServer, SentinelServers
+
+JOBS = 200
+
+
+@pytest.fixture
+def started() -> Iterator[list[Any]]:
+    """Servers that are ended with the test."""
+    made: list[Any] = []
+    yield made
+    for servers in made:
+        servers.kill()
+
+
+async def _outlives(url: str, primary: Callable[[], RedisServer]) -> None:
+    """Kill the primary while jobs run; all of them run, in the same process."""
+    runs: list[int] = []
+
+    async def work(ctx: object, n: int) -> int:
+        runs.append(n)
+        await asyncio.sleep(0.01)
+        return n
+
+    family = make_family("t", work, max_jobs=2, lease=2, keep_completed=None)
+    async with Producer.connect(url) as producer, working(url, family) as supervisor:
+        jobs = [await producer.enqueue("work", [n], family="t") for n in range(JOBS)]
+        old = primary()
+        with old.client() as client:
+            assert client.wait(1, 5000) == 1
+        old.kill()
+
+        async def promoted() -> bool:
+            return await asyncio.to_thread(primary) is not old
+
+        await eventually(promoted, 30)
+        at, before = time.monotonic(), len(runs)
+
+        async def goes_on() -> bool:
+            return len(runs) > before
+
+        await eventually(goes_on, 20)
+        print(f"\nruns on {time.monotonic() - at:.2f} s after the promotion")
+        for n, job in enumerate(jobs):
+            assert await job.result(timeout=30) == n
+        assert set(runs) == set(range(JOBS))
+        assert supervisor.state == "running"
+        again = await producer.enqueue("work", [JOBS], family="t")
+        assert await again.result(timeout=10) == JOBS
+
+
+async def test_sentinel_promotes_a_replica(tmp_path: Path, started: list[Any]) -> None:
+    servers = SentinelServers(tmp_path, sentinels=3, down_ms=500)
+    started.append(servers)
+    servers.start()
+    await _outlives(servers.url, servers.primary)
+
+
+async def test_a_cluster_promotes_a_replica(tmp_path: Path, started: list[Any]) -> None:
+    servers = ClusterServers(tmp_path, replicas=1, timeout_ms=1000)
+    started.append(servers)
+    servers.start()
+    slot = key_slot(FamilyKeys.of("t").queue.encode())
+    await _outlives(servers.url, lambda: servers.owner(slot))

@@ -1,0 +1,112 @@
+"""Families on several servers: everything finds its own, flows and limits cross from one to the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from daemon.connections import safe_url
+from daemon.context import JobContext
+from daemon.control import Control
+from daemon.errors import ConfigurationError
+from daemon.family import SharedLimit
+from daemon.flows import node
+from daemon.inspector import Inspector
+from daemon.producer import Producer
+from daemon.servers import Servers
+from daemon.settings import load_settings
+from daemon.supervisor import Supervisor
+from tests.engine import make_family, run_burst, working
+from tests.servers import RedisServer, looking_at
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, RedisServer]]:
+    servers = [RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2)]
+    yield servers[0], servers[1]
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def url(two: tuple[RedisServer, RedisServer]) -> Servers:
+    for server in two:
+        server.flush()
+    return Servers(two[0].url, {"far": two[1].url})
+
+
+async def double(ctx: object, n: int) -> int:
+    return 2 * n
+
+
+async def test_jobs_are_where_their_family_is(url: Servers) -> None:
+    async with Producer.connect(url) as producer, working(url, make_family("near", double), make_family("far", double)):
+        jobs = [await producer.enqueue("double", [n], family=family) for n in range(3) for family in ("near", "far")]
+        assert [await job.result(timeout=10) for job in jobs] == [0, 0, 2, 2, 4, 4]
+        for place, own, other in ((url.default, "near", "far"), (url.families["far"], "far", "near")):
+            with looking_at(place) as client:
+                assert client.zcard(f"{{{own}}}:completed") == 3
+                assert client.keys(f"*{{{other}}}*") == []
+    async with Inspector.connect(url, ["near", "far"]) as inspector:
+        assert {stats.family: stats.completed for stats in await inspector.queues()} == {"near": 3, "far": 3}
+        assert (await inspector.job(jobs[1].id)).state == "completed"
+    async with Control.connect(url, ["near", "far"]) as control:
+        assert await control.clean("far") == 3
+
+
+async def test_a_flow_crosses(url: Servers) -> None:
+    async def add(ctx: JobContext) -> int:
+        return sum([child.result for child in (await ctx.children()).values()])
+
+    flow = node("add", family="near", children=[node("double", [n], family="far") for n in (1, 2)])
+    async with Producer.connect(url) as producer, working(url, make_family("near", add), make_family("far", double)):
+        job = await producer.enqueue_flow(flow)
+        assert await job.result(timeout=10) == 6
+
+
+async def test_a_shared_limit_counts_for_both(url: Servers) -> None:
+    running = most = 0
+
+    async def work(ctx: object) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    limit = (SharedLimit("api", concurrency=2),)
+    families = [make_family(name, work, shared_limits=limit, max_jobs=5) for name in ("near", "far")]
+    async with Producer.connect(url) as producer:
+        for family in ("near", "far") * 8:
+            await producer.enqueue("work", family=family)
+        await run_burst(url, *families)
+    assert most == 2
+
+
+async def test_events_of_both(url: Servers) -> None:
+    async with Producer.connect(url) as producer, aclosing(producer.events(["near", "far"], since="start")) as events:
+        for family in ("far", "near", "far"):
+            await producer.enqueue("double", [1], family=family)
+            assert (await asyncio.wait_for(anext(events), 10)).family == family
+
+
+def test_where_a_family_is_stands_in_its_variable() -> None:
+    environ = {"ARQD_REDIS_URL": "redis://main", "ARQD_FAMILY__EMAIL__REDIS_URL": "redis://:hush@mail:6380/1"}
+    settings = load_settings(environ)
+    servers = settings.servers("redis://main")
+    assert servers == Servers("redis://main", {"email": "redis://:hush@mail:6380/1"})
+    assert safe_url(servers) == "redis://main, redis://mail:6380/1 (email)"
+    assert "hush" not in repr(servers) + repr(settings)
+    assert settings.overrides() == {"email": {}}
+    assert load_settings({}).servers("redis://main") == "redis://main"
+
+
+def test_a_plain_arq_class_stays_on_the_default_server(url: Servers, tmp_path: Path) -> None:
+    family = make_family("far", double)
+    object.__setattr__(family, "stock", {})
+    with pytest.raises(ConfigurationError, match="plain arq class and stays on ARQD_REDIS_URL"):
+        Supervisor([family], url, handle_signals=False)

@@ -34,9 +34,10 @@ MERGED: dict[str, Callable[[list[Any]], Any]] = {
     "KEYS": _joined,
     "CLIENT LIST": _joined,
     "DBSIZE": sum,
+    "SCRIPT EXISTS": lambda replies: [any(found) for found in zip(*replies, strict=True)],
     "INFO": _added,
     **dict.fromkeys(
-        ("FLUSHALL", "CONFIG SET", "CONFIG RESETSTAT", "CLIENT PAUSE", "SCRIPT FLUSH", "SCRIPT EXISTS"),
+        ("FLUSHALL", "CONFIG SET", "CONFIG RESETSTAT", "CLIENT PAUSE", "SCRIPT FLUSH"),
         lambda replies: replies[0],
     ),
 }

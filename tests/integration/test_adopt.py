@@ -24,6 +24,9 @@ from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.registry import load_families
 from tests.engine import eventually, make_family, run_burst, working
+from tests.marks import one_url
+
+pytestmark = one_url
 
 
 def dumps(data: dict[str, Any]) -> bytes:

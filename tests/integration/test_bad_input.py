@@ -23,6 +23,7 @@ from daemon.payload import Payload
 from daemon.producer import Producer
 from tests.conftest import RedisServerFactory
 from tests.engine import eventually, in_state, make_family, run_burst, working
+from tests.marks import one_server
 from tests.servers import free_port
 
 
@@ -293,6 +294,7 @@ async def test_a_neighbouring_key_of_another_kind_stops_nobody(
 # ---------------------------------------------------------------- Redis
 
 
+@one_server
 async def test_redis_refusing_the_password(redis_server: RedisServerFactory) -> None:
     server = redis_server(password="right")
     async with Producer.connect(f"redis://:wr0ng@127.0.0.1:{server.port}") as producer:
@@ -302,6 +304,7 @@ async def test_redis_refusing_the_password(redis_server: RedisServerFactory) -> 
     assert "wr0ng" not in str(caught.value)
 
 
+@one_server
 async def test_redis_not_permitting_the_user(redis_server: RedisServerFactory) -> None:
     server = redis_server()
     with server.client() as client:
@@ -317,6 +320,7 @@ async def test_redis_not_there() -> None:
             await producer.enqueue(Add(a=1))
 
 
+@one_server
 async def test_redis_full(redis_server: RedisServerFactory) -> None:
     server = redis_server(maxmemory_policy="noeviction")
     async with Producer.connect(server.url) as producer, working(server.url, FAMILY):

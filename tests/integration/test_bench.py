@@ -16,6 +16,7 @@ from benchmarks.processes import Site
 from benchmarks.server import Watch, append_only, measured_server
 from benchmarks.systems import BY_NAME, Probe
 from daemon.errors import ArqdError
+from tests.marks import one_url
 
 TINY = ["--quick", "--peers", "arqd", "--jobs", "400", "--singles", "2"]
 ARQD = BY_NAME["arqd"]
@@ -57,6 +58,7 @@ def test_what_it_does_not_know_is_told(
     assert told in capsys.readouterr().err
 
 
+@one_url
 def test_a_figure_without_its_jobs_is_an_error(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "COUNT_SECONDS", 0.1)
     with redis.Redis.from_url(redis_url) as client, Site(ARQD, tmp_path, redis_url) as site:

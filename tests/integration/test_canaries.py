@@ -20,6 +20,7 @@ import pytest
 from daemon.cli import main
 from daemon.encryption import generate_key
 from tests.conftest import RedisServerFactory
+from tests.marks import one_server
 from tests.servers import Servers
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +120,7 @@ def looked(arqd: Arqd, state: str, *ids: str) -> bytes:
     return b"".join(done.stdout + done.stderr for done in (arqd(*command) for command in commands))
 
 
+@one_server
 def test_plants_in_an_encrypted_family_are_found_nowhere(arqd: Arqd, server: Servers) -> None:
     done, dead = enqueue(arqd), enqueue(arqd, fail=True)
     later = enqueue(arqd, "--delay", "1h", "--dedup-key", "canary-key")
@@ -148,6 +150,7 @@ def test_plants_in_an_encrypted_family_are_found_nowhere(arqd: Arqd, server: Ser
         assert key.partition(":")[2].encode() not in seen + shown
 
 
+@one_server
 def test_the_same_plants_in_clear_are_found_everywhere(arqd: Arqd, server: Servers) -> None:
     job = arqd("enqueue", "plain", "--family", "plain", "--json", '{"text": "canary-payload"}').stdout.decode().strip()
     assert b"canary-payload" in files(server)

@@ -18,7 +18,10 @@ from daemon.inspector import Inspector
 from daemon.producer import Producer
 from tests.conftest import RedisServerFactory
 from tests.engine import make_family, working
+from tests.marks import one_server
 from tests.servers import RedisServer
+
+pytestmark = one_server
 
 SECRET = "not-a-real-password"
 

@@ -24,6 +24,7 @@ from daemon.producer import SyncProducer
 from daemon.supervisor import Supervisor
 from tests.conftest import RedisServerFactory
 from tests.integration.cli_family import WorkerSettings
+from tests.marks import one_server
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -208,6 +209,7 @@ def test_no_redis_is_told_in_one_line(arqd: Arqd, arguments: list[str]) -> None:
     assert re.fullmatch(rf"arqd: Redis cannot be reached \(.*{port}.*\): check ARQD_REDIS_URL .*\n", ended.err)
 
 
+@one_server
 def test_a_wrong_password_is_told_but_not_shown(arqd: Arqd, redis_server: RedisServerFactory) -> None:
     server, wrong = redis_server(password=secrets.token_hex(8)), secrets.token_hex(8)
     ended = arqd("queues", ARQD_REDIS_URL=f"redis://:{wrong}@127.0.0.1:{server.port}/0")

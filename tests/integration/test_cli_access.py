@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import redis
-
 from tests.integration.test_cli import Arqd, arqd, queue  # noqa: F401
+from tests.servers import looking_at
 
 
 def test_tokens_are_made_listed_and_revoked(queue: Arqd) -> None:  # noqa: F811
@@ -84,7 +83,7 @@ def test_the_log_is_verified(queue: Arqd, redis_url: str) -> None:  # noqa: F811
     page = queue("audit", "list", "--limit", "2")
     assert "more: --cursor 2" in page.out
     assert queue("audit", "list", "--cursor", "2", "--json").json()["cursor"] is None
-    with redis.Redis.from_url(redis_url) as client:
+    with looking_at(redis_url) as client:
         client.lset("{arqd:audit}:log", 1, client.lindex("{arqd:audit}:log", 0))
     broken = queue("audit", "verify")
     assert broken.status == 1

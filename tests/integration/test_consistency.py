@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import redis
 
 from daemon import consistency
 from daemon.cli import main
@@ -20,6 +19,7 @@ from daemon.family import Fixed, func
 from daemon.job import JobState
 from daemon.producer import Producer
 from tests.engine import in_state, make_family, run_burst, working
+from tests.servers import looking_at
 
 
 async def work(ctx: JobContext, n: int) -> int:
@@ -154,7 +154,7 @@ async def test_what_is_gone_at_the_second_look_is_none(producer: Producer) -> No
 @pytest.mark.parametrize("leaks", [0, 5])
 def test_the_command(redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, leaks: int) -> None:
     monkeypatch.setenv("ARQD_REDIS_URL", redis_url)
-    with redis.Redis.from_url(redis_url) as client:
+    with looking_at(redis_url) as client:
         for n in range(leaks):
             client.set(f"arq:job:{{email}}:{n}", "arqd1")
         status = main(["check", "--deep", "--json"])

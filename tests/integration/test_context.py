@@ -22,6 +22,7 @@ from daemon.payload import Payload
 from daemon.producer import Producer
 from daemon.retry import Fixed
 from tests.engine import in_state, make_family, run_burst, until, working
+from tests.marks import stock_arq
 
 
 class Greet(Payload, family="t"):
@@ -116,6 +117,7 @@ async def test_past_its_limit_nothing_remains(redis_url: str, producer: Producer
     assert seen == [0]
 
 
+@stock_arq
 @pytest.mark.parametrize(
     ("args", "kwargs", "payload"),
     [([1], {}, 1), ([1, 2], {}, [1, 2]), ([], {"a": 1}, {"a": 1}), ([1], {"b": 2}, {"args": [1], "kwargs": {"b": 2}})],

@@ -18,6 +18,7 @@ from daemon.family import Fixed
 from daemon.producer import Producer, SyncProducer
 from tests.conftest import RedisServerFactory
 from tests.engine import eventually, make_family, run_burst, working
+from tests.marks import one_server
 
 
 async def work(ctx: JobContext, how: str) -> str:
@@ -151,6 +152,7 @@ async def _enough(seen: list[str], count: int) -> bool:
     return len(seen) >= count
 
 
+@one_server
 async def test_a_refused_user_is_told(redis_server: RedisServerFactory) -> None:
     server = redis_server(password="right")
     async with Producer.connect(f"redis://:wrong@127.0.0.1:{server.port}") as producer:

@@ -28,6 +28,7 @@ from daemon.keys import FamilyKeys
 from daemon.producer import Producer, SyncProducer
 from tests.engine import eventually, make_family, run_burst, until, working
 from tests.lua.state import LEASE, A, B, C, Engine
+from tests.marks import one_url, stock_ids
 
 INFO = json.dumps({"host": "here", "pid": 7, "slots": 4, "functions": ["send"]}).encode()
 
@@ -253,6 +254,7 @@ async def test_behind_others(redis_url: str, producer: Producer, inspector: Insp
         assert first.message == "It is the next to run; 1 of 1 slots are taken."
 
 
+@one_url
 async def test_what_came_due_stands_behind_what_has_its_place(
     redis_url: str, producer: Producer, inspector: Inspector, broker: Broker
 ) -> None:
@@ -429,6 +431,7 @@ async def test_a_job_that_moves_while_it_is_looked_at(
     assert looks == ["second"]
 
 
+@stock_ids
 async def test_a_job_without_a_readable_record_is_explained(producer: Producer, inspector: Inspector) -> None:
     await producer.redis.zadd("arq:{t}", {"{t}:odd": -1, "bare": 2**47 + 5})
     assert (await inspector.explain("t:odd")).reason == "no_worker"

@@ -22,6 +22,7 @@ from daemon.payload import Payload
 from daemon.producer import JobHandle, Producer
 from tests.asking import FUNCTIONS, NOW, Answer, Ask, Plain, producing
 from tests.engine import eventually, make_family, run_burst, until, working
+from tests.marks import one_server
 from tests.servers import looking_at
 
 # ---------------------------------------------------------------- the handle
@@ -127,6 +128,7 @@ def sent_commands(url: str, after: int) -> dict[int, tuple[int, str]]:
         }
 
 
+@one_server
 async def test_waiting_for_results_costs_no_polling(redis_url: str) -> None:
     with looking_at(redis_url) as client:
         before = client.client_id()

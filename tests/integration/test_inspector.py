@@ -23,6 +23,7 @@ from daemon.pages import JobFilter
 from daemon.producer import Producer
 from tests.conftest import RedisServerFactory
 from tests.engine import make_family, run_burst, until, working
+from tests.marks import one_server, one_url
 from tests.servers import free_port
 
 
@@ -205,6 +206,7 @@ async def test_an_id_is_found_however_it_is_written(producer: Producer, inspecto
         await inspector.job("t:two")
 
 
+@one_url
 async def test_a_stock_producers_bare_id_is_found_by_its_family(
     redis_url: str, producer: Producer, inspector: Inspector
 ) -> None:
@@ -242,6 +244,7 @@ async def test_a_worker_of_a_later_release_may_publish_more(redis_url: str, insp
         assert [worker.pid for worker in await inspector.workers("t")] == [os.getpid()]
 
 
+@one_server
 async def test_redis_away_is_an_error_and_never_zeros(redis_server: RedisServerFactory) -> None:
     async with Inspector.connect(f"redis://127.0.0.1:{free_port()}", ["t"]) as inspector:
         for call in (inspector.queue("t"), inspector.backlog("t"), inspector.job("t:x"), inspector.workers()):

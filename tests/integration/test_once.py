@@ -27,6 +27,7 @@ from daemon.retry import Fixed
 from tests.engine import calls, eventually, in_state, make_family, run_burst, until, working
 from tests.integration import once_process
 from tests.integration.once_process import STEPS, effects, order
+from tests.marks import one_server
 
 KEYS = FamilyKeys.of("once")
 
@@ -45,6 +46,7 @@ async def end_leases(producer: Producer, keys: FamilyKeys = KEYS) -> None:
 # ---------------------------------------------------------------- killed at every await point
 
 
+@one_server
 async def test_killed_at_every_await_point_no_step_with_a_receipt_runs_again(
     redis_url: str, producer: Producer, tmp_path: Path
 ) -> None:

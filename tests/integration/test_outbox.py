@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from daemon import codec
 from daemon.cli import main
+from daemon.connections import connect
 from daemon.encryption import KeyRing, generate_key
 from daemon.errors import InvalidJob
 from daemon.inspector import Inspector
@@ -41,7 +43,7 @@ class Vault(Payload, family="vault", encrypted=True):
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
+    async with aclosing(connect(redis_url)) as client:
         yield client
 
 
@@ -161,7 +163,7 @@ def test_without_await(database: Database, redis_url: str) -> None:
             connection.commit()
 
     async def count() -> Counter[str]:
-        async with Redis.from_url(redis_url) as redis:
+        async with aclosing(connect(redis_url)) as redis:
             await Relay(database.engine, redis).drain()
             await database.engine.dispose()
             return await ids(redis)
@@ -292,7 +294,7 @@ async def test_a_full_server(database: Database, redis_server: RedisServerFactor
     server = redis_server(maxmemory="100mb", maxmemory_policy="noeviction")
     async with database.begin() as connection:
         await Outbox(connection).enqueue(Order(number=1), job_id="one")
-    async with Redis.from_url(server.url) as redis:
+    async with aclosing(connect(server.url)) as redis:
         relay = Relay(database.engine, redis)
         await redis.config_set("maxmemory", 1)
         await relay.move()
@@ -322,7 +324,7 @@ async def test_an_encrypted_family(database: Database, relay: Relay, redis: Redi
 async def test_a_producer_keeps_jobs_while_redis_is_away(database: Database, redis_server: RedisServerFactory) -> None:
     server = redis_server()
     fallback = OutboxFallback(database.engine, pause=0.5)
-    async with Producer.connect(server.url, fallback=fallback) as producer, Redis.from_url(server.url) as redis:
+    async with Producer.connect(server.url, fallback=fallback) as producer, aclosing(connect(server.url)) as redis:
         await producer.enqueue(Order(number=0), job_id="before")
         server.kill()
         handle = await producer.enqueue(Order(number=1), job_id="kept")
@@ -362,7 +364,7 @@ async def test_the_relay_outlives_an_outage(
     database: Database, redis_server: RedisServerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = redis_server(appendonly="yes")
-    async with Redis.from_url(server.url) as redis:
+    async with aclosing(connect(server.url)) as redis:
         running = asyncio.create_task(Relay(database.engine, redis, poll=0.01).run())
         server.kill()
         async with database.begin() as connection:

@@ -23,6 +23,7 @@ from daemon.producer import JobHandle, Producer, SyncProducer
 from tests.asking import FUNCTIONS, NOW, Answer, Ask, Plain, producing
 from tests.conftest import RedisServerFactory
 from tests.engine import eventually, make_family, run_burst, until, working
+from tests.marks import one_server
 from tests.servers import free_port
 
 
@@ -36,6 +37,7 @@ async def registered(producer: Producer, job: JobHandle) -> None:
 # ---------------------------------------------------------------- connections
 
 
+@one_server
 async def test_a_wrong_password_is_told_without_the_password(redis_server: RedisServerFactory) -> None:
     server = redis_server(password="right")
     for url in (f"redis://:wr0ng-secret@127.0.0.1:{server.port}", f"redis://127.0.0.1:{server.port}"):
@@ -56,6 +58,7 @@ async def test_a_wrong_password_is_told_without_the_password(redis_server: Redis
         assert client.dbsize() == 0
 
 
+@one_server
 async def test_a_password_given_as_an_option_serves_results_too(redis_server: RedisServerFactory) -> None:
     server = redis_server(password="right")
     async with producing(f"redis://127.0.0.1:{server.port}", password="right") as producer:
@@ -82,6 +85,7 @@ async def test_no_server_is_told_with_what_to_check() -> None:
         assert await producer.health() is False
 
 
+@one_server
 async def test_a_full_server_writes_nothing(redis_server: RedisServerFactory) -> None:
     server = redis_server(maxmemory_policy="noeviction")
     async with producing(server.url) as producer:

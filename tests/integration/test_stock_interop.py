@@ -21,6 +21,9 @@ from daemon.job import JobState
 from daemon.payload import Payload
 from daemon.producer import Producer
 from tests.engine import eventually, make_family, run_burst, until, working
+from tests.marks import one_url
+
+pytestmark = one_url
 
 QUEUE = "arq:{t}"
 

@@ -17,6 +17,9 @@ from arq.jobs import Job, JobStatus
 from arq.worker import JobExecutionFailed
 
 from tests.engine import eventually
+from tests.marks import one_url
+
+pytestmark = one_url
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "tests.integration.stock_settings"

@@ -23,6 +23,7 @@ from daemon.retry import Fixed
 from daemon.supervisor import Supervisor
 from tests.conftest import RedisServerFactory
 from tests.engine import calls, eventually, make_family, run_burst, until, working
+from tests.marks import one_server
 
 
 class Meter:
@@ -287,6 +288,7 @@ async def test_an_error_in_on_shutdown_is_told_and_the_others_run(
     assert "a: on_shutdown failed" in caplog.text
 
 
+@one_server
 async def test_a_refused_password_ends_the_start(redis_server: RedisServerFactory) -> None:
     server = redis_server(password="right")
     with pytest.raises(RedisRefused, match="check the user name, the password") as caught:

@@ -7,6 +7,7 @@ import pytest
 from daemon.keys import IN_PROGRESS, JOB, RESULT
 from tests.lua.conftest import Fill
 from tests.lua.state import LEASE, NOW, A, B, C, Engine, Mine
+from tests.marks import stock_ids
 
 
 async def _told(engine: Engine, session: str = A) -> list[str]:
@@ -237,6 +238,7 @@ async def test_a_stock_abort_of_an_unknown_id_does_not_stop_a_later_job(engine: 
     assert not await engine.redis.exists(engine.aborts)
 
 
+@stock_ids
 async def test_others_are_not_aborted_beside_it(engine: Engine) -> None:
     await engine.enqueue("a", "b")
     await engine.redis.zadd(engine.aborts, {engine.id("b"): engine.now, "{sms}:c": engine.now})

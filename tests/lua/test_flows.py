@@ -465,7 +465,8 @@ async def test_a_courier_that_dies_anywhere_is_followed_by_another(flows: Flows,
     for name in ("a:leaf", "b:mid", "a:p"):
         await flows.end(name)
         await _dying(flows, dies_at % 3)
-        await flows.redis.delete("{a}:courier", "{b}:courier")
+        for family in "ab":
+            await flows.redis.delete(f"{{{family}}}:courier")
         await flows.deliver()
     assert await flows.engines["a"].order() == await flows.engines["b"].order() == []
     assert {await flows.engines[f].total("completed") for f in "ab"} == {2, 1}

@@ -7,6 +7,7 @@ import pytest
 from daemon.keys import JOB, RESULT, RETRY
 from tests.lua.conftest import Fill
 from tests.lua.state import HELD, LEASE, NOW, SUSPECT, A, B, C, Engine
+from tests.marks import stock_ids
 
 
 async def test_the_lease_and_what_is_published_are_renewed(engine: Engine) -> None:
@@ -148,6 +149,7 @@ async def test_held_jobs_and_suspects_are_not_taken_for_due_times(engine: Engine
     assert [(await engine.look(name)).band for name in ("held", "suspect")] == ["held", "suspect"]
 
 
+@stock_ids
 async def test_a_stock_abort_of_an_unknown_id_does_not_stay_for_ever(engine: Engine) -> None:
     """arq never trims its set; a request without a job is a request for nothing once it is a month old."""
     await engine.redis.zadd(engine.aborts, {"never existed": engine.now, engine.id("a"): engine.now})

@@ -6,7 +6,8 @@
 --   14 bytes the family may take, 15 age ms of dead letters, 16 how many of them are kept ("" for any),
 --   17 how many limits of groups and functions the settings have, then field and value of each (lua/lanes.lua);
 --   then four per job it runs or has finished and not yet settled: id, claim number, score before the claim, stamp
--- Returns {"ok", now, {ids to cancel: another worker has them or they are gone}} or {"stale"}.
+-- Returns {"ok", now, {ids to cancel: another worker has them or they are gone}} or {"stale"}; an error on a
+-- server of 32 bits.
 local session, n, lease = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local held = held_key(session)
 -- Whole numbers are written as C longs (lua/prelude.lua).

@@ -11,6 +11,7 @@ from daemon import codec
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY
 from tests.lua.conftest import Fill
 from tests.lua.state import DAY, HELD, NOW, A, B, Engine, Mine
+from tests.marks import one_server
 
 
 def names(claims: list[Mine]) -> list[str]:
@@ -49,6 +50,7 @@ async def test_the_token_outlives_the_jobs_timeout(engine: Engine, timeout: int,
     assert expected - 5000 < await engine.redis.pttl(IN_PROGRESS + engine.id("a")) <= expected
 
 
+@one_server
 @pytest.mark.parametrize("rules", ["+@all", "+@all -@string +mget +mset +set"])
 async def test_tokens_and_results_end_also_for_a_user_who_may_not_set_many_at_once(
     engine: Engine, redis_url: str, rules: str
@@ -68,6 +70,7 @@ async def test_tokens_and_results_end_also_for_a_user_who_may_not_set_many_at_on
     await engine.redis.execute_command("ACL", "DELUSER", "worker")
 
 
+@one_server
 async def test_what_many_jobs_are_held_in_is_a_table(engine: Engine) -> None:
     await engine.enqueue(*(f"j{i}" for i in range(20)))
     held = engine.keys.key("held", A)

@@ -48,7 +48,12 @@ TABLES: tuple[Table, ...] = (
             Column("server CPU µs", ",.0f"),
         ),
     ),
-    Table("Drain, two worker processes", "two", (RATE,), "jobs/s"),
+    Table(
+        "Drain, two worker processes",
+        "two",
+        (RATE, Column("one", ",.0f"), Column("of one", ".2f", spread=True)),
+        "jobs/s",
+    ),
     Table("Jobs that wait 10 ms, 100 at a time", "waiting", (RATE,), "jobs/s"),
     Table(
         "Enqueue",

@@ -45,8 +45,11 @@ def _drain(bench: Bench, setting: Setting, sizes: Sizes, repeat: int) -> Figures
 
 
 def _two(bench: Bench, setting: Setting, sizes: Sizes, repeat: int) -> Figures:
+    one = bench.drain(setting.values, sizes.of(bench.site.system))["jobs/s"]
+    bench.clear()
     # Twice as many, since it starts to count when the second is there.
-    return bench.drain(setting.values, sizes.of(bench.site.system, 2), workers=2)
+    two = bench.drain(setting.values, sizes.of(bench.site.system, 2), workers=2)["jobs/s"]
+    return {"jobs/s": two, "one": one, "of one": two / one}
 
 
 def _waiting(bench: Bench, setting: Setting, sizes: Sizes, repeat: int) -> Figures:

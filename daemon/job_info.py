@@ -131,6 +131,12 @@ def _add_record(info: JobInfo, raw: bytes | None, cipher: JobCipher | None) -> N
     except Unreadable:
         return
     info.payload = _payload(args, kwargs, cipher)
+    _add_options(info, options)
+
+
+def _add_options(info: JobInfo, options: Any) -> None:
+    if not isinstance(options, dict):
+        return
     tries, tags = options.get("n"), options.get("g")
     info.max_tries = tries if isinstance(tries, int) else None
     info.tags = [str(tag) for tag in tags] if isinstance(tags, list) else []
@@ -157,6 +163,8 @@ def _add_result(info: JobInfo, result: dict[str, Any], cipher: JobCipher | None)
     info.finished_at = from_ms(result["ft"]) if result.get("ft") else None
     if info.payload is None and "a" in result:
         info.payload = _payload(result["a"], result.get("k") or {}, cipher)
+        # Its record is gone: what it was enqueued with stands in the result, too.
+        _add_options(info, result.get("o"))
     if info.state is JobState.COMPLETED:
         info.result, info.progress = result["r"], 100
     else:

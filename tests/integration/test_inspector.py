@@ -22,7 +22,7 @@ from daemon.keys import FamilyKeys
 from daemon.pages import JobFilter
 from daemon.producer import Producer
 from tests.conftest import RedisServerFactory
-from tests.engine import make_family, run_burst, until, working
+from tests.engine import in_state, make_family, run_burst, until, working
 from tests.marks import one_server, one_url
 from tests.servers import free_port
 
@@ -254,3 +254,15 @@ async def test_redis_away_is_an_error_and_never_zeros(redis_server: RedisServerF
     async with Inspector.connect(f"redis://:wrong@127.0.0.1:{server.port}", ["t"]) as inspector:
         with pytest.raises(RedisRefused):
             await inspector.queues()
+
+
+async def test_tags_of_ended_jobs(redis_url: str) -> None:
+    async def work(ctx: JobContext, ends: str) -> None:
+        if ends == "failed":
+            raise PermanentError("no")
+
+    async with Producer.connect(redis_url) as producer, working(redis_url, make_family("t", work)):
+        for state in ("completed", "failed"):
+            job = await producer.enqueue("work", [state], family="t", tags=["red", "blue"], max_tries=4)
+            info = await in_state(job, JobState(state))
+            assert (info.tags, info.max_tries, info.payload) == (["red", "blue"], 4, state)

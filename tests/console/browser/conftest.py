@@ -27,7 +27,7 @@ FLAGS = (
     "--disable-sync",
 )  # fmt: skip
 #: A machine may be busy with other tests, ms.
-PATIENCE = 20_000
+PATIENCE = 40_000
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 expect.set_options(timeout=PATIENCE)

@@ -18,7 +18,7 @@ import httpx
 
 from benchmarks.arqd import NAME
 from benchmarks.control_at_size import KEYS, fill
-from benchmarks.search_at_size import CHUNK, LIMIT, Failing, percentile
+from benchmarks.search_at_size import CHUNK, LIMIT, Failing, percentile, processor
 from benchmarks.server import measured_server
 from daemon import dead_letters
 from daemon.console.app import create_app
@@ -88,20 +88,25 @@ async def serving(url: str, known: list[Family]) -> AsyncIterator[tuple[Services
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def measure(client: httpx.AsyncClient, what: str, path: str) -> None:
-    """Ask for a page several times and print how long it took."""
+async def measure(client: httpx.AsyncClient, redis: Any, what: str, path: str) -> None:
+    """Ask for a page several times; print how long it took, and the processor time of both sides and of the server."""
     times = []
+    here, server = 0.0, 0.0
     size = 0
     for _ in range(ROUNDS):
         # So long numbers are kept that several pages show.
         await asyncio.sleep(FRESH_SECONDS + 0.05)
+        before = await processor(redis)
         began = time.perf_counter()
         answer = await client.get(path)
         times.append(time.perf_counter() - began)
+        after = await processor(redis)
+        here, server = here + after[0] - before[0], server + after[1] - before[1]
         answer.raise_for_status()
         size = len(answer.content)
     print(
-        f"{what:34}{times[0] * 1000:10.1f}{percentile(times, 0.5):10.1f}{max(times) * 1000:10.1f}{size / 1000:10.1f}",
+        f"{what:32}{times[0] * 1000:10.1f}{percentile(times, 0.5):10.1f}{max(times) * 1000:10.1f}"
+        f"{here / ROUNDS:10.1f}{server / ROUNDS:8.1f}{size / 1000:8.1f}",
         flush=True,
     )
 
@@ -125,7 +130,7 @@ async def main(waiting: int, failed: int) -> None:
             (cause, *_) = await dead_letters.groups(services.inspector, NAME)
             (job, *_) = await services.inspector.jobs(NAME, "failed", limit=1)
             print(f"{name}; {len(known)} families, one with {waiting:,} waiting and {failed:,} failed jobs\n")
-            print(f"{'':34}{'first ms':>10}{'p50 ms':>10}{'max ms':>10}{'kB':>10}")
+            print(f"{'':32}{'first ms':>10}{'p50 ms':>10}{'max ms':>10}{'cpu here':>10}{'server':>8}{'kB':>8}")
             queue, api = f"/queues/{NAME}", f"/api/v1/queues/{NAME}/jobs"
             for what, path in {
                 "overview": "/",
@@ -147,7 +152,7 @@ async def main(waiting: int, failed: int) -> None:
                 "API: dead letters by cause": "/api/v1/dead/groups",
                 "API: health": "/api/v1/health",
             }.items():
-                await measure(client, what, path)
+                await measure(client, redis, what, path)
 
 
 if __name__ == "__main__":

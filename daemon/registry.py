@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from daemon.family import (
 )
 from daemon.functions import checked_functions
 from daemon.keys import FamilyKeys
+
+logger = logging.getLogger("arqd")
 
 SHIPPED, DATABASE = "handlers:FAMILIES", "handlers:DATABASE"
 
@@ -62,6 +65,20 @@ def database_of(settings: Any) -> Any:
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise ConfigurationError(f"{error.__cause__.name} is missing: install arqd[database]") from None
         raise
+
+
+def installed_families(table: Mapping[str, str]) -> list[str]:
+    """Give the names of all families but those of ours that need packages which are not installed."""
+    shipped, names = shipped_families(), []
+    for name, dotted in table.items():
+        try:
+            resolve(dotted)
+        except ConfigurationError as error:
+            if shipped.get(name) == dotted and isinstance(error.__cause__, ModuleNotFoundError):
+                logger.info("the family %s is left out: %s is not installed", name, error.__cause__.name)
+                continue
+        names.append(name)
+    return names
 
 
 def load_families(

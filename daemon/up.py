@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import uvloop
@@ -21,7 +22,6 @@ from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.probe.app import create_app
 from daemon.registry import database_of
-from daemon.relay import relay_outbox
 from daemon.servers import RedisUrl
 from daemon.serving import serve
 from daemon.settings import Settings
@@ -45,7 +45,8 @@ def up(settings: Settings, families: Sequence[Family], *, demo: bool = False) ->
     """
     if demo:
         refuse_real_mail(settings)
-    asyncio.run(_upgrade(settings))
+    if find_spec("sqlalchemy"):
+        asyncio.run(_upgrade(settings))
     # Until the worker handles signals itself: none may leave Valkey behind, a closed terminal's included.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -80,8 +81,11 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
     side = [
         asyncio.create_task(_probe(settings, url, families, heartbeat, probe.set_result)),
         asyncio.create_task(_console(settings, url, families, console)),
-        asyncio.create_task(relay_outbox(settings, url)),
     ]
+    if find_spec("sqlalchemy"):
+        from daemon.relay import relay_outbox
+
+        side.append(asyncio.create_task(relay_outbox(settings, url)))
     if server:
         side.append(asyncio.create_task(_watch(server)))
     shown = asyncio.create_task(_show((probe, console), settings, url, server, families, demo))

@@ -45,11 +45,13 @@ def check(
 async def _all(deep: bool) -> list[Finding]:
     from daemon.cli.check_server import Finding, server
     from daemon.errors import ConfigurationError
-    from daemon.registry import load_families
+    from daemon.registry import installed_families, load_families
 
     try:
         config = settings()
-        families = load_families(config.families, list(config.families), config.overrides(), accept_pickle=True)
+        families = load_families(
+            config.families, installed_families(config.families), config.overrides(), accept_pickle=True
+        )
     except ConfigurationError as error:
         return [Finding("FAIL", "configuration", str(error))]
     names = ", ".join(f"{family.name} ({', '.join(family.functions)})" for family in families)

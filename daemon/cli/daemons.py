@@ -42,7 +42,7 @@ def up(
 
     config = settings()
     _log(config, "text")
-    start(config, _families(config, list(config.families)), demo=demo)
+    start(config, _families(config), demo=demo)
 
 
 def run(
@@ -70,7 +70,7 @@ def run(
     config = settings(_adopted(names or []))
     heartbeat = _heartbeat(config)
     # Before any process is started: a wrong configuration is told once.
-    families = _families(config, names or list(config.families), accept_pickle=accept_pickle)
+    families = _families(config, names, accept_pickle=accept_pickle)
     if processes > 1:
         from daemon.cli.processes import run_processes
 
@@ -170,7 +170,7 @@ async def _console(config: Settings) -> None:
     from daemon.console.server import run_console
 
     url, logger = redis_url(config), logging.getLogger("arqd.console")
-    families = _families(config, list(config.families))
+    families = _families(config)
     serving = run_console(url, config, families, on_listening=lambda home, _: logger.info("it is at %s", home))
     await _until_one_ends(serving, _lead(config))
 
@@ -231,10 +231,11 @@ def _adopted(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _families(config: Settings, names: Sequence[str], *, accept_pickle: bool = False) -> list[Family]:
-    """Load families and hand them the settings, for their handlers."""
-    from daemon.registry import load_families
+def _families(config: Settings, names: Sequence[str] | None = None, *, accept_pickle: bool = False) -> list[Family]:
+    """Load families, all that can be where none is named, and hand them the settings, for their handlers."""
+    from daemon.registry import installed_families, load_families
 
+    names = names or installed_families(config.families)
     families = load_families(config.families, names, config.overrides(), accept_pickle=accept_pickle)
     for family in families:
         family.ctx.setdefault("settings", config)

@@ -112,9 +112,9 @@ def find_function(config: Settings, function: str, family: str | None) -> tuple[
         InvalidJob: when no family has it, or several do.
     """
     from daemon.catalog import Catalog
-    from daemon.registry import load_families
+    from daemon.registry import installed_families, load_families
 
-    names = list(config.families) if family is None else [family] if family in config.families else []
+    names = installed_families(config.families) if family is None else [family] if family in config.families else []
     catalog = Catalog(load_families(config.families, names, config.overrides()))
     return catalog, *catalog.find(function, family)
 

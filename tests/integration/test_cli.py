@@ -295,6 +295,17 @@ def test_a_wrong_job_is_refused_in_one_line_and_not_written(queue: Arqd, argumen
     assert sum(found["waiting"] + found["delayed"] for found in queue("queues", "--json").json()) == 0
 
 
+def test_families_whose_packages_are_missing_are_left_out(queue: Arqd, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("handlers.payments")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    assert queue("enqueue", "greet", "--json", '{"name": "Ada"}').status == 0
+    found = levels(queue("check", "--json"))
+    assert found["configuration"] == "OK"
+    wrong = queue("enqueue", "pay_commission", "--family", "payments", "--json", "{}")
+    assert "sqlalchemy" in wrong.err
+
+
 def test_a_family_that_is_registered_elsewhere_is_taken_on_trust(queue: Arqd) -> None:
     job_id = queue("enqueue", "paint", "--family", "pictures", "--json", '{"of": "Ada"}').out.strip()
     assert job_id.startswith("pictures:")

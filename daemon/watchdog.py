@@ -108,7 +108,8 @@ class Watchdog:
             if frame.f_code is Executor.execute.__code__:
                 found = frame.f_locals
                 return Culprit(found["self"].worker, found["run"], _where(frames))
-            frames.append((frame, line))
+            # Between two lines a frame has none, whatever the types say.
+            frames.append((frame, line or frame.f_code.co_firstlineno))
         return Culprit(None, None, _where(frames[:1]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,4 +93,26 @@ def _load(name: str) -> Script:
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-SCRIPTS = {name: _load(name) for name in (*NAMES, *ALONE)}
+class _Scripts(Mapping[str, Script]):
+    """Scripts by name, each put together when it is first asked for: a producer needs one or two of them."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._loaded: dict[str, Script] = {}
+
+    def __getitem__(self, name: str) -> Script:
+        try:
+            return self._loaded[name]
+        except KeyError:
+            if name not in self._names:
+                raise
+        return self._loaded.setdefault(name, _load(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+SCRIPTS: Mapping[str, Script] = _Scripts((*NAMES, *ALONE))

@@ -90,6 +90,8 @@ if #ARGV >= first_settle then
     if kind == 'r' then
       redis.call('SET', 'arq:retry:' .. id, b)
       redis.call('HDEL', progress, id)
+      -- Its process has lived to tell: crashes count in a row.
+      redis.call('HDEL', crashes, id)
       add_history(id, c)
       changed[#changed + 1] = id
     elseif c ~= '' then

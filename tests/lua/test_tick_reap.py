@@ -300,6 +300,17 @@ async def test_a_suspect_that_completes_leaves_no_trace_of_its_crashes(engine: E
     assert await engine.traces() == set()
 
 
+async def test_a_try_that_ends_ends_the_count_of_crashes(engine: Engine) -> None:
+    # It was beside the jobs that killed its workers: tried again, it must not be one crash from the dead letters.
+    await _suspect(engine)
+    (mine,) = await engine.claim(alone=True)
+    await engine.settle(mine.retry(delay=1))
+    engine.advance(1)
+    (again,) = await engine.claim()
+    assert (again.name, again.claim.crashes) == ("killer", b"0")
+    assert (await engine.look("killer")).crashes == 0
+
+
 async def test_the_third_crash_is_handed_out_for_its_burial(engine: Engine) -> None:
     await engine.enqueue(engine.job("killer", 8))
     await _crash(engine, B, A)

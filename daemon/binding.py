@@ -32,6 +32,27 @@ class _Options(TypedDict, total=False):
 Bound = tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]
 
 
+class _UsualBody:
+    """The body most jobs have: one payload of this release, no options. What stands around it is always the same, so
+    that the payload's own validator is enough, which takes half the time of one for the whole.
+    """
+
+    _BEGIN = b'{"a":['
+
+    def __init__(self, model: type[Payload], schema: str) -> None:
+        self._validate = model.__pydantic_validator__.validate_json
+        self._end = b'],"k":{},"v":"' + schema.encode() + b'"}'
+
+    def read(self, body: bytes) -> tuple[Payload] | None:
+        """Give the arguments; None for any other body, and for what is not valid."""
+        if body.startswith(self._BEGIN) and body.endswith(self._end):
+            try:
+                return (self._validate(body[len(self._BEGIN) : -len(self._end)]),)
+            except ValidationError:
+                return None
+        return None
+
+
 class Binder:
     """Decodes a body into the arguments of one function, typed by its annotations, in one pass.
 
@@ -48,6 +69,7 @@ class Binder:
         self.model = types[0] if len(parameters) == 1 and _is_model(types[0] if types else None) else None
         payload = self.model if self.model is not None and issubclass(self.model, Payload) else None
         self._payload, self._schema = payload, schema_mark(payload) if payload else ""
+        self._usual = _UsualBody(payload, self._schema) if payload else None
         #: Whether its payload class is to be encrypted whole, and whether some of its arguments are marked.
         self.encrypted = payload is not None and payload.__job__.encrypted
         shapes: list[Any] = [tuple[tuple(types)] if types else tuple[()]]  # type: ignore[misc]
@@ -84,6 +106,8 @@ class Binder:
             KeyMissing: when a marked field is encrypted with a key the cipher does not have.
             Unreadable: when the body is not JSON of the expected shape.
         """
+        if self._usual is not None and not self.marked and (args := self._usual.read(body)):
+            return args, _NO_KWARGS, _NO_OPTIONS
         first = None
         context = {CONTEXT: cipher} if self.marked else None
         if self._exact is not None:
@@ -138,6 +162,7 @@ class Binder:
 
 
 _NO_OPTIONS: Mapping[str, Any] = {}
+_NO_KWARGS: Mapping[str, Any] = {}
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", hide_input_in_errors=True)
 
 

@@ -6,19 +6,18 @@ the worker decides by their type.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
 from typing import Any, NamedTuple
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 from daemon.added import Repeat as Repeat
 from daemon.added import read_added
 from daemon.batches import batches_of, ids_added, pack_outcomes
-from daemon.connections import Channel
+from daemon.channel import Channel
 from daemon.errors import QueueFull
 from daemon.keys import FamilyKeys, raw_id
 from daemon.lua import SCRIPTS
@@ -145,12 +144,14 @@ class Broker:
         redis: an asynchronous redis-py client without response decoding.
         keys: the family's keys.
         now: a test's clock in ms since the epoch; None is the server's.
+        channel: a connection of the caller's own for single calls; None uses the client.
     """
 
-    def __init__(self, redis: Any, keys: FamilyKeys, now: int | None = None) -> None:
+    def __init__(self, redis: Any, keys: FamilyKeys, now: int | None = None, channel: Channel | None = None) -> None:
         self.redis = redis
         self.keys = keys
         self.now = now
+        self._channel = channel
         self._keys = keys.cluster_scripts if in_cluster(redis, keys.queue) else keys.scripts
 
     def call(self, name: str, *args: Any) -> tuple[Any, ...]:
@@ -161,10 +162,16 @@ class Broker:
     async def run(self, name: str, *args: Any) -> Any:
         """Run a script, loading it first where the server does not know it."""
         command = self.call(name, *args)
+        execute = self.redis.execute_command if self._channel is None else self._channel.call
         try:
-            return await self.redis.execute_command(*command)
+            return await execute(*command)
         except NoScriptError:
+            # By the client in any case: behind the call a blocking pop may have been sent over the channel.
             return await self.redis.execute_command("EVAL", SCRIPTS[name].text, *command[2:])
+        except ReadOnlyError:
+            if self._channel is not None:
+                self._channel.close()  # a master no more: the next call must look for the new one
+            raise
 
     async def enqueue(self, jobs: Sequence[NewJob], *, resend: bool = False) -> list[bool | Repeat]:
         """Add jobs, in as many calls as their number and size need, all sent at once; each call is all or nothing.
@@ -173,14 +180,12 @@ class Broker:
             jobs: the jobs, ids complete.
             resend: the reply of the same call was lost: a job found just as it is here counts as added.
 
-        Raises:
-            QueueFull: when the family's budget of bytes has no room for all jobs of a call.
-
         Returns:
             For each job whether it was added: False when a job, a result or a dead letter has its id, a `Repeat` when
             a job has its dedup key.
 
         Raises:
+            QueueFull: when the family's budget of bytes has no room for all jobs of a call.
             InClear: when the family takes one of them encrypted only; nothing of its call was written.
         """
         batches = batches_of(jobs)
@@ -233,20 +238,16 @@ class Broker:
         if reply[0] != b"ok":
             return Tick(reply[0].decode())
         _, now, wait, drain, refused, flat, told = reply
-        claims = [Claim(*flat[i : i + 3], *(flat[i + 3] or ())) for i in range(0, len(flat), 4)]
+        new, usual = tuple.__new__, Claim._field_defaults.values()
+        claims = [new(Claim, (*flat[i : i + 3], *(flat[i + 3] or usual))) for i in range(0, len(flat), 4)]
         return Tick("ok", now, wait, drain == b"1", refused, claims, told == b"1")
 
     async def _overlap(self, channel: Channel, meanwhile: Callable[[], None], args: list[Any]) -> Any:
         command = self.call("tick", *args)
-        await channel.send(*command)
-        # uvloop writes at the end of a turn.
-        await asyncio.sleep(0)
-        meanwhile()
         try:
-            return await channel.read()
+            return await channel.overlap(meanwhile, *command)
         except NoScriptError:
-            await channel.send("EVAL", SCRIPTS["tick"].text, *command[2:])
-            return await channel.read()
+            return await channel.call("EVAL", SCRIPTS["tick"].text, *command[2:])
 
     async def sync(
         self,

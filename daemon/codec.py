@@ -20,7 +20,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
@@ -30,6 +30,9 @@ from daemon.encryption import CONTEXT, MASK, JobCipher, is_sealed, packed
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 
 MAGIC = b"arqd1 "
+_MAGIC_WORD = MAGIC.rstrip()
+#: What is kept of names in memory is bounded: whoever writes into a queue may have written anything.
+_SHORT = 512
 #: Times beyond it (the year 6429) cannot be meant.
 LATEST_MS = 2**47
 TRACEBACK_LIMIT = 16_384
@@ -126,18 +129,27 @@ def split_record(raw: bytes) -> Record:
     Raises:
         Unreadable: when it has no arqd header.
     """
-    head, newline, body = raw.partition(b"\n")
     try:
-        if not newline or not head.startswith(MAGIC):
-            raise ValueError
-        _, level, stamp, timeout, deadline, rest = head.split(b" ", 5)
-        function, _, group = rest.decode().partition("\t")
+        head, newline, body = raw.partition(b"\n")
+        magic, level, stamp, rest = head.split(b" ", 3)
         enqueued = int(stamp)
-        if not 0 <= enqueued < LATEST_MS:
+        if magic != _MAGIC_WORD or not newline or not 0 <= enqueued < LATEST_MS:
             raise ValueError
-        return Record(int(level), enqueued, int(timeout), int(deadline), function, group, body)
+        timeout, deadline, function, group = (_kept_rest if len(rest) < _SHORT else _rest_of)(rest)
+        return tuple.__new__(Record, (int(level), enqueued, timeout, deadline, function, group, body))
     except ValueError:
         raise Unreadable from None
+
+
+def _rest_of(rest: bytes) -> tuple[int, int, str, str]:
+    """Give what stands behind the enqueue stamp: timeout, deadline, function and group."""
+    timeout, deadline, names = rest.split(b" ", 2)
+    function, _, group = names.decode().partition("\t")
+    return int(timeout), int(deadline), function, group
+
+
+#: Kept, since most jobs of a family have the same few.
+_kept_rest = lru_cache(4096)(_rest_of)
 
 
 def is_sealed_body(body: bytes) -> bool:
@@ -267,23 +279,23 @@ class Ended(NamedTuple):
 
 def encode_result(ended: Ended, success: bool, result: bytes, body: bytes | None) -> bytes:
     """Write a result record; ``body`` (the job's arguments, as they were) is spliced in without decoding it."""
-    head = encode(
-        {
-            "s": success,
-            "t": ended.tries,
-            "f": ended.function,
-            "et": ended.enqueued_ms,
-            "st": ended.started_ms,
-            "ft": ended.finished_ms,
-            "q": ended.queue,
-            "id": ended.job_id,
-        }
-    )
-    # both are JSON objects: "{...head" + ',"r":result' + ",...body}"
+    job_id, function, queue, tries, enqueued, started, finished = ended
+    begin, at = (_kept_frame if len(function) < _SHORT else _frame)(success, tries, function, queue)
+    head = f'{begin},"et":{enqueued},"st":{started},"ft":{finished},{at},"id":{to_json(job_id).decode()},"r":'.encode()
+    # Both are JSON objects: "{...head" + "result" + ",...body}".
     if body and body[:1] == _SEALED:
         body = _shown_body(body)
     tail = b"," + body[1:] if body and body[:5] == b'{"a":' else b',"a":[],"k":{}}'
-    return head[:-1] + b',"r":' + result + tail
+    return head + result + tail
+
+
+def _frame(success: bool, tries: int, function: str, queue: str) -> tuple[str, str]:
+    """Give what a result record begins with, and what stands behind its times."""
+    return encode({"s": success, "t": tries, "f": function}).decode()[:-1], '"q":' + encode(queue).decode()
+
+
+#: Kept, since it is the same for all jobs of a function.
+_kept_frame = lru_cache(4096)(_frame)
 
 
 def encode_aborted(job_id: str, queue: str, raw: bytes | None) -> bytes:

@@ -18,7 +18,6 @@ from redis.asyncio.connection import DefaultParser, parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from daemon.errors import ConfigurationError, RedisError, RedisFull, RedisRefused, RedisUnavailable
-from daemon.routed import node_of
 from daemon.servers import RedisUrl, Servers, Spread, url_of
 
 #: What a lost, refused, restarting or frozen server looks like; waiting and trying again is right.
@@ -94,51 +93,6 @@ _PACKED: dict[type[Any], type[Any]] = {Connection: _Plain, SSLConnection: _Tls, 
 
 class _BlockingParser(redis.connection.DefaultParser):  # type: ignore[misc, valid-type]
     EXCEPTION_CLASSES = ClusterParser.EXCEPTION_CLASSES
-
-
-class Channel:
-    """A connection of one's own, for calls that are sent at once and read later.
-
-    A client sends a command some turns of the event loop after it was asked to: it takes a connection from its pool
-    and checks it first. What is to be done while the server works would then be done before it starts.
-
-    Args:
-        client: whose pool's settings it uses.
-        key: of the server that has this key, where there are several.
-    """
-
-    def __init__(self, client: Any, key: str = "") -> None:
-        self._client = client
-        self._key = key
-        self._connection: Any = None
-
-    async def send(self, *command: Any) -> None:
-        """Send a command, connecting first where necessary."""
-        try:
-            if self._connection is None:
-                self._connection = (await node_of(self._client, self._key)).connection_pool.make_connection()
-                await self._connection.connect()
-            await self._connection.send_command(*command)
-        except BaseException:
-            await self.close()
-            raise
-
-    async def read(self) -> Any:
-        """Give the reply of the command sent before; an error reply is raised."""
-        try:
-            return await self._connection.read_response()
-        except exceptions.ResponseError:
-            raise
-        except BaseException:
-            # A reply that may still come would be taken for the next command's.
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Close the connection; the next call opens a new one."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await connection.disconnect(nowait=True)
 
 
 def safe_url(url: RedisUrl) -> str:

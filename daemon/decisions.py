@@ -43,6 +43,7 @@ class Decisions:
         self.family = worker.family
         self.dialect = worker.dialect
         self._observer = Observer(worker.family.values)
+        self._queue = worker.keys.queue
         self._encrypted = worker.family.values.encrypted
         self._listened = not worker.family.hooks.keys().isdisjoint(LISTENERS)
         self._keep_ms = self._keep_of(None)
@@ -55,8 +56,10 @@ class Decisions:
             record = self.dialect.result(ended, run.entry, result, run.cipher)
         except (InvalidJob, JobFailed) as error:
             return self.bury(run, error, "too_large" if isinstance(error, TooLarge) else "permanent")
-        own = run.options and run.options.get("k")
-        return self.outcome(run, "c", record, own.get("c") or self._keep(run) if own else self._keep(run))
+        keep: int | str = self._keep(run)
+        if run.options and (own := run.options.get("k")):
+            keep = own.get("c") or keep
+        return self.outcome(run, "c", record, keep)
 
     def decided(self, run: Run, error: BaseException) -> Outcome | None:
         """Decide without raising: an outcome that is never given would keep the slot for good."""
@@ -149,7 +152,10 @@ class Decisions:
     def outcome(self, run: Run, kind: str, a: bytes | int, b: int | str = 0, c: bytes = b"") -> Outcome:
         """Any outcome; see ``lua/tick.lua`` for what a, b and c mean."""
         detail, share = self._observer.observe(run, kind, a, c)
-        return Outcome(kind, run.claim.id, run.number, run.stamp, a, b, c, detail, run.claim.score, share)
+        claim, entry = run.claim, run.entry
+        stamp = entry.stamp if entry else ""
+        # Without the Python function that a named tuple's class has for it: one is made for every job.
+        return tuple.__new__(Outcome, (kind, claim.id, run.number, stamp, a, b, c, detail, claim.score, share))
 
     @staticmethod
     def _own_keep(run: Run) -> Mapping[str, str]:
@@ -176,15 +182,10 @@ class Decisions:
     def _describe(self, run: Run) -> codec.Ended:
         entry = run.entry
         started = int(run.started * 1000)
-        return codec.Ended(
-            run.job_id.encode("utf-8", "backslashreplace").decode(),
-            entry.function if entry else "",
-            self.worker.keys.queue,
-            run.job_try,
-            entry.enqueued_ms if entry else started,
-            started,
-            int(time.time() * 1000),
-        )
+        job_id = run.job_id if run.job_id.isascii() else run.job_id.encode("utf-8", "backslashreplace").decode()
+        function, enqueued = (entry.function, entry.enqueued_ms) if entry else ("", started)
+        queue, now = self._queue, int(time.time() * 1000)
+        return tuple.__new__(codec.Ended, (job_id, function, queue, run.job_try, enqueued, started, now))
 
     @staticmethod
     def _history(run: Run, error: BaseException) -> bytes:

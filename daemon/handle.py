@@ -26,7 +26,7 @@ class JobHandle:
         family: name of the family.
     """
 
-    __slots__ = ("_producer", "_returns", "created", "family", "id", "job_id", "replaced")
+    __slots__ = ("_producer", "_returns", "created", "family", "job_id", "replaced")
 
     def __init__(
         self,
@@ -41,9 +41,13 @@ class JobHandle:
         self._returns = returns
         self.family = family
         self.job_id = job_id
-        self.id = spoken_id(job_id)
         self.created = created
         self.replaced = replaced
+
+    @property
+    def id(self) -> str:
+        """How people write its id."""
+        return spoken_id(self.job_id)
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}>"

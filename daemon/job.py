@@ -94,10 +94,28 @@ def seconds(duration: float | int | str | timedelta) -> float:
 
 def uuid7() -> str:
     """Give a time-ordered unique id (RFC 9562, version 7) as 32 hexadecimal digits."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return f"{value:032x}"
+    digits = _random_digits()
+    return f"{time.time_ns() // 1_000_000:012x}7{digits[:3]}{_VARIANT[digits[3]]}{digits[4:]}"
+
+
+#: The first digit behind the version holds two bits of the variant, binary 10.
+_VARIANT = {digit: f"{0x8 | int(digit, 16) & 0x3:x}" for digit in "0123456789abcdef"}
+_ID_DIGITS, _IDS_AT_ONCE = 19, 256
+_reserve: list[str] = []
+
+
+def _random_digits() -> str:
+    """Give the random digits of an id; asking the system for those of many at once takes a third of the time."""
+    try:
+        return _reserve.pop()
+    except IndexError:
+        text = os.urandom(-(-_ID_DIGITS * _IDS_AT_ONCE // 2)).hex()
+        _reserve.extend(text[start : start + _ID_DIGITS] for start in range(0, len(text), _ID_DIGITS))
+        return _reserve.pop()
+
+
+# A child must not give out what its parent gives out, too.
+os.register_at_fork(after_in_child=_reserve.clear)
 
 
 #: The last millisecond a datetime can tell.

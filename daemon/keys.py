@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 # arq's own names; a stock client looks here.
 JOB = "arq:job:"
@@ -79,10 +80,11 @@ class FamilyKeys:
         """
         return (*self.scripts[:-1], self.key("abort"), self.key("never"))
 
-    @classmethod
-    def of(cls, family: str) -> FamilyKeys:
+    @staticmethod
+    @lru_cache(1024)
+    def of(family: str) -> FamilyKeys:
         """Keys of a family by its name."""
-        return cls(family, f"{{{family}}}", f"arq:{{{family}}}")
+        return FamilyKeys(family, f"{{{family}}}", f"arq:{{{family}}}")
 
     @classmethod
     def of_queue(cls, queue: str) -> FamilyKeys:

@@ -45,13 +45,13 @@ class Listeners:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._hooks = worker.family.hooks
-        self._waiting: dict[tuple[bytes, int], Run] = {}
+        self._waiting: dict[tuple[bytes, int], tuple[Run, JobContext | None]] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     def note(self, run: Run, outcome: Outcome) -> None:
         """A run has this outcome, which is not recorded yet."""
         if run.error is not None or (run.begun and "after_job_end" in self._hooks):
-            self._waiting[outcome.id, outcome.claim] = run
+            self._waiting[outcome.id, outcome.claim] = (run, run.context)
 
     def settled(self, outcomes: Iterable[Outcome], late: Container[tuple[bytes, int]]) -> None:
         """These outcomes are recorded, but those (by id and claim) that were refused: another worker has the job."""
@@ -59,14 +59,14 @@ class Listeners:
             return
         for outcome in outcomes:
             key = outcome.id, outcome.claim
-            run = self._waiting.pop(key, None)
-            if run is not None:
-                task = asyncio.create_task(self._tell(run, outcome.kind, key not in late))
+            found = self._waiting.pop(key, None)
+            if found is not None:
+                task = asyncio.create_task(self._tell(*found, outcome.kind, key not in late))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
 
-    async def _tell(self, run: Run, kind: str, recorded: bool) -> None:
-        context = run.context or JobContext(self._worker, self._worker.ctx, run)
+    async def _tell(self, run: Run, context: JobContext | None, kind: str, recorded: bool) -> None:
+        context = context or JobContext(self._worker, self._worker.ctx, run)
         current_job.set(context)
         if run.begun and "after_job_end" in self._hooks:
             await tell("after_job_end", self._hooks["after_job_end"], context)

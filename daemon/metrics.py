@@ -14,6 +14,17 @@ from typing import Any
 
 #: How a try can end; ``expired``, ``released`` and ``parked`` jobs did not run.
 OUTCOMES = ("completed", "retried", "failed", "aborted", "expired", "released", "parked")
+#: Which of them an outcome of the broker is, by its kind (``lua/tick.lua``).
+OUTCOME_OF_KIND = {
+    "c": "completed",
+    "r": "retried",
+    "b": "failed",
+    "a": "aborted",
+    "e": "expired",
+    "l": "released",
+    "w": "released",
+    "p": "parked",
+}
 
 #: Upper bounds of the histograms' buckets, seconds; one more bucket takes what is above the last.
 DURATION_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -25,20 +36,33 @@ OTHER = "other"
 
 _NOT_RUN = frozenset(("expired", "released", "parked"))
 _MEAN_WEIGHT = 0.1
+#: How many tries' times are put into the histograms together.
+_TOGETHER = 256
 _RATE_WINDOW = 60.0
 
 
 class _Series:
     """Counts of one function; a histogram is a list of per-bucket (not cumulative) counts and a sum."""
 
-    __slots__ = ("duration_sum", "durations", "outcomes", "wait_sum", "waits")
+    __slots__ = ("duration_sum", "durations", "outcomes", "unsorted", "wait_sum", "waits")
 
     def __init__(self) -> None:
+        #: Wait and run time of tries that are not in the histograms yet.
+        self.unsorted: list[tuple[float, float]] = []
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.durations = [0] * (len(DURATION_BOUNDS) + 1)
         self.duration_sum = 0.0
         self.waits = [0] * (len(WAIT_BOUNDS) + 1)
         self.wait_sum = 0.0
+
+    def sort(self) -> None:
+        """Put the times of the last tries into the histograms: many at once take less time than one after the other."""
+        times, self.unsorted = self.unsorted, []
+        for wait, duration in times:
+            self.durations[bisect_left(DURATION_BOUNDS, duration)] += 1
+            self.waits[bisect_left(WAIT_BOUNDS, wait)] += 1
+            self.duration_sum += duration
+            self.wait_sum += wait
 
 
 class FamilyMetrics:
@@ -72,14 +96,12 @@ class FamilyMetrics:
         """
         series = self._series.get(function) or self._add(function)
         series.outcomes[outcome] += 1
-        if outcome in _NOT_RUN:
-            return
-        series.durations[bisect_left(DURATION_BOUNDS, duration_s)] += 1
-        series.duration_sum += duration_s
-        series.waits[bisect_left(WAIT_BOUNDS, wait_s)] += 1
-        series.wait_sum += wait_s
-        mean = self._mean
-        self._mean = duration_s if mean is None else mean + _MEAN_WEIGHT * (duration_s - mean)
+        if outcome not in _NOT_RUN:
+            series.unsorted.append((wait_s, duration_s))
+            if len(series.unsorted) >= _TOGETHER:
+                series.sort()
+            mean = self._mean
+            self._mean = duration_s if mean is None else mean + _MEAN_WEIGHT * (duration_s - mean)
 
     def mean_seconds(self) -> float | None:
         """Give the mean run time in seconds, recent tries weighing most (one in ten); None before the first."""
@@ -88,7 +110,7 @@ class FamilyMetrics:
     def rate(self) -> float:
         """Give the tries that ran and ended per second, over about the last minute (or since the start)."""
         now = self._clock()
-        total = sum(sum(series.durations) for series in self._series.values())
+        total = sum(sum(series.durations) + len(series.unsorted) for series in self._series.values())
         samples = self._samples
         while len(samples) > 1 and samples[1][0] <= now - _RATE_WINDOW:
             samples.popleft()
@@ -104,6 +126,8 @@ class FamilyMetrics:
             ``{"functions": {name: {"outcomes": {outcome: count}, "duration": histogram, "wait": histogram}},
             "mean_seconds", "rate"}`` with histogram = ``{"counts": [per bucket], "sum": seconds}``.
         """
+        for series in self._series.values():
+            series.sort()
         return {
             "functions": {
                 name: {

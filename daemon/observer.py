@@ -39,12 +39,13 @@ class Observer:
     def observe(self, run: Run, kind: str, a: bytes | int, c: bytes) -> tuple[str, tuple[str, int, int] | None]:
         """Give `Outcome.detail` and `Outcome.share` of a try that ends so."""
         begun = run.begun
-        ran = int((time.perf_counter() - run.begun_at) * 1_000_000) if begun else -1
+        ran = int(((run.ended_at or time.perf_counter()) - run.begun_at) * 1_000_000) if begun else -1
         detail, share = "", None
+        run.waited = _waited_seconds(run)
         if self._counts:
             # A name that no function has is whatever a producer wrote: it must not fill the statistics.
             function = run.function
-            waited = int(waited_seconds(run) * 1_000_000) if begun and run.job_try == 1 else -1
+            waited = int(run.waited * 1_000_000) if begun and run.job_try == 1 else -1
             share = (function.name if function else "?", waited, ran)
         if self._tells:
             name = run.entry.function if run.entry else "?"
@@ -54,7 +55,7 @@ class Observer:
         return detail, share
 
 
-def waited_seconds(run: Run) -> float:
+def _waited_seconds(run: Run) -> float:
     """How long a job could have run before this try began: since it was enqueued or, delayed, since it was due."""
     entry = run.entry
     if entry is None:

@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack, cast, overload
 
 from daemon import codec
 from daemon.broker import Broker, Repeat
+from daemon.channel import Channel
 from daemon.connections import LOST, connect, translate, translated
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
 from daemon.errors import InClear, InvalidJob, JobNotFound, RedisRefused, ResultTimeout
@@ -20,6 +21,7 @@ from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, checked_template, job_name, new_job
 from daemon.payload import FAMILY_NAME, Payload, schema_mark
 from daemon.replies import ReplyReader
+from daemon.routed import Routed
 from daemon.secret import model_has_secrets
 from daemon.servers import RedisUrl
 from daemon.sync_producer import SyncProducer
@@ -63,7 +65,8 @@ class Producer:
         self._fallback = fallback
         self.keyring = keyring or NO_KEYS
         self.max_payload = max_payload
-        self.replies = ReplyReader(redis, open_blocking)
+        self.channel = None if isinstance(redis, Routed) else Channel(redis)
+        self.replies = ReplyReader(redis, open_blocking, self.channel)
         self.open_blocking = open_blocking
         self._brokers: dict[str, Broker] = {}
         self._encrypted: set[str] = set()
@@ -105,6 +108,8 @@ class Producer:
     async def close(self) -> None:
         """Close its connections."""
         await self.replies.close()
+        if self.channel is not None:
+            self.channel.close()
         await self.redis.aclose()
 
     async def health(self) -> bool:
@@ -131,7 +136,7 @@ class Producer:
         if found is None:
             if not FAMILY_NAME.match(family):
                 raise InvalidJob(f"family {family!r} must match [a-z0-9_-]+")
-            found = self._brokers[family] = Broker(self.redis, FamilyKeys.of(family))
+            found = self._brokers[family] = Broker(self.redis, FamilyKeys.of(family), channel=self.channel)
         return found
 
     def template(self, name: str, **options: Unpack[JobOptions]) -> JobOptions:

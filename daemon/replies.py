@@ -15,6 +15,7 @@ from typing import Any
 from redis import exceptions
 
 from daemon.broker import Broker
+from daemon.channel import Channel
 from daemon.connections import LOST, translate
 from daemon.errors import JobNotFound, RedisError, RedisUnavailable, ResultTimeout
 from daemon.keys import FamilyKeys, spoken_id
@@ -33,13 +34,16 @@ class ReplyReader:
         redis: the producer's client.
         open_blocking: opens a client for the blocking connection, given its time limit in seconds; None takes a
             connection of ``redis``'s pool.
+        channel: asks for results; None where there are several servers.
 
     Attributes:
         session: names this process to the scripts that tell it of results.
     """
 
-    def __init__(self, redis: Any, open_blocking: Callable[[float], Any] | None) -> None:
+    def __init__(self, redis: Any, open_blocking: Callable[[float], Any] | None, channel: Channel | None) -> None:
         self._redis = redis
+        self._channel = channel
+        self._pops: Channel | None = None
         self._open = open_blocking
         self._blocking: Any = None
         self.session = secrets.token_hex(8)
@@ -61,9 +65,18 @@ class ReplyReader:
         """
         with self._expecting(family, job_id) as future:
             async with self._limited(job_id, timeout):
-                while not await self._ask(job_id):  # noqa: ASYNC110 - it is the server that is asked again
+                keys = self._keys_of[job_id]
+                if self._channel is None or self._reading:
+                    asked = await self._ask(job_id)
+                else:
+                    # Nobody blocks the reader's connection: the question goes over it, and its pop in the same packet.
+                    asking = asyncio.ensure_future(self._ask(job_id, self._connection()))
+                    await self._listen_to(keys)
+                    asked = await asking
+                while not asked:
                     await asyncio.sleep(AGAIN_SECONDS)
-                await self._listen_to(self._keys_of[job_id])
+                    asked = await self._ask(job_id)
+                await self._listen_to(keys)
                 return await future
 
     async def wait_after(
@@ -107,10 +120,11 @@ class ReplyReader:
                 raise self._away from None
             raise ResultTimeout(f"{spoken_id(job_id)} has not ended within {timeout:g} s; it goes on") from None
 
-    async def _ask(self, job_id: str) -> bool:
+    async def _ask(self, job_id: str, channel: Channel | None = None) -> bool:
         """Ask for the result, or to be told; False when the connection was lost over it."""
         try:
-            code, result = await Broker(self._redis, self._keys_of[job_id]).await_result(self.session, job_id)
+            broker = Broker(self._redis, self._keys_of[job_id], channel=channel or self._channel)
+            code, result = await broker.await_result(self.session, job_id)
         except (*LOST, exceptions.RedisError) as error:
             told = translate(error)
             if not isinstance(told, RedisUnavailable):
@@ -136,14 +150,27 @@ class ReplyReader:
         if (task := self._tasks.get(place)) is None or task.done():
             self._tasks[place] = asyncio.create_task(self._read(place), name="arqd-replies")
 
+    @property
+    def _reading(self) -> bool:
+        return any(not task.done() for task in self._tasks.values())
+
+    def _connection(self) -> Channel:
+        """The connection for blocking pops of one server."""
+        if self._pops is None:
+            self._blocking = self._redis if self._open is None else self._open(BLOCK_SECONDS + 2)
+            self._pops = Channel(self._blocking)
+        return self._pops
+
     async def _read(self, place: Hashable) -> None:
         """Hand out what arrives in a place; ends when nobody waits there any more."""
         block = BLOCK_SHARED_SECONDS if self._open is None else BLOCK_SECONDS
-        if self._blocking is None:
-            self._blocking = self._redis if self._open is None else self._open(block + 2)
+        pops, client = self._connection(), self._blocking
         while self._waiting_in[place]:
             try:
-                found = await self._blocking.blpop(self._lists[place], block)
+                if self._channel is None:
+                    found = await client.blpop(self._lists[place], block)
+                else:
+                    found = await pops.call("BLPOP", *self._lists[place], block)
                 if found is not None and found[1]:
                     job_id, _, result = found[1].partition(b"\n")
                     self._answer(job_id.decode("utf-8", "surrogateescape"), result)
@@ -194,5 +221,7 @@ class ReplyReader:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._pops is not None:
+            self._pops.close()
         if self._blocking is not None and self._blocking is not self._redis:
             await self._blocking.aclose()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,22 +15,25 @@ if TYPE_CHECKING:
     from daemon.family import JobFunction
 
 
-@dataclass(slots=True)
 class Run:
     """A claimed job on its way.
 
     Attributes:
         number: the call that claimed it; session and number are its token.
+        entry: what was read of it, None while or where it could not be.
         job_try: which try this is, 1 for the first.
         args, kwargs: what the function gets; None while they could not be read.
+        stop: why it was cancelled: ``timeout``, ``abort``, ``drain`` (handed back) or ``lost`` (another worker has it).
+        started: when it was prepared, by the wall clock; ``begun_at`` and ``ended_at``: when its handler began and had
+            ended, by `time.perf_counter`.
+        waited: from when it could run to when it was prepared, seconds; known once it has an outcome.
+        timeout: limit of this try, seconds.
+        begun: whether its handler began.
         error: what it failed of, for listeners; None where the family has none.
         cipher: of the job, None in a process without keys.
-        stop: why it was cancelled: ``timeout``, ``abort``, ``drain`` (handed back) or ``lost`` (another worker has it).
     """
 
-    claim: Claim
-    number: int
-    job_id: str
+    # Of the class, since a run is made for every job and most of these are never set.
     entry: Entry | None = None
     function: JobFunction | None = None
     job_try: int = 1
@@ -41,12 +44,19 @@ class Run:
     context: JobContext | None = None
     task: asyncio.Task[None] | None = None
     stop: str | None = None
-    started: float = 0.0
     begun_at: float = 0.0
+    ended_at: float = 0.0
+    waited: float = 0.0
     timeout: float = 0.0
     begun: bool = False
     error: BaseException | None = None
     cipher: JobCipher | None = None
+
+    def __init__(self, claim: Claim, number: int, job_id: str) -> None:
+        self.claim = claim
+        self.number = number
+        self.job_id = job_id
+        self.started = time.time()
 
     def kept(self, part: str, data: bytes) -> bytes:
         """Give JSON as it is stored with the job: encrypted where its family is."""

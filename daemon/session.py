@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from redis.exceptions import RedisError
 
 from daemon.broker import Broker, Held, Outcome, Tick
-from daemon.connections import LOST, Channel, translate
+from daemon.channel import Channel
+from daemon.connections import LOST, translate
 from daemon.errors import RedisRefused
 from daemon.keys import spoken_id
 from daemon.limits import lanes_of_settings
@@ -88,7 +89,7 @@ class Session:
         carried, self._carried = self._carried, {}
         if self._doubtful:
             self._doubtful = False
-            await self._channel.close()
+            self._channel.close()
         self._number += 1
         try:
             reply = await worker.broker.tick(
@@ -157,7 +158,7 @@ class Session:
         """After a call without a good reply: what ended is sent again, what was claimed unheard is found by sync."""
         worker, name = self.worker, self.worker.family.name
         # After a failover the next call must find the new server.
-        await self._channel.close()
+        self._channel.close()
         self._first(self._sending)
         if error is not None:
             # Only the reply may be lost: refused the next time, they are gone as they should be.
@@ -269,7 +270,7 @@ class Session:
 
     async def leave(self) -> None:
         """Deregister; nothing is held any more."""
-        await self._channel.close()
+        self._channel.close()
         try:
             await self.register(leave=True)
         except (*LOST, RedisError) as error:

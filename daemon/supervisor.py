@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 import daemon
 from daemon.broker import Broker, Outcome
+from daemon.collector import spare_collector
 from daemon.connections import LOST, connect, safe_url, translated
 from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.encryption import KeyRing
@@ -182,6 +183,8 @@ class Supervisor:
         make = functools.partial(Worker, supervisor=self, burst=self._burst, max_burst_jobs=self._max_burst_jobs)
         self.workers = [make(family) for family in self.families]
         self._wakeups = Wakeups(self, self.url)
+        if self._handle_signals:
+            spare_collector()  # the process is ours
         keepers = self._keepers()
         for keeper in keepers:
             keeper.start()

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from daemon.channel import Channel
 from daemon.connections import LOST, connect
-from daemon.routed import at_key, lost_node, node_of, place_of
+from daemon.routed import at_key, lost_node, place_of
 from daemon.servers import RedisUrl
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ logger = logging.getLogger("arqd.wakeups")
 #: How long one pop blocks: bounds what a half-open connection can cost.
 BLOCK_SECONDS = 5
 AGAIN_SECONDS = 0.2
+#: How long a process has been idle before it wants to hear of suspects, too.
+PATIENCE_SECONDS = 0.2
 
 
 class Wakeups:
@@ -112,52 +115,74 @@ class _Pop:
         self._popping: frozenset[str] = frozenset()
         self._client_id: int | None = None
         self._unblocking: asyncio.Task[None] | None = None
+        self._channel = Channel(client, key)
+        self._opened = 0
+        self._later: asyncio.TimerHandle | None = None
+        self._suspects = frozenset(worker.keys.key("suspects") for worker in workers)
 
     def listen(self) -> None:
-        if self._wanted() <= self._popping:
+        missing = self._wanted() - self._popping
+        if not missing:
             return
         self._changed.set()
-        if self._popping and (self._unblocking is None or self._unblocking.done()):
+        if not self._popping or not (self._unblocking is None or self._unblocking.done()):
+            return
+        if not missing <= self._suspects:
+            self._unblocking = asyncio.create_task(self._unblock(self._popping))
+        elif self._later is None:
+            # A process is idle for a moment between any two jobs: for a mark that hardly ever comes it does not open
+            # its pop anew each time.
+            self._later = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._listen_later)
+
+    def _listen_later(self) -> None:
+        self._later = None
+        if self._popping and self._supervisor.idle and not self._wanted() <= self._popping:
             self._unblocking = asyncio.create_task(self._unblock(self._popping))
 
     async def run(self) -> None:
         try:
             while True:
                 try:
-                    server = await node_of(self._client, self._key)
-                    async with server.client() as connection:
-                        await self._serve(connection)
+                    await self._serve()
                 except (*LOST, RedisError) as error:
                     logger.debug("waiting for work: %s", error)
                     self._supervisor.redis_up = False
+                    self._channel.close()
                     self._client_id = None
                     for worker in self._workers:
                         worker.session.doubt()
                     lost_node(self._client, self._key)
                     await asyncio.sleep(AGAIN_SECONDS)
         finally:
+            if self._later is not None:
+                self._later.cancel()
             if self._unblocking is not None:
                 self._unblocking.cancel()
                 await asyncio.gather(self._unblocking, return_exceptions=True)
+            self._channel.close()
 
-    async def _serve(self, connection: Any) -> None:
+    async def _serve(self) -> None:
         while True:
             self._changed.clear()
             wanted = self._wanted()
             if wanted:
-                await self._pop(connection, wanted)
+                await self._pop(wanted)
             else:
                 await self._changed.wait()
 
-    async def _pop(self, connection: Any, wanted: frozenset[str]) -> None:
+    async def _pop(self, wanted: frozenset[str]) -> None:
         try:
-            if self._client_id is None:
-                self._client_id = await connection.client_id()
+            if self._opened != self._channel.opened or self._client_id is None:
+                self._client_id = await self._channel.call("CLIENT", "ID")
+                self._opened = self._channel.opened
                 # A mark may have been lost with the connection before.
                 for worker in self._workers:
                     worker.notify_due()
             self._popping = wanted
-            found = await connection.bzpopmin(sorted(wanted), BLOCK_SECONDS)
+            pop = await self._channel.start("BZPOPMIN", *sorted(wanted), BLOCK_SECONDS)
+            if self._opened != self._channel.opened:
+                raise ConnectionError("the connection was opened anew: it has another id")
+            found = await pop
         finally:
             self._popping = frozenset()
         self._supervisor.redis_up = True

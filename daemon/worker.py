@@ -27,8 +27,7 @@ from daemon.executor import Executor
 from daemon.family import Family
 from daemon.keys import spoken_id
 from daemon.listeners import Listeners
-from daemon.metrics import FamilyMetrics
-from daemon.observer import waited_seconds
+from daemon.metrics import OUTCOME_OF_KIND, FamilyMetrics
 from daemon.permits import Permits
 from daemon.pool import end_pool, process_pool
 from daemon.producer import Producer
@@ -43,17 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("arqd.worker")
 
 SUSPECT_SCORE = 2**46
-
-_OUTCOME_NAMES = {
-    "c": "completed",
-    "r": "retried",
-    "b": "failed",
-    "a": "aborted",
-    "e": "expired",
-    "l": "released",
-    "w": "released",
-    "p": "parked",
-}
 
 
 class Worker(ArqWorker):
@@ -349,7 +337,7 @@ class Worker(ArqWorker):
         self.listeners.note(run, outcome)
 
     def _count(self, run: Run, kind: str, duration: float) -> None:
-        self.metrics.observe(run.name, _OUTCOME_NAMES[kind], waited_seconds(run), duration)
+        self.metrics.observe(run.name, OUTCOME_OF_KIND[kind], run.waited, duration)
         if kind == "c":
             self.jobs_complete += 1
         elif kind == "r":
@@ -363,6 +351,11 @@ class Worker(ArqWorker):
         if self._must_tick() or (self.draining and not self.busy):
             return
         if self.listening:
+            if self.running:
+                # What has just begun may end in its first step, and is then settled before anything else is sent.
+                await asyncio.sleep(0)
+                if self._wake.is_set():
+                    return
             self.supervisor.listen()
         await self._wake.wait()
 

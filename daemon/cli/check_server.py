@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoPermissionError, ResponseError
 
+from daemon.channel import Channel
 from daemon.cli import check_topology
 from daemon.cli.finding import Finding as Finding
 from daemon.cluster import Cluster
-from daemon.connections import Channel, connect, safe_url, translated
+from daemon.connections import connect, safe_url, translated
 from daemon.errors import ArqdError
 from daemon.keys import ABORT, IN_PROGRESS, JOB, RESULT, RETRY, LimitKeys
 from daemon.lua import SCRIPTS
@@ -208,7 +209,7 @@ async def _rights(client: Redis, needed: Mapping[str, str]) -> list[Finding]:
     channel = Channel(client)
     try:
         try:
-            await _reply(channel, "MULTI")
+            await channel.call("MULTI")
         except NoPermissionError:
             return [Finding("FAIL", "rights", "this user may not run MULTI and EXEC: add +@transaction to its ACL")]
         refused = [call for call in commands() if await _refused(channel, call, LEASE) == "command"]
@@ -217,9 +218,9 @@ async def _rights(client: Redis, needed: Mapping[str, str]) -> list[Finding]:
             for pattern, key in needed.items()
             if "key" in [await _refused(channel, call, key) for call in (("GET", KEY), ("DEL", KEY))]
         ]
-        await _reply(channel, "DISCARD")
+        await channel.call("DISCARD")
     finally:
-        await channel.close()
+        channel.close()
     found = []
     if refused:
         names = [" ".join(call[:2]) if call[0] in ("CLIENT", "SCRIPT") else call[0] for call in refused]
@@ -231,18 +232,13 @@ async def _rights(client: Redis, needed: Mapping[str, str]) -> list[Finding]:
     return found or [Finding("OK", "rights", "every command and key that arqd needs")]
 
 
-async def _reply(channel: Channel, *command: str) -> Any:
-    await channel.send(*command)
-    return await channel.read()
-
-
 async def _refused(channel: Channel, call: Sequence[str], key: str) -> str:
     """Queue a call: ``command``, ``key`` or nothing is refused. Arguments are added until there are enough."""
     words = [key if word == KEY else word for word in call]
     attempts = [words[:1], *([*words, *["1"] * more] for more in range(4))] if call[1:] == (KEY,) else [words]
     for attempt in attempts:
         try:
-            await _reply(channel, *attempt)
+            await channel.call(*attempt)
         except NoPermissionError as error:
             return "command" if " run the " in str(error) else "key"
         except ResponseError as error:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as LostConnection
 
-from daemon.connections import Channel
+from daemon.channel import Channel
 from daemon.context import JobContext
 from daemon.errors import RedisUnavailable, ResultTimeout
+from daemon.lua import SCRIPTS
 from daemon.producer import Producer
 from tests.engine import make_family, until, working
 
@@ -27,20 +28,20 @@ async def test_claims_not_yet_started_when_a_call_is_lost_run_once(
         started[n] += 1
         return n
 
-    send, lost = Channel.send, 0
+    start, lost = Channel.start, 0
     jobs = await producer.enqueue_many("count", [[n] for n in range(JOBS)], family="t")
     async with working(redis_url, make_family("t", count, max_jobs=500, keep_completed=None)) as supervisor:
         worker = supervisor.workers[0]
 
-        async def losing(channel: Channel, *command: Any) -> None:
+        async def losing(channel: Channel, *command: Any) -> Any:
             nonlocal lost
-            if worker._claimed and lost < LOSSES:
+            if command[1] == SCRIPTS["tick"].sha and worker._claimed and lost < LOSSES:
                 lost += 1
-                await channel.close()
+                channel.close()
                 raise LostConnection("cut")
-            await send(channel, *command)
+            return await start(channel, *command)
 
-        monkeypatch.setattr(Channel, "send", losing)
+        monkeypatch.setattr(Channel, "start", losing)
         more = await producer.enqueue_many("count", [[n] for n in range(JOBS, 2 * JOBS)], family="t")
         async with asyncio.timeout(20):
             results = [await job.result() for job in (*jobs, *more)]

@@ -1,0 +1,204 @@
+"""A connection of one's own, for the calls that are made most: workers' rounds, enqueueing, blocking pops.
+
+A client of redis-py takes a connection from its pool, looks whether it still lives and waits in a chain of coroutines,
+about 100 µs of the processor for each call. Here redis-py opens the connection (address, TLS, user, database), and then
+commands go out and replies come in as they are: packed and parsed by hiredis, a future each, any number under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import hiredis
+from redis import exceptions
+
+from daemon.routed import node_of
+
+#: A connection unused for so long, seconds, may have been closed by the other side without our having looked.
+STALE = 1.0
+
+
+class _Wire(asyncio.Protocol):
+    """A connection that redis-py has opened; it answers calls in their order.
+
+    Args:
+        connection: of redis-py; nothing may be under way on it.
+
+    Attributes:
+        lost: whether it is closed.
+        used: when something was sent last, by the loop's clock.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Its streams close the transport when nothing refers to them any more.
+        self._connection = connection
+        self._transport = connection._writer.transport
+        self._limit: float | None = connection.socket_timeout
+        self._reader = hiredis.Reader(replyError=connection._parser.parse_error)
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._watch: asyncio.TimerHandle | None = None
+        self.lost = False
+        self.used = self._loop.time()
+        self._transport.set_protocol(self)
+
+    def send(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+        """Send a command; the future gets its reply."""
+        data = hiredis.pack_command(command)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.used = now = self._loop.time()
+        self._waiting.append((future, now))
+        self._transport.write(data)
+        if self._watch is None and self._limit is not None:
+            self._watch = self._loop.call_later(self._limit, self._look)
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out the replies that are complete."""
+        reader, waiting = self._reader, self._waiting
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not False:
+                future, _ = waiting.popleft()
+                if future.done():
+                    continue
+                if isinstance(reply, Exception):
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+        except (hiredis.HiredisError, IndexError) as error:
+            self._fail(exceptions.InvalidResponse(f"not a reply of Redis: {error}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Whoever waits for a reply hears that it will not come."""
+        self._fail(exceptions.ConnectionError(str(error) if error else "Connection closed by server."))
+
+    def close(self) -> None:
+        """Close it at once."""
+        self._fail(exceptions.ConnectionError("the connection was closed"))
+
+    def _fail(self, error: Exception) -> None:
+        self.lost = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._transport.abort()
+        # Else redis-py would warn that it was not closed.
+        self._connection._reader = self._connection._writer = None
+        waiting, self._waiting = self._waiting, deque()
+        for future, _ in waiting:
+            if not future.done():
+                future.set_exception(error)
+
+    def _look(self) -> None:
+        """One timer for all: has the oldest call waited for too long?"""
+        self._watch = None
+        if not self._waiting or self._limit is None:
+            return
+        rest = self._waiting[0][1] + self._limit - self._loop.time()
+        if rest > 0:
+            self._watch = self._loop.call_later(rest, self._look)
+        else:
+            self._fail(exceptions.TimeoutError("Timeout reading from socket"))
+
+
+class _Steps:
+    """The same on a connection that is no stream (`daemon.testing`): one call after the other."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._turn = asyncio.Lock()
+        self.lost = False
+        self.used = 0.0
+
+    def send(self, command: tuple[Any, ...]) -> asyncio.Task[Any]:
+        """Send a command; the task gets its reply."""
+        self.used = asyncio.get_running_loop().time()
+        return asyncio.create_task(self._call(command))
+
+    async def _call(self, command: tuple[Any, ...]) -> Any:
+        async with self._turn:
+            try:
+                await self._connection.send_command(*command)
+                return await self._connection.read_response()
+            except exceptions.ResponseError:
+                raise
+            except BaseException:
+                self.lost = True
+                raise
+
+    def close(self) -> None:
+        """Nothing is open."""
+        self.lost = True
+
+
+class Channel:
+    """A connection that is opened with the first call, and again with the first after it was lost.
+
+    Args:
+        client: whose pool's settings it uses.
+        key: of the server that has this key, where there are several.
+
+    Attributes:
+        opened: how many times it was opened.
+    """
+
+    def __init__(self, client: Any, key: str = "") -> None:
+        self._client = client
+        self._key = key
+        self._link: _Wire | _Steps | None = None
+        self._opening: asyncio.Lock | None = None
+        self.opened = 0
+
+    async def call(self, *command: Any) -> Any:
+        """Send a command and give its reply; several calls may be under way.
+
+        Raises:
+            redis.exceptions.RedisError: as redis-py's clients.
+        """
+        return await (await self.start(*command))
+
+    async def start(self, *command: Any) -> Awaitable[Any]:
+        """Send a command and give what to wait for: its reply."""
+        link = self._link
+        if link is not None and not link.lost and asyncio.get_running_loop().time() - link.used > STALE:
+            # Two turns of the loop: one to look at the sockets, one to be told.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        if link is None or link.lost:
+            link = await self._open()
+        return link.send(command)
+
+    async def overlap(self, meanwhile: Callable[[], None], *command: Any) -> Any:
+        """Send a command, do something while the server works, and give the reply."""
+        reply = await self.start(*command)
+        # uvloop writes at the end of a turn.
+        await asyncio.sleep(0)
+        meanwhile()
+        return await reply
+
+    async def _open(self) -> _Wire | _Steps:
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._link is not None and not self._link.lost:
+                return self._link
+            server = await node_of(self._client, self._key)
+            connection = server.connection_pool.make_connection()
+            try:
+                await connection.connect()
+                self._link = _Wire(connection) if getattr(connection, "_writer", None) else _Steps(connection)
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
+            self.opened += 1
+            return self._link
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None

@@ -12,6 +12,9 @@ from redis import exceptions
 from daemon.channel import Channel
 from daemon.connections import connect
 from tests.conftest import RedisServerFactory
+from tests.marks import one_server
+
+pytestmark = one_server
 
 
 async def test_replies_come_in_their_order(redis_url: str) -> None:

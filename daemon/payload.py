@@ -33,7 +33,8 @@ _TEXTS = ("title", "description")
 class PayloadSpec:
     """Where a payload goes: family, function, priority (1-10, 0: the family's) and result type (None: plain JSON).
 
-    ``keyed``: its class has a ``dedup_key()`` of its own. ``version``: of its schema. ``encrypted``: its family is.
+    ``keyed``: its class has a ``dedup_key()`` or a ``group_key()`` of its own. ``version``: of its schema.
+    ``encrypted``: its family is.
     """
 
     family: str
@@ -107,6 +108,10 @@ class Payload(PayloadModel):
         """Give the dedup key of its job where the caller gives none; a class that has one overrides this."""
         return None
 
+    def group_key(self) -> str | None:
+        """Give the group of its job where the caller gives none; a class that has one overrides this."""
+        return None
+
     @classmethod
     def upgrade(cls, fields: dict[str, Any], version: int) -> dict[str, Any]:
         """Give today's fields for those of a payload of an older version; a class with versions overrides this.
@@ -147,7 +152,7 @@ class Payload(PayloadModel):
             encrypted = inherited.encrypted if encrypted is None else encrypted
         refuse_masked(f"{cls.__name__}: returns", returns)
         level = priority_level(priority) if priority else 0
-        keyed = cls.dedup_key is not Payload.dedup_key
+        keyed = cls.dedup_key is not Payload.dedup_key or cls.group_key is not Payload.group_key
         version = 1 if version is None else version
         if version < 1:
             raise TypeError(f"{cls.__name__}: version {version!r} of its schema must be 1 or more")

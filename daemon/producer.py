@@ -276,7 +276,7 @@ class Producer:
             options = {**preset, **options}
             del options["template"]
         if keyed is not None:
-            options = _with_own_key(keyed, options)
+            options = _with_own_keys(keyed, options)
         args = body if body[:1] == b"[" else b"[" + body + b"]"
         return family, new_job(self.broker(family).keys, function, args, level, options, schema, cipher), returns
 
@@ -386,8 +386,10 @@ class Producer:
         return word == "aborted" or (ended is not None and codec.was_aborted(ended))
 
 
-def _with_own_key(job: Payload, options: JobOptions) -> JobOptions:
-    """Add the dedup key of a payload that has one; without a key nothing is said of it."""
+def _with_own_keys(job: Payload, options: JobOptions) -> JobOptions:
+    """Add the group and the dedup key of a payload that has them; without a key nothing is said of it."""
+    if options.get("group") is None and (group := job.group_key()) is not None:
+        options = {**options, "group": group}
     if options.get("dedup_key") is None:
         key = job.dedup_key()
         if key is not None:

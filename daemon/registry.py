@@ -1,15 +1,13 @@
-"""From names to families: the only place that imports handlers, by the dotted strings of a table."""
+"""From names to families: built from their ``WorkerSettings`` classes, or from plain arq settings classes."""
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from daemon.dotted import resolve, shipped_families
 from daemon.errors import ConfigurationError
 from daemon.family import (
     HOOKS,
@@ -24,47 +22,6 @@ from daemon.functions import checked_functions
 from daemon.keys import FamilyKeys
 
 logger = logging.getLogger("arqd")
-
-SHIPPED, DATABASE = "handlers:FAMILIES", "handlers:DATABASE"
-
-
-def resolve(dotted: str) -> Any:
-    """Import what ``module:name`` names; the current directory is searched too.
-
-    Raises:
-        ConfigurationError: when the module or the name is not there, or its import fails.
-    """
-    module, colon, name = dotted.partition(":")
-    if not colon or not module or not name:
-        raise ConfigurationError(f"{dotted!r} is not module:name")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise ConfigurationError(f"{dotted!r} cannot be imported: {error}") from error
-    except AttributeError:
-        raise ConfigurationError(f"module {module!r} has no {name!r}") from None
-
-
-def shipped_families() -> dict[str, str]:
-    """Give the table of the families that ship with arqd."""
-    table: dict[str, str] = resolve(SHIPPED)
-    return dict(table)
-
-
-def database_of(settings: Any) -> Any:
-    """Give the database the daemon's settings name, not yet connected: ``engine``, ``upgrade()``, ``close()`` …
-
-    Raises:
-        ConfigurationError: for a wrong URL, or where the packages of ``arqd[database]`` are missing.
-    """
-    try:
-        return resolve(resolve(DATABASE)).of(settings)
-    except ConfigurationError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            raise ConfigurationError(f"{error.__cause__.name} is missing: install arqd[database]") from None
-        raise
 
 
 def installed_families(table: Mapping[str, str]) -> list[str]:

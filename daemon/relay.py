@@ -24,11 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translate, translated
+from daemon.dotted import database_of
 from daemon.errors import ArqdError, InClear, QueueFull
 from daemon.job import uuid7
 from daemon.keys import FamilyKeys
 from daemon.outbox_table import OUTBOX
-from daemon.registry import database_of
 from daemon.servers import RedisUrl
 
 logger = logging.getLogger("arqd.outbox")

@@ -181,6 +181,8 @@ def call_of(job: Payload | str, payload: Mapping[str, Any] | Sequence[Any] | Non
             options.setdefault("priority", spec.priority)
         if spec.keyed and (key := job.dedup_key()) is not None:
             options.setdefault("dedup_key", key)
+        if spec.keyed and (group := job.group_key()) is not None:
+            options.setdefault("group", group)
         return Call(spec.function, from_json(job.__pydantic_serializer__.to_json(job)), schema_mark(type(job)), options)
     if not isinstance(job, str):
         raise InvalidJob(f"{type(job).__name__} is no payload: give a Payload, or a function's name with its fields")

@@ -22,13 +22,13 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.console.settings import ConsoleSettings
+from daemon.dotted import resolve, shipped_families
 from daemon.encryption import NO_KEYS, KeyRing
 from daemon.environment import FALLBACKS, PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.family import FamilyEntry, FamilyValues, Seconds
 from daemon.options import checked_template
 from daemon.probe.settings import ProbeSettings
-from daemon.registry import resolve, shipped_families
 from daemon.retry import Backoff
 from daemon.servers import RedisUrl, Servers
 

@@ -16,12 +16,12 @@ import uvloop
 from daemon import __version__
 from daemon.connections import safe_url
 from daemon.demo import demonstrate, refuse_real_mail
+from daemon.dotted import database_of
 from daemon.embedded import EmbeddedServer
 from daemon.errors import ArqdError
 from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.probe.app import create_app
-from daemon.registry import database_of
 from daemon.servers import RedisUrl
 from daemon.serving import serve
 from daemon.settings import Settings

@@ -8,12 +8,14 @@ may have tables ``SETTINGS`` and ``CHECKS`` of its own.
 FAMILIES = {
     "email": "handlers.email.worker:WorkerSettings",
     "payments": "handlers.payments.worker:WorkerSettings",
+    "webhooks": "handlers.webhooks.worker:WorkerSettings",
 }
 
 #: Section of the settings (``ARQD_SMTP__HOST`` is in ``smtp``) to its pydantic model; imported by every command, so
 #: the modules named here import nothing but pydantic.
 SETTINGS = {
     "email": "handlers.email.settings:EmailSettings",
+    "webhooks": "handlers.webhooks.settings:WebhooksSettings",
     "smtp": "handlers.integrations.smtp_settings:SmtpSettings",
     "database": "handlers.integrations.database_settings:DatabaseSettings",
     "payments": "handlers.payments.settings:PaymentsSettings",
@@ -25,6 +27,11 @@ SETTINGS = {
 CHECKS = {
     "database": "handlers.integrations.checks:database",
     "mail server": "handlers.integrations.checks:mail_server",
+}
+
+#: Groups of commands that families bring, ``arqd webhooks list``, to their Typer application.
+COMMANDS = {
+    "webhooks": "handlers.webhooks.commands:app",
 }
 
 #: What opens the database of these settings, for the commands that need it.

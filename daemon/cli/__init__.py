@@ -31,6 +31,7 @@ from daemon.cli import (
     watch,
 )
 from daemon.cli.common import cell
+from daemon.dotted import shipped_commands
 from daemon.errors import ArqdError, ConfigurationError
 
 __all__ = ["app", "main"]
@@ -60,6 +61,8 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
 _LOOKING, _ACTING = (look, watch, flow, explain), (act, dead, bulk, limits, schedule, token, audit, keys, search, db)
 for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check):
     module.register(app)
+for name, group in shipped_commands().items():
+    app.add_typer(group, name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

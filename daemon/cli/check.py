@@ -88,7 +88,7 @@ async def _leaks(url: RedisUrl, family: Family) -> Finding:
 async def _services(config: Settings) -> AsyncIterator[Finding]:
     """Try what the families' packages name in their table ``CHECKS``."""
     from daemon.cli.check_server import Finding
-    from daemon.registry import resolve
+    from daemon.dotted import resolve
     from daemon.settings import package_tables
 
     for name, target in package_tables("CHECKS", config.families).items():

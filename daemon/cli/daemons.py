@@ -220,7 +220,7 @@ def bench(context: typer.Context) -> None:
 
 def _adopted(names: Sequence[str]) -> dict[str, str]:
     """Give the families among ``module:Class`` arguments, so that ARQD_FAMILY__<NAME>__… can set their values."""
-    from daemon.registry import resolve
+    from daemon.dotted import resolve
 
     found: dict[str, str] = {}
     for name in names:

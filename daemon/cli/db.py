@@ -42,7 +42,7 @@ def status(json: Json = False) -> None:
 
 
 async def _with_database(action: str) -> tuple[str, Mapping[str, int]]:
-    from daemon.registry import database_of
+    from daemon.dotted import database_of
 
     database: Any = database_of(settings())
     try:

@@ -47,7 +47,7 @@ def outbox(
 
 
 async def _waiting(config: Settings) -> list[Waiting]:
-    from daemon.registry import database_of
+    from daemon.dotted import database_of
     from daemon.relay import Relay
 
     database: Any = database_of(config)

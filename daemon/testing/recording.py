@@ -84,8 +84,10 @@ class RecordingProducer(Producer):
         name = options.get("template")
         kept = {**(self.template(str(name)) if name else {}), **options}
         kept.pop("template", None)
-        if isinstance(job, Payload) and job.__job__.keyed and kept.get("dedup_key") is None:
-            kept["dedup_key"] = job.dedup_key()
+        if isinstance(job, Payload) and job.__job__.keyed:
+            for name, own in (("dedup_key", job.dedup_key), ("group", job.group_key)):
+                if kept.get(name) is None:
+                    kept[name] = own()
         given = job if isinstance(job, Payload) else payload
         self._given[prepared[1].id] = given, cast(JobOptions, {k: v for k, v in kept.items() if v is not None})
         return prepared

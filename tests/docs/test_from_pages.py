@@ -28,6 +28,7 @@ from daemon.cli import app
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.cron_jobs import crontab
+from daemon.dotted import shipped_families
 from daemon.environment import FALLBACKS
 from daemon.errors import PermanentError, RetryAfter
 from daemon.events import KINDS
@@ -39,7 +40,6 @@ from daemon.options import JobOptions
 from daemon.probe.app import create_app
 from daemon.probe.health import Limits
 from daemon.producer import Producer
-from daemon.registry import shipped_families
 from daemon.schedules import Schedules
 from tests.docs.pages import ROOT, name, names, page, table
 

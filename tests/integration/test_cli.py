@@ -33,7 +33,7 @@ DAEMONS, OTHERS = (
     ["up", "run", "scheduler", "probe", "console", "bench", "outbox"],
     ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "flow", "explain", *ACTIONS],
 )
-COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "token", "audit", "keys", "search", "db"]
+COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "token", "audit", "keys", "search", "db", "webhooks"]
 
 
 class Ended(NamedTuple):

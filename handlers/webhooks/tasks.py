@@ -181,12 +181,14 @@ async def _refusal(
         if job.ordered:
             await service.turns.keep(endpoint.name, ctx.job_id, hold)
         return RetryAfter(hold, "job")
+    standard = (job.schedule or endpoint.schedule) == "standard"
     if ctx.is_last_try:
         await _end_turn(ctx, service, endpoint, job)
     elif job.ordered:
-        await service.turns.keep(endpoint.name, ctx.job_id, _wait(ctx.job_try))
+        wait = _wait(ctx.job_try) if standard else ctx.worker.policy.backoff.wait(ctx.job_try)
+        await service.turns.keep(endpoint.name, ctx.job_id, wait)
     told = f"the endpoint {endpoint.name} {said}"
-    if (job.schedule or endpoint.schedule) == "standard":
+    if standard:
         return NotDeliveredYet(told, _wait(ctx.job_try))
     return NotDelivered(told)
 

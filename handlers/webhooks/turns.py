@@ -16,8 +16,8 @@ from daemon.job import JobState
 from handlers.integrations.database import Database, insert
 from handlers.webhooks.tables import TURNS
 
-#: How long a job waits for each one before it, and at most, before it looks again, seconds.
-SOON, LATEST = 0.1, 60.0
+#: How long a job waits for each one before it, and at most, before it looks again, seconds: that one may be removed.
+SOON, LATEST = 0.1, 10.0
 _LIVE = frozenset({JobState.WAITING, JobState.DELAYED, JobState.BLOCKED, JobState.PARKED, JobState.ACTIVE})
 
 

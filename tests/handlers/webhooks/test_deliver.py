@@ -24,6 +24,7 @@ from daemon.testing.handlers import run_handler
 from handlers.integrations.database import Database
 from handlers.integrations.database_settings import DatabaseSettings
 from handlers.integrations.http_settings import HttpSettings
+from handlers.webhooks import turns
 from handlers.webhooks.endpoints import Attempt, Endpoints
 from handlers.webhooks.payloads import Delivered, DeliverWebhook, endpoint_name
 from handlers.webhooks.settings import WebhooksSettings
@@ -269,8 +270,9 @@ async def test_order_is_kept_whatever_the_endpoint_does(
 
 
 async def test_a_job_that_is_gone_does_not_hold_up_the_others(
-    redis_url: str, producer: Producer, patient: Family, receiver: Receiver
+    redis_url: str, producer: Producer, patient: Family, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(turns, "LATEST", 0.2)
     receiver.answers += statuses(500)
     first = await producer.enqueue(event(receiver, 1, ordered=True))
     async with working(redis_url, patient):

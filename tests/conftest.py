@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,20 @@ def redis_url(shared_redis: Servers) -> str:
     """URL of a real, empty Valkey."""
     shared_redis.flush()
     return shared_redis.url
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Take back what a command run in this process has set up: its handlers write to a stream that is gone."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        # pytest's own come and go with each phase of a test.
+        if handler not in before and type(handler).__module__ != "_pytest.logging":
+            root.removeHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture

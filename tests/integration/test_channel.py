@@ -95,6 +95,8 @@ async def test_a_refused_user_and_a_dead_address(redis_server: RedisServerFactor
 
 
 async def test_closing_leaves_nothing_open(redis_url: str) -> None:
+    # What earlier tests left is not of this channel.
+    gc.collect()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         channel = Channel(client := connect(redis_url))

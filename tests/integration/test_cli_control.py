@@ -15,6 +15,7 @@ from daemon.cli import bulk, main
 from daemon.family import load_family
 from daemon.producer import SyncProducer
 from daemon.supervisor import Supervisor
+from handlers import FAMILIES
 from tests.integration.cli_family import WorkerSettings
 
 
@@ -119,11 +120,15 @@ def test_pause_and_resume_one_queue_or_all(arqd: Arqd) -> None:
         return {found["family"]: found["paused"] for found in arqd("queues", "--json").json()}
 
     assert arqd("pause", "greetings") == (0, "greetings paused\n", "")
-    assert arqd("pause", "--all") == (0, "email paused\ngreetings was paused already\n", "")
+    others = sorted(FAMILIES)
+    status, told, error = arqd("pause", "--all")
+    assert (status, error) == (0, "")
+    assert sorted(told.splitlines()) == sorted([*(f"{name} paused" for name in others), "greetings was paused already"])
     assert set(paused().values()) == {True}
     assert arqd("resume", "email", "--json").json() == {"email": "resumed"}
-    assert paused() == {"email": False, "greetings": True}
-    assert arqd("resume", "--all").out == "email was not paused\ngreetings resumed\n"
+    assert paused() == {**dict.fromkeys(others, True), "email": False, "greetings": True}
+    told = arqd("resume", "--all").out.splitlines()
+    assert ("email was not paused" in told, "greetings resumed" in told, len(told)) == (True, True, len(others) + 1)
 
 
 def test_drain_clean_and_clear(
@@ -143,9 +148,9 @@ def test_drain_clean_and_clear(
     assert drained.err == "greetings: 3 of 3\n"
     assert arqd("clean", "greetings", "--older-than", "1h").out == "greetings: 0 completed\n"
     assert arqd("clean", "greetings", "--count", "1").out == "greetings: 1 completed\n"
-    assert arqd("clean", "--all", "--state", "failed", "--json").json() == {
-        "dry_run": False, "families": {"email": {"failed": 0}, "greetings": {"failed": 1}},
-    }  # fmt: skip
+    cleaned = arqd("clean", "--all", "--state", "failed", "--json").json()
+    assert cleaned["dry_run"] is False
+    assert cleaned["families"] == {**{name: {"failed": 0} for name in FAMILIES}, "greetings": {"failed": 1}}
     cleared = arqd("clear", "greetings")
     assert cleared.out == "greetings: 0 drained, 1 completed, 0 failed, 0 aborted, 0 expired\n"
 

@@ -106,7 +106,7 @@ def groups(arqd: Arqd) -> dict[str, dict[str, Any]]:
         (["list"], "name a family, or give --group"),
         (["list", "--group", "xyz"], "cause 'xyz' is none: it is ten hexadecimal digits"),
         (["list", "--group", "0123456789"], "there is no group 0123456789: arqd dead groups lists those there are"),
-        (["groups", "shpo"], "there is no family 'shpo': known are email, shop"),
+        (["groups", "shpo"], "there is no family 'shpo': known are email, payments, shop, webhooks"),
         (["retry"], "give ids, --group, or --family FAMILY --all"),
         (["retry", "--family", "shop"], "give ids, --group, or --family FAMILY --all"),
         (["retry", "--all"], "name the --family"),

@@ -243,12 +243,12 @@ async def test_one_round_trip_to_read_and_one_for_each_step(redis_url: str, prod
             raise RuntimeError
 
     await producer.redis.execute_command("SCRIPT", "LOAD", "return 1")
-    for _ in range(2):
-        await producer.enqueue("work", [], family="once")
-        async with working(redis_url, make_family("once", work, backoff=Fixed(0))):
-            await until(lambda: len(tries) % 2 == 0 and tries)
-    # The script is loaded by the first job: its first call is made twice.
-    assert tries[2:4] == [4, 1]
+    async with working(redis_url, make_family("once", work, backoff=Fixed(0))):
+        for ended in range(2, 18, 2):
+            await producer.enqueue("work", [], family="once")
+            await until(lambda ended=ended: len(tries) == ended)
+    # The worker's own calls may fall into the time of a job, but not into that of each.
+    assert (min(tries[::2]), min(tries[1::2])) == (4, 1)
 
 
 # ---------------------------------------------------------------- failures

@@ -30,6 +30,8 @@ async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
     servers.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 async def test_a_primary_that_stalls_is_replaced_and_returns(shop: Workshop) -> None:
     servers = shop.server
     assert isinstance(servers, SentinelServers)
@@ -53,7 +55,7 @@ async def test_a_primary_that_stalls_is_replaced_and_returns(shop: Workshop) -> 
             lambda: next((event for event in shop.events("start") if event.at > promoted), None), "jobs start again", 30
         )
         old.resume()
-        await asyncio.gather(*(job.result(timeout=30) for job in jobs))
+        await asyncio.gather(*(job.result(timeout=90) for job in jobs))
 
         def demoted() -> bool:
             with old.client() as redis:

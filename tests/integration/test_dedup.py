@@ -70,8 +70,11 @@ async def test_producers_at_once_while_workers_run_what_was_accepted(redis_url: 
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0)
-        running -= 1
+        try:
+            await asyncio.sleep(0)
+        finally:
+            # Also when it is handed back: the other worker runs it again.
+            running -= 1
 
     async def hand_over() -> list[tuple[str, bool]]:
         async with Producer.connect(redis_url) as producer:

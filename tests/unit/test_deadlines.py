@@ -33,7 +33,7 @@ async def test_each_is_told_when_its_own_limit_is_over() -> None:
         assert loop.time() - begun < 5
         await asyncio.sleep(0.005)
     assert told == [short, long]
-    assert loop.time() - begun >= 0.19
+    assert loop.time() - begun >= 0.15, "not with the short one"
     deadlines.close()
 
 

@@ -153,6 +153,11 @@ class Channel:
         self._opening: asyncio.Lock | None = None
         self.opened = 0
 
+    @property
+    def losses(self) -> int:
+        """How many times its connection was lost."""
+        return self.opened - (self._link is not None and not self._link.lost)
+
     async def call(self, *command: Any) -> Any:
         """Send a command and give its reply; several calls may be under way.
 

@@ -6,6 +6,7 @@ One for each place of keys: a server, or in a cluster a family's slot.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
@@ -25,6 +26,8 @@ from daemon.routed import place_of
 BLOCK_SECONDS, BLOCK_SHARED_SECONDS = 5, 1
 #: Pause between two tries while Redis is away.
 AGAIN_SECONDS = 0.2
+#: Who has waited for so long asks again, whatever a server may have forgotten.
+REMIND_SECONDS = 20.0
 
 
 class ReplyReader:
@@ -49,7 +52,8 @@ class ReplyReader:
         self.session = secrets.token_hex(8)
         self._waiting: dict[str, set[asyncio.Future[bytes]]] = {}
         self._keys_of: dict[str, FamilyKeys] = {}
-        self._waiting_in: defaultdict[Hashable, set[str]] = defaultdict(set)
+        #: In each place, what is waited for and when it was asked for last, the longest ago first.
+        self._waiting_in: defaultdict[Hashable, dict[str, float]] = defaultdict(dict)
         self._lists: dict[Hashable, list[str]] = {}
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
         self._away: RedisError | None = None
@@ -101,14 +105,13 @@ class ReplyReader:
         self._waiting.setdefault(job_id, set()).add(future)
         keys = self._keys_of[job_id] = FamilyKeys.of(family)
         there = self._waiting_in[place_of(self._redis, keys.queue)]
-        there.add(job_id)
+        there.setdefault(job_id, asyncio.get_running_loop().time())
         try:
             yield future
         finally:
             self._waiting[job_id].discard(future)
             if not self._waiting[job_id]:
-                del self._waiting[job_id], self._keys_of[job_id]
-                there.discard(job_id)
+                del self._waiting[job_id], self._keys_of[job_id], there[job_id]
 
     @asynccontextmanager
     async def _limited(self, job_id: str, timeout: float | None) -> AsyncIterator[None]:
@@ -151,6 +154,11 @@ class ReplyReader:
             self._tasks[place] = asyncio.create_task(self._read(place), name="arqd-replies")
 
     @property
+    def _losses(self) -> int:
+        """How often the connection that questions go over was lost."""
+        return 0 if self._channel is None else self._channel.losses
+
+    @property
     def _reading(self) -> bool:
         return any(not task.done() for task in self._tasks.values())
 
@@ -165,8 +173,15 @@ class ReplyReader:
         """Hand out what arrives in a place; ends when nobody waits there any more."""
         block = BLOCK_SHARED_SECONDS if self._open is None else BLOCK_SECONDS
         pops, client = self._connection(), self._blocking
+        losses = self._losses
         while self._waiting_in[place]:
             try:
+                if losses != self._losses:
+                    # A primary that stalls, is replaced and wakes up takes questions for a moment more; the one in its
+                    # place, where we listen, never hears of them.
+                    losses = self._losses
+                    await self._again(place)
+                await self._remind(place)
                 if self._channel is None:
                     found = await client.blpop(self._lists[place], block)
                 else:
@@ -184,16 +199,33 @@ class ReplyReader:
                     # Nobody would be told otherwise: they would wait for a reader that is no more.
                     return self._fail_all(place, unexpected)
             except Exception as error:
-                return self._fail_all(place, translate(error))
+                # The server has become a replica, and will close the connection: then it is lost.
+                if not str(error).startswith("UNBLOCKED"):
+                    return self._fail_all(
+                        place, translate(error) if isinstance(error, exceptions.RedisError) else error
+                    )
+                await asyncio.sleep(AGAIN_SECONDS)
         return None
+
+    async def _remind(self, place: Hashable) -> None:
+        """Ask again for what was asked for long ago."""
+        there, now = self._waiting_in[place], asyncio.get_running_loop().time()
+        overdue = list(itertools.takewhile(lambda job_id: there[job_id] + REMIND_SECONDS <= now, there))
+        for job_id in overdue:
+            del there[job_id]
+            there[job_id] = now
+        await asyncio.gather(*map(self._ask_again, overdue))
+
+    async def _ask_again(self, job_id: str) -> bool:
+        # Whoever waited may have given up meanwhile.
+        return job_id not in self._waiting or await self._ask(job_id)
 
     async def _again(self, place: Hashable) -> None:
         """After a lost connection: ask for everything once more, since answers may have been lost with it."""
         for job_id in list(self._waiting_in[place]):
             while job_id in self._waiting:
                 await asyncio.sleep(AGAIN_SECONDS if self._away else 0)
-                # Whoever waited may have given up meanwhile.
-                if job_id not in self._waiting or await self._ask(job_id):
+                if await self._ask_again(job_id):
                     break
 
     def _answer(self, job_id: str, result: bytes) -> None:

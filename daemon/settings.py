@@ -79,6 +79,11 @@ class Settings(BaseSettings):
         None,
         description="`postgresql://user:password@host/name` or `sqlite:///path`; default `arqd.db` in the var folder",
     )
+    object_store_url: str | None = Field(
+        None,
+        description="where files are kept: `s3://bucket/prefix?endpoint=https://…&region=…` or `file:///folder`; "
+        "default the folder `objects` in the var folder",
+    )
     rpc: dict[str, SecretStr] = Field(
         default_factory=dict,
         description="URLs of chains' nodes: `ARQD_RPC__MAINNET`, `ARQD_RPC__POLYGON`, `ARQD_RPC__137` …",

@@ -20,6 +20,7 @@ SETTINGS = {
     "database": "handlers.integrations.database_settings:DatabaseSettings",
     "payments": "handlers.payments.settings:PaymentsSettings",
     "http": "handlers.integrations.http_settings:HttpSettings",
+    "object_store": "handlers.integrations.object_store.settings:ObjectStoreSettings",
 }
 
 #: What is tried, to ``async def check(settings) -> str | None``: it gives a line about what it reached, None when it
@@ -27,6 +28,7 @@ SETTINGS = {
 CHECKS = {
     "database": "handlers.integrations.checks:database",
     "mail server": "handlers.integrations.checks:mail_server",
+    "object store": "handlers.integrations.checks:object_store",
 }
 
 #: Groups of commands that families bring, ``arqd webhooks list``, to their Typer application.

@@ -52,3 +52,26 @@ async def database(settings: Any) -> str | None:
     found = await Database.open(settings)
     await found.close()
     return found.where
+
+
+async def object_store(settings: Any) -> str | None:
+    """Ask the object store for an object that is not there.
+
+    Args:
+        settings: see `handlers.integrations.object_store.opening.open_store`.
+
+    Returns:
+        What was reached; None where no store is named.
+
+    Raises:
+        ConfigurationError, StoreRefused, StoreUnavailable: telling why it cannot be used.
+    """
+    if settings.object_store_url is None:
+        return None
+    from handlers.integrations.object_store.opening import open_store
+
+    store = open_store(settings)
+    try:
+        return await store.check()
+    finally:
+        await store.close()

@@ -24,6 +24,7 @@ run: .venv/installed ## start everything on this machine with a few demonstratio
 
 test: .venv/installed ## run the tests; one of them: make test PYTEST_ARGS="tests/unit -k retry"
 	@sh scripts/test_tools.sh
+	@sh scripts/chain_tools.sh
 	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 test-faults: .venv/installed ## run every fault test, the slow ones too, and hold all to what docs/reliability.md promises

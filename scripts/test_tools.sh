@@ -9,6 +9,7 @@ needed() {
 redis-server redis-server
 chromium chromium
 /usr/lib/*/faketime/libfaketime.so.1 libfaketime
+npm npm
 LIST
 }
 

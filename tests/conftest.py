@@ -24,6 +24,7 @@ from tests.servers import KINDS, Servers, make_servers
 
 if TYPE_CHECKING:
     from handlers.integrations.database import Database
+    from tests.anvil import Anvil
 
 ROOT = Path(__file__).parents[1]
 RedisServerFactory = Callable[..., Any]
@@ -152,6 +153,18 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     found = Database(database_url)
     yield found
     await found.close()
+
+
+@pytest.fixture
+def anvil(tmp_path: Path) -> Iterator[Anvil]:
+    """A node of a chain of its own."""
+    from tests.anvil import Anvil
+
+    node = Anvil(tmp_path)
+    try:
+        yield node.start()
+    finally:
+        node.close()
 
 
 def _upgraded(url: str) -> None:

@@ -17,6 +17,7 @@ from daemon.errors import ConfigurationError
 
 PREFIX = "ARQD_"
 EVERY_FAMILY = "*"
+ENV_FILE = f"{PREFIX}ENV_FILE"
 
 # Kubernetes puts these into every pod for each Service of the namespace; a Service may well be called arqd-something.
 _KUBERNETES = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -50,18 +51,20 @@ class Variables:
 
 
 def collect(environ: Mapping[str, str]) -> tuple[Variables, dict[str, str]]:
-    """Gather ``ARQD_`` variables, and secret files for those that are not set.
+    """Gather ``ARQD_`` variables, and files of variables and of secrets for those that are not set.
 
     Args:
-        environ: the process's environment. Directories of secrets are named by ``ARQD_SECRETS_DIR`` and by
-            systemd's ``CREDENTIALS_DIRECTORY``; a file's name is the variable's, in any case.
+        environ: the process's environment. ``ARQD_ENV_FILE`` names files of variables. Directories of secrets are named
+            by ``ARQD_SECRETS_DIR`` and by systemd's ``CREDENTIALS_DIRECTORY``; a file's name is the variable's, in any
+            case.
 
     Returns:
         The variables, and every other name that `FALLBACKS` knows, from both places. Empty values count as unset.
 
     Raises:
-        ConfigurationError: when a directory or a file of secrets cannot be read.
+        ConfigurationError: when a file or a directory of secrets cannot be read.
     """
+    environ = {**_env_files(environ.get(ENV_FILE, "")), **environ}
     known = {name for row in FALLBACKS for name in row.names}
     found = Variables()
     others: dict[str, str] = {}
@@ -80,6 +83,31 @@ def collect(environ: Mapping[str, str]) -> tuple[Variables, dict[str, str]]:
                 else:
                     others.setdefault(name, _read_secret(path))
     return found, others
+
+
+def _env_files(paths: str) -> dict[str, str]:
+    """Read files of ``NAME=value`` lines, ``:`` between them; the last wins; ``-`` before one: it may be missing."""
+    found: dict[str, str] = {}
+    for path in filter(None, paths.split(":")):
+        try:
+            lines = Path(path.removeprefix("-")).read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            if path.startswith("-"):
+                continue
+            raise ConfigurationError(f"{ENV_FILE}: there is no file {path}") from None
+        except OSError as error:
+            raise ConfigurationError(f"{ENV_FILE}: {path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{ENV_FILE}: {path} is not UTF-8 text") from None
+        for number, line in enumerate(lines, 1):
+            if (text := line.strip()) and text[0] not in "#;":
+                name, equals, value = text.partition("=")
+                if not equals or not name.strip():
+                    raise ConfigurationError(f"{ENV_FILE}: line {number} of {path} is not NAME=value")
+                value = value.strip()
+                quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+                found[name.strip()] = value[1:-1] if quoted else value
+    return found
 
 
 def _secret_files(variable: str, folder: Path, known: Iterable[str]) -> list[tuple[str, Path]]:

@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from daemon.errors import ConfigurationError
 
@@ -58,10 +58,10 @@ def read_heartbeat(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and isinstance(document.get("time"), int | float) else None
 
 
-def resident_bytes() -> int | None:
-    """Give how many bytes of memory this process takes, None where the system does not tell (it is no Linux)."""
+def resident_bytes(pid: int | Literal["self"] = "self") -> int | None:
+    """Give how many bytes of memory a process takes, None where the system does not tell (it is no Linux)."""
     try:
-        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return None
 

@@ -58,6 +58,7 @@ class Session:
         self._carried: dict[str, int] = {}
         self._channel = Channel(worker.broker.redis, worker.keys.queue)
         self._doubtful = False
+        self._renewed = False
 
     @property
     def carries(self) -> bool:
@@ -73,6 +74,10 @@ class Session:
         """Another connection of this process was lost: this one may hang, too, and the next call opens a new one."""
         self._doubtful = True
 
+    def renew(self) -> None:
+        """The family's limits have changed: register again before the next call."""
+        self._renewed = True
+
     async def tick(self, wanted: int, alone: bool, meanwhile: Callable[[], None]) -> Tick | None:
         """Settle outcomes and claim up to ``wanted`` jobs; see `Broker.tick`.
 
@@ -83,6 +88,9 @@ class Session:
             The reply; None when there was none (then the session has been registered again).
         """
         worker = self.worker
+        if self._renewed:
+            self._renewed = False
+            await self.until_reached(self.register)
         if worker.permits is not None:
             wanted = await worker.permits.take(wanted)
         self._sending = self._take()

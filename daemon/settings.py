@@ -5,7 +5,7 @@
     ARQD_SMTP__HOST=smtp.example
 
 Only the command line loads them; everything else is handed what it needs. ``python -m daemon.settings --write``
-rewrites the tables in the documentation.
+rewrites the tables in the documentation and ``deploy/systemd/arqd.env.example``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.console.settings import ConsoleSettings
 from daemon.dotted import resolve, shipped_families
 from daemon.encryption import NO_KEYS, KeyRing
-from daemon.environment import FALLBACKS, PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
+from daemon.environment import PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.family import FamilyEntry, FamilyValues, Seconds
 from daemon.options import checked_template
 from daemon.probe.settings import ProbeSettings
-from daemon.retry import Backoff
 from daemon.servers import RedisUrl, Servers
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
@@ -93,6 +91,11 @@ class Settings(BaseSettings):
         None,
         description="keys of encrypted families and secret fields, `2026a:<base64>,2025b:<base64>`: the first one "
         "encrypts, all decrypt (docs/encryption.md)",
+    )
+    env_file: str | None = Field(
+        None,
+        description="files of `NAME=value` lines for variables that are not set, `:` between them, `-` before one that "
+        "may be missing; read again on SIGHUP",
     )
     secrets_dir: Path | None = Field(
         None, description="folder of files named like variables, for secrets; systemd credentials are read as well"
@@ -279,7 +282,7 @@ def _validated(model: type[Settings], variables: Variables) -> Settings:
         return model(**_Source(model, variables.values)())
     except ValidationError as error:
         first, *more = error.errors(include_url=False, include_input=False)
-        name = _variable(first["loc"], {known for known, _ in _walk(model)})
+        name = _variable(first["loc"], {known for known, _ in walk(model)})
         also = f" (and {len(more)} more)" if more else ""
         raise ConfigurationError(
             f"{variables.told(name)}: {first['msg'].removeprefix('Value error, ')}{also}"
@@ -294,85 +297,32 @@ def _variable(where: tuple[int | str, ...], known: set[str]) -> str:
     return PREFIX + "__".join(str(part) for part in where[:depth] if part != "[key]").upper()
 
 
-def _walk(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, FieldInfo]]:
+def walk(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, FieldInfo]]:
     """Give each variable of a model and what it sets, sections before what is in them."""
     for name, field in model.model_fields.items():
         yield prefix + name.upper(), field
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _walk(field.annotation, f"{prefix}{name.upper()}__")
+            yield from walk(field.annotation, f"{prefix}{name.upper()}__")
 
 
 def _names(model: type[Settings], families: Iterable[str]) -> list[str]:
     values = [f"{PREFIX}FAMILY__{family}__{value.upper()}" for family in families for value in FamilyEntry.model_fields]
-    return [name for name, _ in _walk(model)] + values
+    return [name for name, _ in walk(model)] + values
 
 
 def _open_names(model: type[Settings]) -> list[str]:
     """Give the variables that hold a dictionary: anything may follow behind ``__``."""
-    return [name for name, field in _walk(model) if get_origin(field.annotation) is dict and name != f"{PREFIX}FAMILY"]
-
-
-def settings_table() -> str:
-    """Give every variable, its default and its meaning as a Markdown table."""
-    rows = ["| variable | default | meaning |", "|---|---|---|"]
-    values = _walk(FamilyEntry, f"{PREFIX}FAMILY__<FAMILY>__")
-    for name, field in (*_walk(settings_model(shipped_families())), *values):
-        if name == f"{PREFIX}FAMILY" or (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
-            continue
-        meaning = (field.description or "").replace("|", "\\|")
-        rows.append(f"| `{name}` | {_default(field)} | {meaning} |")
-    return "\n".join(rows)
-
-
-def fallback_table() -> str:
-    """Give the names of other systems that stand in for settings, as a Markdown table."""
-    rows = ["| variable | stands for | meaning |", "|---|---|---|"]
-    for row in FALLBACKS:
-        names, targets = (", ".join(f"`{name}`" for name in group) for group in (row.names, row.sets))
-        rows.append(f"| {names} | {targets} | {row.meaning} |")
-    return "\n".join(rows)
-
-
-def _default(field: FieldInfo) -> str:
-    value = PydanticUndefined if field.is_required() else field.get_default(call_default_factory=True)
-    if value is PydanticUndefined or value is None or value in ({}, [], (), ""):
-        return "–"
-    if isinstance(value, Backoff):
-        return f"`{'exponential' if value.exponential else 'fixed'} {value.base:g}s max {value.maximum:g}s`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return (
-        f"`{value:g}`"
-        if isinstance(value, float) and value < 1e6
-        else f"`{value:.0f}`"
-        if isinstance(value, float)
-        else f"`{value}`"
-    )
-
-
-TABLES = {"settings": settings_table, "fallbacks": fallback_table}
-
-
-def with_tables(text: str) -> str:
-    """Replace what stands between ``<!-- settings:begin -->`` and ``<!-- settings:end -->`` (and ``fallbacks``)."""
-    for name, table in TABLES.items():
-        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
-        before, found, rest = text.partition(begin)
-        if found and end in rest:
-            text = f"{before}{begin}{table()}\n{end}{rest.partition(end)[2]}"
-    return text
+    return [name for name, field in walk(model) if get_origin(field.annotation) is dict and name != f"{PREFIX}FAMILY"]
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table, or with ``--write`` renew it in README.md and docs/settings.md of the current folder."""
-    if arguments != ["--write"]:
+    """Print the table, or with ``--write`` renew what documentation and examples say in the current folder."""
+    from daemon.settings_docs import settings_table, write
+
+    if arguments == ["--write"]:
+        write()
+    else:
         print(settings_table())
-        return 0
-    for path in (Path("README.md"), Path("docs/settings.md")):
-        if path.exists():
-            path.write_text(with_tables(path.read_text("utf-8")), "utf-8")
     return 0
 
 

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,6 +59,7 @@ class Supervisor:
         handle_signals: drain on SIGTERM and SIGINT, at once on a second one.
         templates: presets of options for jobs that handlers enqueue (`Producer.template`).
         keyring: keys for encrypted families and marked fields (docs/encryption.md).
+        beside: side tasks of the caller's.
 
     Raises:
         ConfigurationError: for no family or a repeated one.
@@ -75,6 +76,7 @@ class Supervisor:
         max_burst_jobs: int = -1,
         templates: Mapping[str, Mapping[str, Any]] | None = None,
         keyring: KeyRing | None = None,
+        beside: Sequence[Callable[[Supervisor], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         names = [family.name for family in families]
         if not names or len(set(names)) != len(names):
@@ -90,12 +92,12 @@ class Supervisor:
         self.courier = Courier(self.redis, names, told=self._courier_done)
         self.templates = templates
         self.keyring = keyring
+        self._beside = beside
         self.workers: list[Worker] = []
         self.scheduler = Scheduler(url)
         self.scheduler.every(SWEEP_SECONDS, Courier(self.redis).sweep_all)
         self.patient = True
-        self._burst = burst
-        self._max_burst_jobs = max_burst_jobs
+        self._burst, self._max_burst_jobs = burst, max_burst_jobs
         self._heartbeat = Heartbeat(heartbeat, self.snapshot) if heartbeat else None
         self._handle_signals = handle_signals
         #: Whether this process ends because a job of it does not: it has to be replaced.
@@ -193,7 +195,8 @@ class Supervisor:
         if self._handle_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_signal, number)
-        side = [asyncio.create_task(self._wakeups.run(), name="wakeups")]
+        side = [asyncio.create_task(call(self), name="beside") for call in self._beside]
+        side.append(asyncio.create_task(self._wakeups.run(), name="wakeups"))
         side.append(asyncio.create_task(self._housekeeping(keepers, watchdog), name="housekeeping"))
         side.append(asyncio.create_task(self.courier.run(), name="courier"))
         if not self._burst:

@@ -21,6 +21,7 @@ from daemon.cli import (
     enqueue,
     explain,
     flow,
+    install,
     keys,
     limits,
     look,
@@ -59,7 +60,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 _LOOKING, _ACTING = (look, watch, flow, explain), (act, dead, bulk, limits, schedule, token, audit, keys, search, db)
-for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check):
+for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check, install):
     module.register(app)
 for name, group in shipped_commands().items():
     app.add_typer(group, name=name)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from daemon.cli.common import redis_url, settings
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from daemon.family import Family
+    from daemon.family import Family, FamilyValues
     from daemon.settings import Settings
 
 
@@ -51,6 +52,12 @@ def run(
     burst: Annotated[bool, typer.Option("--burst", help="End when no job is left.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Start anew when Python files here change.")] = False,
     processes: Annotated[int, typer.Option(min=1, max=256, help="Run so many worker processes.")] = 1,
+    recycle_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Drain and replace a worker process after so many jobs.")
+    ] = None,
+    recycle_memory: Annotated[
+        str | None, typer.Option(help="Drain and replace a worker process that takes so much memory, e.g. 500MB.")
+    ] = None,
     accept_pickle: Annotated[
         bool, typer.Option("--accept-pickle", help="Let a plain arq settings class use pickle.")
     ] = False,
@@ -59,27 +66,48 @@ def run(
 
     SIGTERM and Ctrl-C drain it, a second one ends it at once.
     """
+    if names == ["all"]:
+        # What an instance of the systemd unit may be called.
+        names, all = None, True
     if bool(names) == all:
         raise typer.BadParameter("name families, or give --all", param_hint="FAMILY")
+    if processes == 1 and (recycle_jobs or recycle_memory):
+        raise typer.BadParameter("needs --processes 2 or more", param_hint="--recycle-jobs, --recycle-memory")
     again = [*(names or ["--all"]), *["--burst"] * burst, *["--accept-pickle"] * accept_pickle]
     if watch:
         from daemon.cli.processes import run_watched
 
         again += [f"--processes={processes}"] * (processes > 1)
         raise typer.Exit(asyncio.run(run_watched(["run", *again], Path.cwd())))
+    from daemon.notify import Notifier
+
     config = settings(_adopted(names or []))
     heartbeat = _heartbeat(config)
     # Before any process is started: a wrong configuration is told once.
     families = _families(config, names, accept_pickle=accept_pickle)
     if processes > 1:
-        from daemon.cli.processes import run_processes
+        from daemon.cli.processes import Processes, Recycling
 
-        raise typer.Exit(asyncio.run(run_processes(["run", *again], processes, heartbeat)))
+        recycling = Recycling(recycle_jobs, _size(recycle_memory) if recycle_memory else None)
+
+        async def keep() -> int:
+            group = Processes(
+                ["run", *again], processes, heartbeat, burst=burst, recycling=recycling, notifier=Notifier(os.environ)
+            )
+            return await group.run()
+
+        raise typer.Exit(asyncio.run(keep()))
     import uvloop
 
+    from daemon.service import Service
     from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
 
     _log(config, "json")
+
+    def reload() -> dict[str, FamilyValues]:
+        fresh = settings(_adopted(names or []))
+        _log(fresh, "json")
+        return {family.name: family.values for family in _families(fresh, names, accept_pickle=accept_pickle)}
 
     async def work() -> None:
         supervisor = Supervisor(
@@ -89,6 +117,7 @@ def run(
             heartbeat=heartbeat,
             templates=config.templates,
             keyring=config.keyring(),
+            beside=[Service(Notifier(os.environ), reload).run],
         )
         await supervisor.run()
         if supervisor.left_behind:
@@ -104,14 +133,18 @@ def scheduler() -> None:
     """
     import uvloop
 
-    config = settings()
+    from daemon.notify import Notifier
+
+    config, notifier = settings(), Notifier(os.environ)
     _log(config, "json")
 
     async def lead() -> None:
         task = asyncio.ensure_future(_lead(config))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        await asyncio.wait({task})
+        notifier.ready("leads, or waits to")
+        with notifier.keeping_alive():
+            await asyncio.wait({task})
         if not task.cancelled():
             task.result()
 
@@ -168,11 +201,17 @@ def console() -> None:
 
 async def _console(config: Settings) -> None:
     from daemon.console.server import run_console
+    from daemon.notify import Notifier
 
-    url, logger = redis_url(config), logging.getLogger("arqd.console")
+    url, notifier = redis_url(config), Notifier(os.environ)
     families = _families(config)
-    serving = run_console(url, config, families, on_listening=lambda home, _: logger.info("it is at %s", home))
-    await _until_one_ends(serving, _lead(config))
+
+    def tell(home: str, _: str) -> None:
+        logging.getLogger("arqd.console").info("it is at %s", home)
+        notifier.ready(f"answers at {home}")
+
+    with notifier.keeping_alive():
+        await _until_one_ends(run_console(url, config, families, on_listening=tell), _lead(config))
 
 
 def probe() -> None:
@@ -187,21 +226,21 @@ def probe() -> None:
 
 async def _probe(config: Settings) -> None:
     from daemon.inspector import Inspector
+    from daemon.notify import Notifier
     from daemon.probe.app import create_app
     from daemon.serving import serve
 
-    logger = logging.getLogger("arqd.probe")
-    names = list(config.families)
+    names, notifier = list(config.families), Notifier(os.environ)
+
+    def tell(url: str) -> None:
+        logging.getLogger("arqd.probe").info("the probe listens on %s", url)
+        notifier.ready(f"answers at {url}")
+
     async with Inspector.connect(redis_url(config), names) as inspector:
-        heartbeats = config.probe.heartbeats(_heartbeat(config))
-        app = create_app(inspector, families=names, heartbeats=heartbeats, limits=config.probe.limits())
-        await serve(
-            app,
-            name="the probe",
-            host=config.probe.host,
-            port=config.probe.port,
-            on_listening=lambda url: logger.info("the probe listens on %s", url),
-        )
+        watched = partial(config.probe.files, _heartbeat(config))
+        app = create_app(inspector, families=names, heartbeats=watched, limits=config.probe.limits())
+        with notifier.keeping_alive():
+            await serve(app, name="the probe", host=config.probe.host, port=config.probe.port, on_listening=tell)
 
 
 def bench(context: typer.Context) -> None:
@@ -240,6 +279,15 @@ def _families(config: Settings, names: Sequence[str] | None = None, *, accept_pi
     for family in families:
         family.ctx.setdefault("settings", config)
     return families
+
+
+def _size(text: str) -> int:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(ByteSize).validate_python(text)
+    except ValidationError:
+        raise typer.BadParameter("write a size, e.g. 500MB", param_hint="--recycle-memory") from None
 
 
 def _heartbeat(config: Settings) -> Path:

@@ -50,7 +50,7 @@ def create_app(
     source: BacklogSource,
     *,
     families: Sequence[str],
-    heartbeats: Sequence[Path] = (),
+    heartbeats: Sequence[Path] | Callable[[], Sequence[Path]] = (),
     limits: health.Limits | None = None,
     redis_timeout: float = 2.0,
     clock: Callable[[], float] = time.time,
@@ -60,7 +60,8 @@ def create_app(
     Args:
         source: queue figures, e.g. an ``Inspector``. The health endpoints never ask it.
         families: the families it answers for.
-        heartbeats: heartbeat files of the worker processes beside it; none for a probe that only tells the backlog.
+        heartbeats: heartbeat files of the worker processes beside it, or what gives them; none for a probe that only
+            tells the backlog.
         limits: when a worker counts as dead or stuck.
         redis_timeout: seconds after which a request that needs Redis gives up.
         clock: gives Unix seconds.
@@ -84,7 +85,7 @@ class _Probe:
         self,
         source: BacklogSource,
         families: Sequence[str],
-        heartbeats: Sequence[Path],
+        heartbeats: Sequence[Path] | Callable[[], Sequence[Path]],
         limits: health.Limits,
         redis_timeout: float,
         clock: Callable[[], float],
@@ -127,7 +128,8 @@ class _Probe:
         return _json({**_total(figures), "families": figures})
 
     def _read(self) -> list[health.Reading]:
-        return health.read_workers(self._heartbeats, self._clock(), self._limits)
+        paths = self._heartbeats() if callable(self._heartbeats) else self._heartbeats
+        return health.read_workers(paths, self._clock(), self._limits)
 
     async def _ask(self, question: Callable[[str], Awaitable[T]], families: Sequence[str]) -> list[T]:
         """Ask about each family.

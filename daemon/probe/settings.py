@@ -25,13 +25,19 @@ class ProbeSettings(BaseModel):
     workers: int = Field(
         1, ge=0, le=256, description="worker processes beside the probe (`--processes`); 0: it only tells the backlog"
     )
+    heartbeats: str | None = Field(
+        None,
+        description="heartbeat files of all workers here, in place of `workers`, e.g. `/run/arqd/*/heartbeat.json`",
+    )
     heartbeat_limit: Seconds = Field(9, gt=0, description="a worker is dead when its heartbeat is older, seconds")
     stall_limit: Seconds = Field(
         15, gt=0, description="a worker is not ready when it took nothing for so long though it could, seconds"
     )
 
-    def heartbeats(self, path: Path) -> list[Path]:
-        """Give the heartbeat files of the workers beside the probe; ``path`` is that of a single one."""
+    def files(self, path: Path) -> list[Path]:
+        """Give the heartbeat files of the workers beside the probe now; ``path`` is that of a single one."""
+        if self.heartbeats is not None:
+            return sorted(Path("/").glob(self.heartbeats.removeprefix("/")))
         return [path] if self.workers == 1 else [worker_file(path, n) for n in range(1, self.workers + 1)]
 
     def limits(self) -> Limits:

@@ -205,14 +205,60 @@ def test_processes_share_the_work_and_drain_together(start: Start, tmp_path: Pat
     assert not any(file.exists() for file in files)
 
 
-def test_a_killed_process_ends_the_others_in_good_order(start: Start, tmp_path: Path) -> None:
+def beats_of(tmp_path: Path, but: frozenset[int] = frozenset()) -> list[int]:
+    """Wait until two processes run, neither of them one of some that should be gone, and give their ids."""
+
+    def running() -> list[int] | None:
+        beats = [read_heartbeat(tmp_path / f"worker-{n}.json") for n in (1, 2)]
+        pids = [beat["pid"] for beat in beats if beat and beat["state"] == "running" and beat["pid"] not in but]
+        return pids if len(pids) == 2 else None
+
+    found: list[int] = until(running, "two processes run")
+    return found
+
+
+def test_a_killed_process_is_started_again_and_dead_parents_are_followed(start: Start, tmp_path: Path) -> None:
     workers = start("run", FAMILY, "--processes", "2", ARQD_HEARTBEAT_FILE=str(tmp_path / "worker.json"))
-    victim, other = (until(lambda n=n: read_heartbeat(tmp_path / f"worker-{n}.json")) for n in (1, 2))  # type: ignore[misc]
-    os.kill(victim["pid"], signal.SIGKILL)
-    assert workers.ended() == 1
-    assert "ended with status -9: stopping the others" in workers.text
-    with pytest.raises(ProcessLookupError):
-        os.kill(other["pid"], 0)
+    victim, other = beats_of(tmp_path)
+    os.kill(victim, signal.SIGKILL)
+    workers.said("worker process 1 ended with status -9: starting another in 0.5 s")
+    pids = beats_of(tmp_path, frozenset({victim}))
+    assert other in pids
+    workers.process.kill()
+    workers.process.wait()
+    until(lambda: not any((tmp_path / f"worker-{n}.json").exists() for n in (1, 2)), "they drained")
+
+
+def test_processes_are_recycled_one_at_a_time_with_no_job_lost(start: Start, tmp_path: Path, redis_url: str) -> None:
+    workers = start(
+        "run", FAMILY, "--processes", "2", "--recycle-jobs", "5", ARQD_HEARTBEAT_FILE=str(tmp_path / "worker.json")
+    )
+    first = frozenset(beats_of(tmp_path))
+    with SyncProducer.connect(redis_url) as producer:
+
+        def replaced() -> bool:
+            jobs = [producer.enqueue("process_id", [], family="greetings") for _ in range(10)]
+            return first.isdisjoint([job.result(timeout=PATIENCE) for job in jobs])
+
+        until(replaced, "both were replaced")
+    assert re.search(r"worker process \d has ended \d+ jobs: draining it", workers.text)
+    assert workers.ended(signal.SIGTERM) == 0, workers.text
+
+
+def test_too_much_memory_recycles_a_process(start: Start, tmp_path: Path) -> None:
+    workers = start(
+        "run", FAMILY, "--processes", "2", "--recycle-memory", "1MB", ARQD_HEARTBEAT_FILE=str(tmp_path / "worker.json")
+    )
+    workers.said(r"worker process \d takes \d+ MB: draining it")
+    workers.said("has to be replaced: starting another")
+    assert workers.ended(signal.SIGTERM) == 0, workers.text
+
+
+def test_a_wrong_configuration_of_a_process_ends_all(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "worker-2.json").mkdir()
+    workers = start("run", FAMILY, "--processes", "2", ARQD_HEARTBEAT_FILE=str(tmp_path / "worker.json"))
+    assert workers.ended() == 78
+    assert "ended with status 78: stopping the others" in workers.text
 
 
 def test_watch_starts_anew_when_the_code_changes(start: Start, tmp_path: Path, redis_url: str) -> None:

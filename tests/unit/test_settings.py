@@ -16,7 +16,8 @@ from daemon.environment import FALLBACKS
 from daemon.errors import ConfigurationError
 from daemon.family import RateLimit, SharedLimit
 from daemon.retry import Backoff
-from daemon.settings import Settings, fallback_table, load_settings, settings_table, with_tables
+from daemon.settings import Settings, load_settings
+from daemon.settings_docs import fallback_table, settings_table, with_tables
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ SOAK_SECONDS ?= 600
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults soak lint format lock bench clean
+.PHONY: help run test test-deploy test-faults soak lint format lock bench clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r c t; do printf '%-14s%s\n' "$$c" "$$t"; done
@@ -25,7 +25,11 @@ run: .venv/installed ## start everything on this machine with a few demonstratio
 test: .venv/installed ## run the tests; one of them: make test PYTEST_ARGS="tests/unit -k retry"
 	@sh scripts/test_tools.sh
 	@sh scripts/chain_tools.sh
-	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow and not deploy" $(PYTEST_ARGS)
+
+test-deploy: .venv/installed ## run the units under a real systemd and the pods under podman (root on Debian)
+	@sh scripts/test_tools.sh deploy
+	@$(PY) -m pytest tests/deploy -m deploy -rP $(PYTEST_ARGS)
 
 test-faults: .venv/installed ## run every fault test, the slow ones too, and hold all to what docs/reliability.md promises
 	@sh scripts/test_tools.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install the programs that tests run and no wheel brings; `make test` calls this. As root on Debian and Ubuntu what is
-# missing is installed, elsewhere it is named.
+# Install the programs that tests run and no wheel brings; `make test` calls this, `make test-deploy` with "deploy". As root
+# on Debian and Ubuntu what is missing is installed, elsewhere it is named.
 set -eu
 
 # A program or a file (a pattern), and Debian's package with it.
@@ -10,10 +10,24 @@ redis-server redis-server
 chromium chromium
 /usr/lib/*/faketime/libfaketime.so.1 libfaketime
 npm npm
+systemd-analyze systemd
+promtool prometheus
+docker-compose docker-compose
 LIST
+    [ "${1:-}" = deploy ] && cat <<'LIST'
+/usr/bin/python3 python3
+unshare util-linux
+ip iproute2
+podman podman
+buildah buildah
+crun crun
+catatonit catatonit
+mmdebstrap mmdebstrap
+LIST
+    true
 }
 
-missing=$(needed | while read -r what package; do
+missing=$(needed "$@" | while read -r what package; do
     case $what in
         # shellcheck disable=SC2086 # the pattern is to be expanded
         /*) ls $what >/dev/null 2>&1 || echo "$package" ;;

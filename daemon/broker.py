@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import methodcaller
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError, ReadOnlyError
@@ -21,7 +20,7 @@ from daemon.channel import Channel
 from daemon.errors import QueueFull
 from daemon.keys import FamilyKeys, raw_id
 from daemon.lua import SCRIPTS
-from daemon.routed import at_key, in_cluster
+from daemon.routed import in_cluster
 
 #: Bytes of events a family keeps unless it says otherwise; lua/events.lua says the same.
 MAX_EVENTS = 2_000_000
@@ -355,22 +354,21 @@ class Broker:
 
     async def make_ticks(self, ticks: Sequence[DueTick]) -> list[str]:
         """Make ticks of schedules: ``ok``, ``stale`` (made by another, or changed), ``early`` or ``clear`` for each."""
-        words: list[str] = []
+        calls = []
+        for tick in ticks:
+            following = "" if tick.following is None else tick.following
+            sha1 = hashlib.sha1(tick.definition, usedforsecurity=False).hexdigest()
+            calls.append((tick.name, tick.due, sha1, following, tick.runs, tick.last, *(tick.job or ())))
         async with self.redis.pipeline(transaction=False) as pipe:
-            for tick in ticks:
-                following = "" if tick.following is None else tick.following
-                sha1 = hashlib.sha1(tick.definition, usedforsecurity=False).hexdigest()
-                args = (tick.name, tick.due, sha1, following, tick.runs, tick.last, *(tick.job or ()))
+            for args in calls:
                 pipe.execute_command(*self.call("schedule", *args))
             replies = await pipe.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, NoScriptError):
-                load = methodcaller("script_load", SCRIPTS["schedule"].text)
-                await at_key(self.redis, self.keys.queue, load)
-                return words + await self.make_ticks(ticks[len(words) :])
-            if isinstance(reply, Exception):
-                raise reply
-            words.append(reply[0].decode())
+        words = []
+        for args, reply in zip(calls, replies, strict=True):
+            made = await self.run("schedule", *args) if isinstance(reply, NoScriptError) else reply
+            if isinstance(made, Exception):
+                raise made
+            words.append(made[0].decode())
         return words
 
     async def plan(self, name: str, old: tuple[bytes | None, int | None], new: bytes | None, due: int | None) -> bool:

@@ -130,16 +130,17 @@ class LeaseKeeper:
 
     def _renew(self) -> None:
         client = self._client(self.wake)
+        commands = []
+        for worker in self._workers:
+            ages = (worker.keep_ms, worker.keep_failed_ms)
+            commands.append(worker.broker.call("renew", self._session, worker.lease_ms, worker.published, *ages))
         with client.pipeline(transaction=False) as pipe:
-            for worker in self._workers:
-                ages = (worker.keep_ms, worker.keep_failed_ms)
-                command = worker.broker.call("renew", self._session, worker.lease_ms, worker.published, *ages)
+            for command in commands:
                 pipe.execute_command(*command)
             replies = pipe.execute(raise_on_error=False)
-        for worker, reply in zip(self._workers, replies, strict=True):
+        for worker, command, reply in zip(self._workers, commands, replies, strict=True):
             if isinstance(reply, NoScriptError):
-                client.script_load(SCRIPTS["renew"].text)
-                return self._renew()
+                reply = client.execute_command("EVAL", SCRIPTS["renew"].text, *command[2:])
             if isinstance(reply, Exception):
                 raise reply
             if not reply:
@@ -151,7 +152,6 @@ class LeaseKeeper:
         for worker in self._workers:
             if worker.permits is not None:
                 self._renew_permits(worker.permits)
-        return None
 
     def _renew_permits(self, permits: Permits) -> None:
         """Renew what a worker holds of limits that families share; they are in slots of their own."""

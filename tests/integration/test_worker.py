@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import arq.worker
@@ -18,6 +19,7 @@ from daemon.family import RateLimit, func
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.keys import FamilyKeys
+from daemon.lua import SCRIPTS
 from daemon.producer import Producer
 from daemon.retry import Fixed
 from daemon.supervisor import Supervisor
@@ -133,6 +135,19 @@ async def test_an_idle_worker_starts_a_new_job_and_one_that_came_due(redis_url: 
         before = calls(redis_url, "eval", "evalsha")
         await asyncio.sleep(0.2)
         assert calls(redis_url, "eval", "evalsha") == before, "nothing to do, nothing to ask"
+
+
+async def test_leases_are_renewed_though_the_server_never_keeps_the_script(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCRIPTS._loaded, "renew", replace(SCRIPTS["renew"], sha="0" * 40))  # type: ignore[attr-defined]
+    async with working(redis_url, make_family("t", number, lease=1)) as supervisor:
+        first = await producer.redis.zscore("{t}:workers", supervisor.session)
+
+        async def renewed() -> bool:
+            return await producer.redis.zscore("{t}:workers", supervisor.session) > first
+
+        await eventually(renewed)
 
 
 async def test_a_paused_queue_starts_nothing(redis_url: str, producer: Producer) -> None:

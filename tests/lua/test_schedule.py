@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from redis.exceptions import OutOfMemoryError
@@ -168,6 +169,14 @@ async def test_several_at_once_though_the_server_has_forgotten_the_script(planne
     await planned.redis.script_flush()
     other = tick(planned, definition=NEW)._replace(name="t", job=planned.job("t"))
     assert await make(planned, tick(planned), other, tick(planned)) == ["ok", "ok", "stale"]
+    assert await planned.order() == [f"s{NOW}", "t"]
+
+
+async def test_though_the_server_never_keeps_the_script(planned: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await planned.broker.plan("t", (None, None), NEW, NOW)
+    monkeypatch.setitem(SCRIPTS._loaded, "schedule", replace(SCRIPTS["schedule"], sha="0" * 40))  # type: ignore[attr-defined]
+    other = tick(planned, definition=NEW)._replace(name="t", job=planned.job("t"))
+    assert await make(planned, tick(planned), other) == ["ok", "ok"]
     assert await planned.order() == [f"s{NOW}", "t"]
 
 

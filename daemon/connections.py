@@ -187,6 +187,12 @@ def connect(url: RedisUrl, *, redis_class: type[Any] = Redis, timeout: float = 5
 
 def _sentinel(address: _Address, options: dict[str, Any], redis_class: type[Any]) -> Any:
     sentinel = Sentinel(address.hosts, **options)  # type: ignore[no-untyped-call]
+    asking = {name: value for name, value in options.items() if name.startswith("socket_") or name == "parser_class"}
+    # Connections to them are mended, too: whoever is cancelled while the primary is being looked for has to hear of it.
+    sentinel.sentinels = [
+        Redis.from_pool(ConnectionPool(connection_class=_Plain, host=host, port=port, **asking))
+        for host, port in address.hosts
+    ]
     kind = _WatchedTls if address.options["ssl"] else _Watched
     own = {name: value for name, value in address.options.items() if name != "ssl"}
     return sentinel.master_for(address.service, redis_class=redis_class, connection_class=kind, **{**options, **own})
@@ -245,7 +251,9 @@ def _owner(address: _Address, options: dict[str, Any], key: str) -> tuple[str, i
 def translate(error: Exception) -> RedisError:
     """Give arqd's error for one of redis-py's."""
     text = str(error)
-    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError) or text.startswith("NOAUTH"):
+    # Redis before 8 answers a long command of a client that has not logged in by "unauthenticated multibulk length".
+    unknown = text.startswith("NOAUTH") or "unauthenticated" in text
+    if unknown or isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
         return RedisRefused(f"Redis refuses this user ({text}): check the user name, the password and its permissions")
     if isinstance(error, exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
         return RedisFull()

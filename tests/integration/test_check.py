@@ -148,6 +148,10 @@ async def test_the_rights_it_asks_for_are_enough_and_none_is_missing(redis_serve
     """A user with just these runs a worker, a producer and an inspector."""
     server = redis_server()
     named = {" ".join(call[:2]) if call[0] in ("CLIENT", "SCRIPT") else call[0] for call in check_server.commands()}
+    with admin(server) as client:
+        # Redis refuses rules about commands it does not have.
+        known = client.command()
+        named = {name for name in named if name.split()[0].lower() in known}
     rules = [f"+{name.lower().replace(' ', '|')}" for name in sorted(named)]
     patterns = [f"~{pattern}" for pattern in check_server.keys(FAMILY)]
     url = user(server, "+@connection", "+@transaction", "+info", *rules, *patterns)

@@ -19,7 +19,7 @@ from daemon.family import Fixed, func
 from daemon.job import JobState
 from daemon.producer import Producer
 from tests.engine import in_state, make_family, run_burst, working
-from tests.servers import looking_at
+from tests.servers import each_node, looking_at
 
 
 async def work(ctx: JobContext, n: int) -> int:
@@ -158,7 +158,7 @@ def test_the_command(redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: An
         for n in range(leaks):
             client.set(f"arq:job:{{email}}:{n}", "arqd1")
         status = main(["check", "--deep", "--json"])
-        assert client.dbsize() == leaks
+    assert sum(node.dbsize() for node in each_node(redis_url)) == leaks
     *_, found = (line for line in json.loads(capsys.readouterr().out) if line["what"] == "email")
     if leaks:
         assert (status, found["level"]) == (1, "FAIL")

@@ -12,6 +12,7 @@ from daemon import codec
 from daemon.broker import DueTick, NewJob, Repeat
 from daemon.errors import QueueFull
 from tests.lua.state import A, B, Engine, Mine
+from tests.marks import one_server
 
 MANY = 10**9
 Fill = Callable[[], Awaitable[None]]
@@ -169,6 +170,7 @@ async def test_a_budget_set_later_counts_what_is_there(engine: Engine) -> None:
     assert await counted(engine) == 0
 
 
+@one_server
 async def test_what_is_counted_is_what_redis_takes(full: tuple[Engine, Fill]) -> None:
     engine, _ = full
     engine.checked = False

@@ -238,7 +238,8 @@ async def test_the_stream_stays_within_its_bytes_and_keeps_the_newest(
         engine.advance(rand.choice((0, 1, 50)))
         used = int(await engine.redis.memory_usage(engine.keys.key("events"), samples=0))
         most = max(most, used)
-    assert most <= 1.1 * budget + 4096
+    # An allocator rounds up: jemalloc's sizes are a quarter apart.
+    assert most <= 1.3 * budget + 4096
     found = [event.id for event in await events(engine)]
     assert found == [f"email:{n:032x}" for n in range(number - len(found), number)]
     assert used > budget / 2

@@ -17,9 +17,9 @@ from arq.connections import ArqRedis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from redis.asyncio import ConnectionPool
 
 from daemon.broker import Outcome
+from daemon.connections import connect
 from tests.lua.state import HELD, INDEXES, LEASE, SUSPECT, A, B, C, Engine, Mine
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class States(RuleBasedStateMachine):
     def __init__(self, url: str) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.redis = ArqRedis(connection_pool=ConnectionPool.from_url(url))
+        self.redis = connect(url, redis_class=ArqRedis)
         self.engine = Watched(self.redis)
         self.run(self.redis.flushall())
         self.jobs: dict[str, Job] = {}

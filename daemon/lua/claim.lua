@@ -81,7 +81,7 @@ local function promote()
   local ready, stock = {}, false
   for i = 1, #due, 2 do
     local id, score = due[i], tonumber(due[i + 1])
-    local level = math.floor((score % 1) * 16 + 0.5)
+    local level = math.min(math.floor((score % 1) * 16 + 0.5), 10)
     local taken = false
     if level == 0 then
       stock = true

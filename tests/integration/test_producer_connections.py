@@ -110,9 +110,9 @@ async def test_a_lost_reply_does_not_enqueue_twice(redis_url: str) -> None:
         original = getattr(place, name)
         lost = False
 
-        async def loses_one_reply(*args: Any) -> Any:
+        async def loses_one_reply(*args: Any, **options: Any) -> Any:
             nonlocal lost
-            reply = await original(*args)
+            reply = await original(*args, **options)
             if not lost and args[0] in ("EVAL", "EVALSHA"):
                 lost = True
                 raise redis.ConnectionError("reply lost")

@@ -242,7 +242,7 @@ async def test_a_worker_that_shares_its_queue_polls_as_it_was_told(engine: Engin
 # ---------------------------------------------------------------------------- odd scores and keys
 
 
-@pytest.mark.parametrize("score", ["-inf", 0, 0.5, 1, 1.5, -1, -5, -(2**52)])
+@pytest.mark.parametrize("score", ["-inf", 0, 0.5, 0.99, 1, 1.5, -1, -5, -(2**52), NOW - 0.01])
 async def test_an_odd_score_runs_and_does_not_stop_the_others(engine: Engine, score: str | float) -> None:
     await engine.enqueue("before")
     await _stock(engine, "odd", float(score))
@@ -258,7 +258,7 @@ async def test_an_odd_score_runs_and_does_not_stop_the_others(engine: Engine, sc
     assert await engine.traces() == set()
 
 
-@pytest.mark.parametrize(("score", "level"), [(-1, 10), (-(2**52), 7), (float("-inf"), 7), (0, 7)])
+@pytest.mark.parametrize(("score", "level"), [(-1, 10), (-(2**52), 7), (float("-inf"), 7), (0, 7), (0.75, 10), (NOW - 0.01, 10)])
 async def test_an_odd_score_becomes_a_level_that_exists(engine: Engine, score: float, level: int) -> None:
     await engine.sync(priority=7)
     await _stock(engine, "odd", score)

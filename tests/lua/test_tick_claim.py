@@ -258,7 +258,9 @@ async def test_an_odd_score_runs_and_does_not_stop_the_others(engine: Engine, sc
     assert await engine.traces() == set()
 
 
-@pytest.mark.parametrize(("score", "level"), [(-1, 10), (-(2**52), 7), (float("-inf"), 7), (0, 7), (0.75, 10), (NOW - 0.01, 10)])
+@pytest.mark.parametrize(
+    ("score", "level"), [(-1, 10), (-(2**52), 7), (float("-inf"), 7), (0, 7), (0.75, 10), (NOW - 0.01, 10)]
+)
 async def test_an_odd_score_becomes_a_level_that_exists(engine: Engine, score: float, level: int) -> None:
     await engine.sync(priority=7)
     await _stock(engine, "odd", score)

@@ -50,6 +50,7 @@ _BESIDE = {
     "counted:completed": "completed",
     "kept:dead": "dead",
     "counted:dead": "dead",
+    "archived": "dead",
 }
 
 

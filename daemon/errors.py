@@ -19,6 +19,7 @@ ArqdError
 ├── ClaimLost                   raised inside a handler: its job is not its worker's any more
 ├── ScheduleNotFound            no such schedule
 ├── ScheduleConflict            the schedule forbids what was asked, or somebody else has changed it
+├── ArchiveUnavailable          the database of the dead-letter archive cannot be used, or none is set
 ├── InvalidToken                an API token cannot be made so
 ├── TokenNotFound               no such API token
 ├── TokenConflict               there is an API token of this name already
@@ -168,6 +169,10 @@ class ScheduleNotFound(ArqdError):
 
 class ScheduleConflict(ArqdError):
     """The schedule does not allow this, or somebody else has changed it meanwhile."""
+
+
+class ArchiveUnavailable(ArqdError):
+    """There is no dead-letter archive: set ARQD_DATABASE_URL and run arqd db upgrade."""
 
 
 class InvalidToken(ArqdError):

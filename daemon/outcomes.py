@@ -19,4 +19,6 @@ REASONS = {
     "ended": "it has ended",
     "not_failed": "it is not a dead letter",
     "not_delayed": "it is not delayed",
+    "retried_before": "it was sent back before",
+    "no_record": "it is a job of stock arq's, which cannot be enqueued again from the archive",
 }

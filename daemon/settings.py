@@ -42,6 +42,17 @@ class OutboxSettings(BaseModel):
     lease: Seconds = Field(30, ge=1, le=300, description="another relay takes up what one has had for so long, seconds")
 
 
+class ArchiveSettings(BaseModel):
+    """The dead-letter archive in the database."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every: Seconds | None = Field(
+        None, ge=1, le=86400, description="how often dead letters are archived, `5m`; none: by `arqd dead archive` only"
+    )
+    keep: Seconds = Field(365 * 86400, ge=0, description="how long the archive keeps one, `365d`; 0: for ever")
+
+
 class Settings(BaseSettings):
     """Everything arqd can be told from outside. `load_settings` adds the sections of the families (``email`` …)."""
 
@@ -87,6 +98,7 @@ class Settings(BaseSettings):
         description="URLs of chains' nodes: `ARQD_RPC__MAINNET`, `ARQD_RPC__POLYGON`, `ARQD_RPC__137` …",
     )
     outbox: OutboxSettings = Field(OutboxSettings(), description="the relay of the outbox")
+    archive: ArchiveSettings = Field(ArchiveSettings(), description="the dead-letter archive")
     encryption_keys: SecretStr | None = Field(
         None,
         description="keys of encrypted families and secret fields, `2026a:<base64>,2025b:<base64>`: the first one "

@@ -86,6 +86,10 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
         from daemon.relay import relay_outbox
 
         side.append(asyncio.create_task(relay_outbox(settings, url)))
+        if settings.archive.every is not None:
+            from daemon.archiver import keep_archive
+
+            side.append(asyncio.create_task(keep_archive(settings, url)))
     if server:
         side.append(asyncio.create_task(_watch(server)))
     shown = asyncio.create_task(_show((probe, console), settings, url, server, families, demo))

@@ -164,6 +164,10 @@ async def _lead(config: Settings) -> None:
         from daemon.relay import relay_outbox
 
         work.append(relay_outbox(config, url))
+        if config.archive.every is not None:
+            from daemon.archiver import keep_archive
+
+            work.append(keep_archive(config, url))
     try:
         await _until_one_ends(*work)
     finally:

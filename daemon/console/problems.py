@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from daemon.errors import (
+    ArchiveUnavailable,
     ArqdError,
     InvalidJob,
     InvalidPayload,
@@ -101,6 +102,7 @@ _STATUS: tuple[tuple[type[ArqdError], int], ...] = (
     (TokenConflict, 409),
     (KeyMissing, 409),
     (RedisError, 503),
+    (ArchiveUnavailable, 503),
 )
 
 

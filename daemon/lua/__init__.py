@@ -55,6 +55,7 @@ NAMES = (
     "sweep",
     "search",
     "reencrypt",
+    "archived",
 )
 #: Scripts that go on in another file.
 CONTINUED = {"tick": "claim"}

@@ -4,12 +4,30 @@
 --   caused          id of a dead letter -> its cause
 --   cause:<cause>   ids by time of the end, as in `dead`
 --
+--   archived        ids of those that the database has, too (daemon/archiver.py), by time of the end
+--   unarchived      what became of such a one: "<word> <time of the end> <id>", until the archiver has taken note
+--
 -- A group is there exactly as long as one of its dead letters.
 local causes, caused = prefix .. 'causes', prefix .. 'caused'
+local archived, unarchived = prefix .. 'archived', prefix .. 'unarchived'
 local function cause_key(cause) return prefix .. 'cause:' .. cause end
+
+-- The dead letters are none any more; with a word the archive is to be told, what became of them.
+local function unarchive(ids, word)
+  if #ids == 0 or redis.call('EXISTS', archived) == 0 then return end
+  local told = {}
+  if word then
+    for i, ended in ipairs(redis.call('ZMSCORE', archived, unpack(ids))) do
+      if ended then told[#told + 1] = table.concat({ word, ended, ids[i] }, ' ') end
+    end
+  end
+  redis.call('ZREM', archived, unpack(ids))
+  if #told > 0 then redis.call('SADD', unarchived, unpack(told)) end
+end
 
 -- The dead letters are none any more.
 local function drop_causes(ids)
+  unarchive(ids)
   local lists = {}
   for i, cause in ipairs(redis.call('HMGET', caused, unpack(ids))) do
     if cause then

@@ -13,6 +13,7 @@ for i = 3, #ARGV do
     words[#words + 1] = 'not_found'
   end
 end
+unarchive(found, 'discarded')
 forget(dead, found)
 for _, id in ipairs(found) do tell('removed', id, '') end
 write_events()

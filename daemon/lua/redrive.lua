@@ -29,7 +29,10 @@ for i = 3, #ARGV do
     words[#words + 1] = 'not_found'
   end
 end
-if #back > 0 then drop_causes(back) end
+if #back > 0 then
+  unarchive(back, 'retried')
+  drop_causes(back)
+end
 set_mark()
 write_events()
 return words

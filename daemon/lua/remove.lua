@@ -10,6 +10,7 @@ for i = 3, #ARGV do
     words[#words + 1] = 'active'
   elseif score or redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
     for _, index in ipairs({ completed, dead, aborted, expired }) do redis.call('ZREM', index, id) end
+    unarchive({ id }, 'discarded')
     drop_causes({ id })
     finish({ { 'a', id, '', 0, nil, name_of(id) } }, 'removed')
     redis.call('UNLINK', 'arq:result:' .. id)

@@ -68,8 +68,8 @@ do
     trim(dead, tonumber(c[2] or nil) or -1, tonumber(c[1] or nil) or -1)
   end
 
-  -- Forgets the jobs that ended first, though never dead letters, until `adding` bytes more are within the budget; at
-  -- most 256. Gives the bytes that are over it then.
+  -- Forgets the jobs that ended first, of dead letters only those that the archive has, until `adding` bytes more are
+  -- within the budget; at most 256. Gives the bytes that are over it then.
   function evict(adding)
     local budget = byte_budget()
     local function over()
@@ -77,7 +77,7 @@ do
       return tonumber(c[1] or 0) + math.min(tonumber(c[2] or 0), event_budget()) + adding - budget
     end
     local excess, left = over(), 256
-    for _, index in ipairs({ completed, aborted, expired }) do
+    for _, index in ipairs({ completed, aborted, expired, archived }) do
       while excess > 0 and left > 0 do
         local ids = redis.call('ZRANGE', index, 0, math.min(left, 32) - 1)
         if #ids == 0 then break end
@@ -89,7 +89,7 @@ do
           freed = freed + (bytes or 0)
           going[i] = ids[i]
         end
-        forget(index, going)
+        forget(index == archived and dead or index, going)
         excess, left = over(), left - #going
       end
     end

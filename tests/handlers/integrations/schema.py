@@ -6,6 +6,7 @@ import importlib
 
 from sqlalchemy import MetaData
 
+from daemon.archive_table import metadata as archive
 from daemon.outbox_table import metadata as outbox
 from handlers.integrations.database import metadata
 from tests.architecture.sources import MODULES
@@ -16,4 +17,4 @@ def declared() -> list[MetaData]:
     for module in MODULES:
         if module.endswith(".tables"):
             importlib.import_module(module)
-    return [metadata, outbox]
+    return [metadata, outbox, archive]

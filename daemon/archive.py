@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from daemon.archive_table import DEAD_LETTERS
+from daemon.archived import ALL, ArchivedLetter, ArchiveFilter
 from daemon.errors import ArchiveUnavailable, InvalidJob, JobNotFound
 from daemon.pages import PAGE
 
@@ -29,85 +30,6 @@ LINES = 1000
 #: Where objects are in the store.
 FOLDER = "dead-letters"
 
-
-@dataclass(frozen=True, slots=True)
-class ArchivedLetter:
-    """A dead letter as the archive has it; times are aware.
-
-    Attributes:
-        id: the archive's own number, from old to new.
-        payload, error, traceback: asterisks stand for what is encrypted.
-        can_retry: whether it can be sent back: a job of stock arq's cannot.
-        outcome: ``retried`` or ``discarded`` since, None: nothing.
-        object: the object of the store that has its line.
-    """
-
-    id: int
-    queue: str
-    job_id: str
-    function: str | None
-    payload: Any
-    error_type: str
-    error: str
-    traceback: str
-    reason: str
-    cause: str | None
-    tries: int
-    crashes: int
-    enqueued_at: datetime | None
-    failed_at: datetime
-    archived_at: datetime
-    can_retry: bool
-    outcome: str | None
-    outcome_at: datetime | None
-    object: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveFilter:
-    """Which letters of the archive; None asks for nothing.
-
-    Attributes:
-        since, until: aware times, when it failed; ``since`` included.
-        text: occurs in the job's id, the payload, the error or the traceback; upper and lower case are the same.
-        outcome: ``none`` for those of which nothing has become, ``retried`` or ``discarded``.
-    """
-
-    family: str | None = None
-    function: str | None = None
-    error: str | None = None
-    cause: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    text: str | None = None
-    outcome: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.outcome not in (None, "none", "retried", "discarded"):
-            raise InvalidJob(f"outcome is none, retried or discarded, not {self.outcome[:40]!r}")
-
-    def conditions(self) -> list[Any]:
-        """Give what it asks for as conditions of SQL."""
-        row = DEAD_LETTERS.c
-        equal = {row.queue: self.family, row.function: self.function, row.error_type: self.error, row.cause: self.cause}
-        found: list[Any] = [column == value for column, value in equal.items() if value is not None]
-        if self.since is not None:
-            found.append(row.failed_at >= self.since.astimezone(UTC))
-        if self.until is not None:
-            found.append(row.failed_at < self.until.astimezone(UTC))
-        if self.text:
-            found.append(
-                row.job_id.icontains(self.text, autoescape=True)
-                | row.payload.icontains(self.text, autoescape=True)
-                | row.error.icontains(self.text, autoescape=True)
-                | row.traceback.icontains(self.text, autoescape=True)
-            )
-        if self.outcome is not None:
-            found.append(row.outcome.is_(None) if self.outcome == "none" else row.outcome == self.outcome)
-        return found
-
-
-ALL = ArchiveFilter()
 #: What of a row is a letter's.
 _SHOWN = [DEAD_LETTERS.c[field.name] for field in fields(ArchivedLetter) if field.name != "can_retry"]
 
@@ -151,7 +73,7 @@ class Archive:
             raise InvalidJob(f"limit is 1 to {PAGE}")
         if cursor is not None and not cursor.isdecimal():
             raise InvalidJob(f"cursor {cursor[:40]!r} is none: leave it out to begin anew")
-        query = select(*_SHOWN, DEAD_LETTERS.c.record.is_not(None).label("can_retry")).where(*where.conditions())
+        query = select(*_SHOWN, DEAD_LETTERS.c.record.is_not(None).label("can_retry")).where(*_conditions(where))
         if cursor is not None:
             query = query.where(DEAD_LETTERS.c.id < min(int(cursor), 2**62))
         async with self._read() as connection:
@@ -175,14 +97,14 @@ class Archive:
     async def count(self, where: ArchiveFilter = ALL) -> int:
         """Give how many there are."""
         async with self._read() as connection:
-            query = select(func.count()).select_from(DEAD_LETTERS).where(*where.conditions())
+            query = select(func.count()).select_from(DEAD_LETTERS).where(*_conditions(where))
             return int((await connection.execute(query)).scalar_one())
 
     async def rows(
         self, where: ArchiveFilter | Sequence[int], *, after: int = 0, limit: int = PAGE
     ) -> list[Mapping[str, Any]]:
         """Give whole rows, the oldest first, for sending them back: some by their numbers, or those of a filter."""
-        chosen = where.conditions() if isinstance(where, ArchiveFilter) else [DEAD_LETTERS.c.id.in_(where)]
+        chosen = _conditions(where) if isinstance(where, ArchiveFilter) else [DEAD_LETTERS.c.id.in_(where)]
         query = select(DEAD_LETTERS).where(DEAD_LETTERS.c.id > after, *chosen).order_by(DEAD_LETTERS.c.id).limit(limit)
         async with self._read() as connection:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
@@ -206,9 +128,11 @@ class Archive:
         """Write down what became of letters, by their job's id and the time it failed."""
         now = datetime.now(UTC)
         row = DEAD_LETTERS.c
+        # One that was discarded may be sent back from here all the same.
+        before = row.outcome.is_(None) if outcome == "discarded" else row.outcome.is_distinct_from("retried")
         async with self._begin() as connection:
             for job_id, failed_at in ended:
-                mine = (row.job_id == job_id, row.failed_at == failed_at, row.outcome.is_(None))
+                mine = (row.job_id == job_id, row.failed_at == failed_at, before)
                 await connection.execute(update(DEAD_LETTERS).where(*mine).values(outcome=outcome, outcome_at=now))
 
     async def forget(self, before: datetime, *, stored: bool = False) -> int:
@@ -270,6 +194,27 @@ class Archive:
         return name
 
 
+def _conditions(where: ArchiveFilter) -> list[Any]:
+    """Give what a filter asks for as conditions of SQL."""
+    row = DEAD_LETTERS.c
+    equal = {row.queue: where.family, row.function: where.function, row.error_type: where.error, row.cause: where.cause}
+    found: list[Any] = [column == value for column, value in equal.items() if value is not None]
+    if where.since is not None:
+        found.append(row.failed_at >= where.since.astimezone(UTC))
+    if where.until is not None:
+        found.append(row.failed_at < where.until.astimezone(UTC))
+    if where.text:
+        found.append(
+            row.job_id.icontains(where.text, autoescape=True)
+            | row.payload.icontains(where.text, autoescape=True)
+            | row.error.icontains(where.text, autoescape=True)
+            | row.traceback.icontains(where.text, autoescape=True)
+        )
+    if where.outcome is not None:
+        found.append(row.outcome.is_(None) if where.outcome == "none" else row.outcome == where.outcome)
+    return found
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -279,7 +224,7 @@ def _translated() -> Iterator[None]:
         raise ArchiveUnavailable(f"the archive's database cannot be used: {told}") from error
 
 
-def _letter(row: Mapping[str, Any]) -> ArchivedLetter:
+def _letter(row: Any) -> ArchivedLetter:
     given: dict[str, Any] = {field.name: row[field.name] for field in fields(ArchivedLetter)}
     for name in ("enqueued_at", "failed_at", "archived_at", "outcome_at"):
         if given[name] is not None and given[name].tzinfo is None:

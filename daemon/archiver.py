@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,8 @@ from pydantic_core import to_json
 from redis.exceptions import RedisError as RedisPyError
 
 from daemon import codec
-from daemon.archive import ALL, Archive, ArchiveFilter
+from daemon.archive import Archive
+from daemon.archived import ALL, ArchiveFilter, Passed
 from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translated
 from daemon.dotted import database_of
@@ -40,15 +41,6 @@ PORTION = 200
 #: Whoever has it makes this period's pass.
 LEASE = "arqd:archive:pass"
 _LOOK = 500
-
-
-@dataclass(slots=True)
-class Passed:
-    """What a pass did: how many dead letters of each family are new in the archive, lines stored, rows removed."""
-
-    archived: dict[str, int] = field(default_factory=dict)
-    stored: int = 0
-    removed: int = 0
 
 
 class Archiver:

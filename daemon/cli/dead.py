@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemon.cli import archive
 from daemon.cli.act import act, tell
 from daemon.cli.bulk import DryRun, tell_counts, told
 from daemon.cli.common import (
@@ -46,12 +47,13 @@ All = Annotated[bool, typer.Option("--all", help="Every dead letter of --family,
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     dead = typer.Typer(
-        name="dead", help="List dead letters by cause, send them back, discard them.", rich_markup_mode=None
+        name="dead", help="Dead letters by cause: send them back, discard, archive them.", rich_markup_mode=None
     )
     dead.command("list")(list_dead)
     dead.command("groups")(groups)
     dead.command("retry")(retry)
     dead.command("discard")(discard)
+    archive.register(dead)
     app.add_typer(dead)
 
 

@@ -25,6 +25,7 @@ from daemon.console.sessions import Sessions
 from daemon.console.settings import ConsoleSettings
 from daemon.console.tokens import Tokens
 from daemon.control import Control
+from daemon.dotted import database_of
 from daemon.encryption import KeyRing
 from daemon.errors import JobNotFound
 from daemon.family import Family
@@ -34,6 +35,7 @@ from daemon.schedules import Schedules
 from daemon.servers import RedisUrl
 
 if TYPE_CHECKING:
+    from daemon.archiver import Archiver
     from daemon.settings import Settings
 
 #: Callers that are remembered at once.
@@ -79,6 +81,7 @@ class Services:
     live: Live
     redrives: Redrives
     submissions: Gate
+    archiver: Archiver | None = None
 
     @classmethod
     @asynccontextmanager
@@ -90,8 +93,12 @@ class Services:
         *,
         templates: Any = None,
         keyring: KeyRing | None = None,
+        database: Any = None,
     ) -> AsyncIterator[Services]:
         """Make them for a Redis URL, and close them after the block.
+
+        Args:
+            database: of the dead-letter archive (`daemon.dotted.database_of`), None: there is none.
 
         Raises:
             ConfigurationError: for settings that cannot be used.
@@ -117,6 +124,7 @@ class Services:
                 live=Live(producer, names),
                 redrives=Redrives(audit),
                 submissions=Gate(console.submit_rate),
+                archiver=_archiver(redis, names, database),
             )
             try:
                 yield services
@@ -127,7 +135,19 @@ class Services:
     @classmethod
     def of(cls, url: RedisUrl, settings: Settings, families: Sequence[Family]) -> Any:
         """`open` with what the settings say."""
-        return cls.open(url, settings.console, families, templates=settings.templates, keyring=settings.keyring())
+        return cls._of(url, settings, families)
+
+    @classmethod
+    @asynccontextmanager
+    async def _of(cls, url: RedisUrl, settings: Settings, families: Sequence[Family]) -> AsyncIterator[Services]:
+        database = database_of(settings) if settings.has_database else None
+        options: dict[str, Any] = {"templates": settings.templates, "keyring": settings.keyring()}
+        try:
+            async with cls.open(url, settings.console, families, database=database, **options) as services:
+                yield services
+        finally:
+            if database is not None:
+                await database.close()
 
     @property
     def families(self) -> list[str]:
@@ -143,6 +163,16 @@ class Services:
         if family not in self.inspector.families:
             raise JobNotFound(f"there is no family {family[:70]!r}: known are {', '.join(self.families)}")
         return family
+
+
+def _archiver(redis: Any, families: Sequence[str], database: Any) -> Archiver | None:
+    if database is None:
+        return None
+    # Not before it is needed: SQLAlchemy is loaded with it.
+    from daemon.archive import Archive
+    from daemon.archiver import Archiver
+
+    return Archiver(redis, families, Archive(database))
 
 
 def services_of(request: HTTPConnection) -> Services:

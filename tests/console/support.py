@@ -59,11 +59,11 @@ class Console:
 
 @asynccontextmanager
 async def console(
-    url: str, *families: Family, keyring: Any = None, pages: Pages | None = None, **settings: Any
+    url: str, *families: Family, keyring: Any = None, pages: Pages | None = None, database: Any = None, **settings: Any
 ) -> AsyncIterator[Console]:
     """Serve some families (one called ``t``, if none is given) with some settings, with pages if any are given."""
     known = families or (make_family("t", *FUNCTIONS),)
-    async with Services.open(url, ConsoleSettings(**settings), known, keyring=keyring) as services:
+    async with Services.open(url, ConsoleSettings(**settings), known, keyring=keyring, database=database) as services:
         app = create_app(services, pages)
         found = Console(services, app, httpx.AsyncClient())
         found.anyone = found.client()

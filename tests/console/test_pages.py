@@ -34,6 +34,7 @@ FORMS = {
     "/queues/t/pause": {}, "/queues/t/resume": {}, "/queues/*/pause": {}, "/queues/t/drain": {}, "/queues/t/clean": {},
     "/queues/t/clear": {}, "/queues/t/retry": {}, "/queues/t/limits": {"scope": "queue", "rate": "5/s"},
     "/jobs/act": {"action": "remove", "id": "t:one", "confirmed": "yes"}, "/dead/retry": {}, "/dead/discard": {},
+    "/dead/archive": {}, "/dead/archive/retry": {"number": "1"},
     "/dead/cancel": {"redrive": "none"}, "/enqueue": {"function": "t/ask", "payload": '{"question": "why"}'},
     "/schedules/add": {"name": "s", "function": "t/plain", "cron": "0 2 * * *"}, "/schedules/edit": {"name": "t:s"},
     "/schedules/pause": {"name": "t:s"}, "/schedules/resume": {"name": "t:s"}, "/schedules/run": {"name": "t:s"},

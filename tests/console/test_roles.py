@@ -29,6 +29,8 @@ TABLE: list[tuple[str, str, Role | None, Any]] = [
     ("GET", "/dead", Role.VIEWER, None),
     ("GET", "/dead/groups", Role.VIEWER, None),
     ("GET", "/dead/redrives", Role.VIEWER, None),
+    ("GET", "/dead/archive", Role.VIEWER, None),
+    ("GET", "/dead/archive/{number}", Role.VIEWER, None),
     ("GET", "/schedules", Role.VIEWER, None),
     ("GET", "/schedules/{name}", Role.VIEWER, None),
     ("GET", "/workers", Role.VIEWER, None),
@@ -49,6 +51,8 @@ TABLE: list[tuple[str, str, Role | None, Any]] = [
     ("PUT", "/queues/{family}/limits", Role.OPERATOR, {"rate": "5/s"}),
     ("POST", "/dead/retry", Role.OPERATOR, {}),
     ("POST", "/dead/discard", Role.OPERATOR, {}),
+    ("POST", "/dead/archive", Role.OPERATOR, {}),
+    ("POST", "/dead/archive/retry", Role.OPERATOR, {"numbers": [1]}),
     ("DELETE", "/dead/redrives/{redrive}", Role.OPERATOR, None),
     ("POST", "/schedules", Role.OPERATOR, {"name": "s", "function": "plain", "every": "1d"}),
     ("PATCH", "/schedules/{name}", Role.OPERATOR, {"paused": True}),
@@ -58,7 +62,7 @@ TABLE: list[tuple[str, str, Role | None, Any]] = [
     ("POST", "/tokens", Role.ADMIN, {"name": "new", "role": "viewer"}),
     ("DELETE", "/tokens/{name}", Role.ADMIN, None),
 ]
-PLACES = {"family": "t", "id": "t:none", "name": "t:none", "redrive": "none"}
+PLACES = {"family": "t", "id": "t:none", "name": "t:none", "redrive": "none", "number": "1"}
 
 
 async def ask(found: Console, client: Any, method: str, path: str, body: Any) -> int:

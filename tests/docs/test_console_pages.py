@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from daemon.console.api.openapi import document
 from daemon.console.roles import Role
 from daemon.family import load_family
 from handlers.email.worker import WorkerSettings
+from handlers.integrations.database import Database
 from tests.asking import FUNCTIONS
 from tests.conftest import RedisServerFactory
 from tests.console.support import API, Console, console
@@ -97,14 +99,18 @@ async def settled(found: Console) -> bool:
 
 
 @pytest.fixture
-async def served(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Console]:
-    """The console and the worker of the mail family, whose messages go to a spool folder."""
+async def served(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqlite_template: Path
+) -> AsyncIterator[Console]:
+    """The console with an archive, and the worker of the mail family, whose messages go to a spool folder."""
     monkeypatch.chdir(tmp_path)
+    database = Database(f"sqlite:///{shutil.copyfile(sqlite_template, tmp_path / 'archive.db')}")
     family = load_family(WorkerSettings)
-    async with console(redis_url, family) as found, working(redis_url, family):
+    async with console(redis_url, family, database=database) as found, working(redis_url, family):
         # A stream has no end: here it is enough that it begins.
         found.services.live.close()
         yield found
+    await database.close()
 
 
 @pytest.mark.timeout(120)

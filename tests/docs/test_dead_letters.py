@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +17,12 @@ import pytest
 
 from daemon import redrive
 from daemon.causes import KEPT
+from daemon.cli import main
 from tests.servers import looking_at
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")
-STORY, *OTHERS = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+STORY, LOOKING, SENDING, ARCHIVING = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
 #: Times, and which of the jobs that ended in one millisecond is called the newest.
 VARYING = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ|shop:(?:ship|bill)-\d+")
 
@@ -90,7 +94,7 @@ def test_the_other_commands_and_the_program(shell: Shell) -> None:
         shell.run(line)
     ids = groups_in(shell.run("arqd dead groups shop"))
     assert len(ids) == 2
-    lines = [line for block in OTHERS for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE)]
+    lines = [line for block in (LOOKING, SENDING) for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE)]
     assert len(lines) == 8
     for line in lines:
         shell.run(line.replace("GROUP", ids[0]))
@@ -98,6 +102,37 @@ def test_the_other_commands_and_the_program(shell: Shell) -> None:
     assert [line for line in printed if " of " not in line] == [
         "20 LookupError shop:ship ('ship',)", "done 20 0", "9 ZeroDivisionError shop:bill ('bill',)", "done 9 0",
     ]  # fmt: skip
+
+
+def test_the_commands_of_the_archive(
+    shell: Shell, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.environ["ARQD_FAMILIES__SHOP"] = "shop:WorkerSettings"
+    shell.run("python orders.py")
+    shell.run("arqd run shop --burst")
+    # From here on in this process, and with the tables made: it is one command after the other.
+    for name, value in shell.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(shell.folder)
+    monkeypatch.syspath_prepend(shell.folder)
+    (shell.folder / "var").mkdir(exist_ok=True)
+    shutil.copyfile(sqlite_template, shell.folder / "var" / "arqd.db")
+
+    def arqd(line: str) -> str:
+        assert main(shlex.split(line, comments=True)[1:]) == 0, line
+        return capsys.readouterr().out
+
+    printed = []
+    for line in re.findall(r"^\$ (.*)$", ARCHIVING, re.MULTILINE):
+        if "NUMBER" in line:
+            (letter,) = json.loads(arqd("arqd dead archived --text ship-7 --json"))["letters"]
+            line = line.replace("NUMBER", str(letter["id"]))
+        printed.append(arqd(line))
+    sys.modules.pop("shop")
+    assert printed[1] == "shop: 30 archived\n"
+    assert printed[2].count("no article 'salt'") == 20
+    assert "raise LookupError" in printed[3]
+    assert printed[4:] == ["20 would be retried\n", "1 retried\n"]
 
 
 def test_numbers_words_and_links_are_as_told() -> None:

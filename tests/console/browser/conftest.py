@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
@@ -19,6 +20,7 @@ from daemon.console.services import Services
 from daemon.console.settings import ConsoleSettings
 from daemon.family import Family
 from daemon.serving import serve
+from handlers.integrations.database import Database
 from tests.console.browser.shop import FAILURES, GATES, mail, shop
 from tests.engine import working
 
@@ -88,14 +90,15 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def site(chromium: Browser, redis_url: str) -> AsyncIterator[Site]:
-    """A console over an empty Valkey; no page of it may have had a fault."""
+async def site(chromium: Browser, redis_url: str, sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Site]:
+    """A console over an empty Valkey and an empty database; no page of it may have had a fault."""
+    database = Database(f"sqlite:///{shutil.copyfile(sqlite_template, tmp_path / 'arqd.db')}")
     GATES.clear()
     FAILURES.clear()
     families = (shop(), mail())
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     settings = ConsoleSettings(port=0)
-    async with AsyncExitStack() as stack, Services.open(redis_url, settings, families) as services:
+    async with AsyncExitStack() as stack, Services.open(redis_url, settings, families, database=database) as services:
         serving = asyncio.create_task(
             serve(
                 create_app(services, Dashboard()),
@@ -115,4 +118,5 @@ async def site(chromium: Browser, redis_url: str) -> AsyncIterator[Site]:
         serving.cancel()
         with suppress(asyncio.CancelledError):
             await serving
+    await database.close()
     assert found.faults == []

@@ -57,12 +57,15 @@ async def fill(site: Site) -> list[str]:
     await producer.enqueue("settle", family="mail", job_id="done")
     await wait_for(site, "shop", failed=3, completed=3, delayed=3, active=1)
     await site.services.control.pause("mail")
+    assert site.services.archiver is not None
+    await site.services.archiver.run()
     dead = await site.services.inspector.jobs("shop", "failed")
     (group,) = await dead_letters.groups(site.services.inspector, "shop")
     return [
         "/", "/?span=14d", "/queues/shop?state=failed", "/queues/shop?state=active",
         "/queues/shop?state=completed&since=2h",
         "/jobs/shop:ada", f"/jobs/{quote(dead[0].id)}", "/jobs/mail:done", "/dead", f"/dead/{group.id}", "/dead/retry",
+        "/dead/archive",
         "/schedules", "/schedules/add", "/workers", "/audit", "/enqueue", "/queues/shop/limits", "/queues/shop/clean",
         "/confirm/priority?id=shop:ada", "/jobs/shop:unknown",
     ]  # fmt: skip

@@ -26,8 +26,8 @@ from daemon.archive import Archive
 from daemon.archived import ALL, ArchiveFilter, Passed
 from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translated
-from daemon.dotted import database_of
-from daemon.errors import ArqdError, Unreadable
+from daemon.dotted import database_of, object_store_of
+from daemon.errors import ArchiveUnavailable, ArqdError, Unreadable
 from daemon.inspector import Inspector
 from daemon.job import JobInfo, from_ms
 from daemon.keys import JOB, FamilyKeys, parse_id, spoken_id
@@ -227,7 +227,23 @@ async def keep_archive(settings: Any, url: RedisUrl, *, check: float = 10.0) -> 
 
 def make_archiver(settings: Any, redis: Any, archive: Archive) -> Archiver:
     """Give the archiver that the settings name."""
-    return Archiver(redis, settings.families, archive, keep=settings.archive.keep or None)
+    put = _writer(settings) if settings.archive.objects else None
+    return Archiver(redis, settings.families, archive, put=put, keep=settings.archive.keep or None)
+
+
+def _writer(settings: Any) -> Any:
+    async def put(name: str, data: bytes) -> None:
+        store = object_store_of(settings)
+        try:
+            await store.put(name, data, content_type="application/x-ndjson")
+        except ArqdError:
+            raise
+        except Exception as error:
+            raise ArchiveUnavailable(f"the object store cannot be used: {error}") from error
+        finally:
+            await store.close()
+
+    return put
 
 
 def _tell(passed: Passed) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from daemon.errors import ConfigurationError
 
 FAMILIES, DATABASE, COMMANDS = "handlers:FAMILIES", "handlers:DATABASE", "handlers:COMMANDS"
+OBJECT_STORE = "handlers:OBJECT_STORE"
 
 
 def resolve(dotted: str) -> Any:
@@ -55,3 +56,12 @@ def database_of(settings: Any) -> Any:
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise ConfigurationError(f"{error.__cause__.name} is missing: install arqd[database]") from None
         raise
+
+
+def object_store_of(settings: Any) -> Any:
+    """Give the object store the daemon's settings name, not yet connected: ``put()``, ``close()`` …
+
+    Raises:
+        ConfigurationError: for a wrong URL.
+    """
+    return resolve(resolve(OBJECT_STORE))(settings)

@@ -51,6 +51,7 @@ class ArchiveSettings(BaseModel):
         None, ge=1, le=86400, description="how often dead letters are archived, `5m`; none: by `arqd dead archive` only"
     )
     keep: Seconds = Field(365 * 86400, ge=0, description="how long the archive keeps one, `365d`; 0: for ever")
+    objects: bool = Field(False, description="write what is archived to the object store, too, as NDJSON")
 
 
 class Settings(BaseSettings):

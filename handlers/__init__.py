@@ -38,3 +38,6 @@ COMMANDS = {
 
 #: What opens the database of these settings, for the commands that need it.
 DATABASE = "handlers.integrations.database:Database"
+
+#: What opens the object store of these settings.
+OBJECT_STORE = "handlers.integrations.object_store.opening:open_store"

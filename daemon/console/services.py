@@ -9,7 +9,7 @@ Pages and API routes get it with ``services_of(request)``.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -93,12 +93,12 @@ class Services:
         *,
         templates: Any = None,
         keyring: KeyRing | None = None,
-        database: Any = None,
+        archiver: Callable[[Any], Archiver] | None = None,
     ) -> AsyncIterator[Services]:
         """Make them for a Redis URL, and close them after the block.
 
         Args:
-            database: of the dead-letter archive (`daemon.dotted.database_of`), None: there is none.
+            archiver: gives the dead-letter archive's, with a client for Redis; None: there is none.
 
         Raises:
             ConfigurationError: for settings that cannot be used.
@@ -124,7 +124,7 @@ class Services:
                 live=Live(producer, names),
                 redrives=Redrives(audit),
                 submissions=Gate(console.submit_rate),
-                archiver=_archiver(redis, names, database),
+                archiver=None if archiver is None else archiver(redis),
             )
             try:
                 yield services
@@ -140,14 +140,22 @@ class Services:
     @classmethod
     @asynccontextmanager
     async def _of(cls, url: RedisUrl, settings: Settings, families: Sequence[Family]) -> AsyncIterator[Services]:
-        database = database_of(settings) if settings.has_database else None
         options: dict[str, Any] = {"templates": settings.templates, "keyring": settings.keyring()}
+        if not settings.has_database:
+            async with cls.open(url, settings.console, families, **options) as services:
+                yield services
+            return
+        # Not before it is needed: SQLAlchemy is loaded with it.
+        from daemon.archive import Archive
+        from daemon.archiver import make_archiver
+
+        database = database_of(settings)
+        options["archiver"] = lambda redis: make_archiver(settings, redis, Archive(database))
         try:
-            async with cls.open(url, settings.console, families, database=database, **options) as services:
+            async with cls.open(url, settings.console, families, **options) as services:
                 yield services
         finally:
-            if database is not None:
-                await database.close()
+            await database.close()
 
     @property
     def families(self) -> list[str]:
@@ -163,16 +171,6 @@ class Services:
         if family not in self.inspector.families:
             raise JobNotFound(f"there is no family {family[:70]!r}: known are {', '.join(self.families)}")
         return family
-
-
-def _archiver(redis: Any, families: Sequence[str], database: Any) -> Archiver | None:
-    if database is None:
-        return None
-    # Not before it is needed: SQLAlchemy is loaded with it.
-    from daemon.archive import Archive
-    from daemon.archiver import Archiver
-
-    return Archiver(redis, families, Archive(database))
 
 
 def services_of(request: HTTPConnection) -> Services:

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from daemon.archive import Archive
+from daemon.archiver import Archiver
 from daemon.console.app import Pages, create_app
 from daemon.console.roles import Role
 from daemon.console.services import Services
@@ -62,8 +64,10 @@ async def console(
     url: str, *families: Family, keyring: Any = None, pages: Pages | None = None, database: Any = None, **settings: Any
 ) -> AsyncIterator[Console]:
     """Serve some families (one called ``t``, if none is given) with some settings, with pages if any are given."""
+    names = [family.name for family in families]
+    archiver = None if database is None else lambda redis: Archiver(redis, names, Archive(database))
     known = families or (make_family("t", *FUNCTIONS),)
-    async with Services.open(url, ConsoleSettings(**settings), known, keyring=keyring, database=database) as services:
+    async with Services.open(url, ConsoleSettings(**settings), known, keyring=keyring, archiver=archiver) as services:
         app = create_app(services, pages)
         found = Console(services, app, httpx.AsyncClient())
         found.anyone = found.client()

@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from daemon.producer import Producer
 from daemon.secret import Secret
 from daemon.settings import load_settings
 from handlers.integrations.database import Database
-from tests.engine import calls, eventually, make_family, run_burst
+from tests.engine import calls, eventually, make_family, run_burst, until
 
 WELL = False
 
@@ -320,9 +321,14 @@ async def test_without_news_a_pass_is_two_looks(redis_url: str, redis: Any, arch
 
 
 async def test_the_duty_passes_and_waits_for_its_database(
-    redis_url: str, redis: Any, database_url: str, archive: Archive
+    redis_url: str, redis: Any, database_url: str, archive: Archive, tmp_path: Path
 ) -> None:
-    environ = {"ARQD_DATABASE_URL": database_url, "ARQD_ARCHIVE__EVERY": "1s"}
+    environ = {
+        "ARQD_DATABASE_URL": database_url,
+        "ARQD_ARCHIVE__EVERY": "1s",
+        "ARQD_ARCHIVE__OBJECTS": "true",
+        "ARQD_OBJECT_STORE_URL": f"file://{tmp_path}/store",
+    }
     settings = load_settings(environ).model_copy(update={"families": {"shop": "shop:WorkerSettings"}})
     await fail(redis_url, 1)
     await redis.set(LEASE, "1", px=200)
@@ -334,6 +340,14 @@ async def test_the_duty_passes_and_waits_for_its_database(
         return await archive.count() == 2
 
     await eventually(two)
+    lines: list[str] = []
+
+    def stored() -> bool:
+        lines[:] = [line for path in tmp_path.rglob("*.ndjson") for line in path.read_text("utf-8").splitlines()]
+        return len(lines) == 2
+
+    await until(stored)
+    assert sorted(json.loads(line)["job_id"] for line in lines) == ["shop:o1", "shop:o2"]
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -13,6 +13,8 @@ from typing import Any
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
+from daemon.archive import Archive
+from daemon.archiver import Archiver
 from daemon.console.app import create_app
 from daemon.console.pages.dashboard import Dashboard
 from daemon.console.roles import Role
@@ -96,9 +98,13 @@ async def site(chromium: Browser, redis_url: str, sqlite_template: Path, tmp_pat
     GATES.clear()
     FAILURES.clear()
     families = (shop(), mail())
+
+    def archiver(redis: Any) -> Archiver:
+        return Archiver(redis, [family.name for family in families], Archive(database))
+
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     settings = ConsoleSettings(port=0)
-    async with AsyncExitStack() as stack, Services.open(redis_url, settings, families, database=database) as services:
+    async with AsyncExitStack() as stack, Services.open(redis_url, settings, families, archiver=archiver) as services:
         serving = asyncio.create_task(
             serve(
                 create_app(services, Dashboard()),

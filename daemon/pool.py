@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 _PR_SET_PDEATHSIG = 1
 
 
-def _follow_parent(parent: int) -> None:
+def follow_parent(parent: int) -> None:
     """Ignore the terminal's Ctrl-C (the parent drains), and die with the parent even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -26,7 +26,7 @@ def process_pool(workers: int | None = None) -> ProcessPoolExecutor:
     """Give a pool of ``workers`` processes (default: one per core), each started when first needed."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(
-        workers or os.cpu_count(), mp_context=context, initializer=_follow_parent, initargs=(os.getpid(),)
+        workers or os.cpu_count(), mp_context=context, initializer=follow_parent, initargs=(os.getpid(),)
     )
 
 

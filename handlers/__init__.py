@@ -7,6 +7,7 @@ may have tables ``SETTINGS`` and ``CHECKS`` of its own.
 #: Family to its ``WorkerSettings``. The one table.
 FAMILIES = {
     "email": "handlers.email.worker:WorkerSettings",
+    "media": "handlers.media.worker:WorkerSettings",
     "payments": "handlers.payments.worker:WorkerSettings",
     "webhooks": "handlers.webhooks.worker:WorkerSettings",
 }
@@ -15,6 +16,7 @@ FAMILIES = {
 #: the modules named here import nothing but pydantic.
 SETTINGS = {
     "email": "handlers.email.settings:EmailSettings",
+    "media": "handlers.media.settings:MediaSettings",
     "webhooks": "handlers.webhooks.settings:WebhooksSettings",
     "smtp": "handlers.integrations.smtp_settings:SmtpSettings",
     "database": "handlers.integrations.database_settings:DatabaseSettings",

@@ -27,7 +27,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel
 
@@ -41,7 +41,10 @@ LONGEST_KEY = 1024
 #: A file system takes names of 255 bytes, and ours have a suffix more.
 LONGEST_PART = 240
 
-Content = bytes | Path | AsyncIterable[bytes]
+#: What is written to a file at a time, in a thread, bytes.
+WRITTEN = 1024 * 1024
+
+Content = bytes | Path | BinaryIO | AsyncIterable[bytes]
 
 
 class ObjectError(Exception):
@@ -112,7 +115,8 @@ class ObjectStore(ABC):
 
         Args:
             key: see `checked_key`.
-            content: bytes, a file, or pieces of any size; what exceeds `PART` is never in memory as a whole.
+            content: bytes, a file by path or open (from its beginning), or pieces of any size; what exceeds `PART` is
+                never in memory as a whole.
             content_type: default by the key's suffix.
             owner: who writes it, kept with it; ASCII.
             if_absent: only if there is no such object.
@@ -157,8 +161,8 @@ class ObjectStore(ABC):
 
     # ------------------------------------------------------------------ with what is above
 
-    async def fetch(self, key: str, path: Path, limit: int) -> ObjectInfo:
-        """Read an object into a file, which must not exist; nothing is left of it when this raises.
+    async def fetch(self, key: str, file: BinaryIO, limit: int) -> ObjectInfo:
+        """Read an object into a file.
 
         Raises:
             ObjectTooLarge: it has more bytes than ``limit``.
@@ -167,15 +171,12 @@ class ObjectStore(ABC):
             too_large = ObjectTooLarge(f"{key} has more than {limit:,} bytes")
             if found.info.size > limit:
                 raise too_large
-            try:
-                with path.open("xb") as file:
-                    async for chunk in found.chunks:
-                        await asyncio.to_thread(file.write, chunk)
-                        if file.tell() > limit:
-                            raise too_large
-            except BaseException:
-                path.unlink(missing_ok=True)  # noqa: ASYNC240 # one call, and it must not be interrupted
-                raise
+            size = 0
+            async for piece in pieces(found.chunks, WRITTEN):
+                size += len(piece)
+                if size > limit:
+                    raise too_large
+                await asyncio.to_thread(file.write, piece)
             return found.info
 
     async def put_once(self, ctx: Any, key: str, content: Content, *, content_type: str | None = None) -> ObjectInfo:
@@ -250,10 +251,14 @@ async def pieces(content: Content, size: int) -> AsyncIterator[bytes]:
 async def _chunks(content: Content, size: int) -> AsyncIterator[bytes]:
     if isinstance(content, bytes):
         yield content
+    elif isinstance(content, AsyncIterable):
+        async for chunk in content:
+            yield chunk
     elif isinstance(content, Path):
         with content.open("rb") as file:
-            while chunk := await asyncio.to_thread(file.read, size):
+            async for chunk in _chunks(file, size):
                 yield chunk
     else:
-        async for chunk in content:
+        content.seek(0)
+        while chunk := await asyncio.to_thread(content.read, size):
             yield chunk

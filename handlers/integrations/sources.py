@@ -1,0 +1,75 @@
+"""Where a job's file comes from: the web, a folder that the operator allows, or the object store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from handlers.integrations.folders import confined, open_confined
+from handlers.integrations.http import HttpClient
+from handlers.integrations.object_store.store import WRITTEN, ObjectStore, pieces
+from handlers.integrations.processes import scratch
+
+
+class Sources:
+    """Opens and removes sources.
+
+    Args:
+        http: guarded.
+        folders: those that paths may lead into.
+        setting: the variable that names them.
+        temp_dir: whose disk downloads are on.
+    """
+
+    def __init__(
+        self, http: HttpClient, store: ObjectStore, folders: Sequence[Path], setting: str, temp_dir: Path | None
+    ) -> None:
+        self._http = http
+        self._store = store
+        self._folders = folders
+        self._setting = setting
+        self._temp_dir = temp_dir
+
+    @asynccontextmanager
+    async def opened(
+        self, limit: int, seconds: float, *, url: str | None = None, path: str | None = None, key: str | None = None
+    ) -> AsyncIterator[BinaryIO]:
+        """Give one of them as an open file, at its beginning.
+
+        Args:
+            limit: largest size accepted, bytes.
+            seconds: limit on a download.
+
+        Raises:
+            PathForbidden: the path is outside of the folders, no plain file, or too large.
+            HttpError, RetryAfter: see `handlers.integrations.http`.
+            ObjectError: see `handlers.integrations.object_store.store`.
+            OSError: it cannot be read now.
+        """
+        if path is not None:
+            file = await asyncio.to_thread(open_confined, path, self._folders, self._setting, limit)
+            with file:
+                yield file
+            return
+        async with scratch(self._temp_dir) as file:
+            if url is not None:
+                async with self._http.stream("GET", url, timeout=max(0.1, seconds), max_body=limit) as stream:
+                    stream.reply.checked("job")
+                    async for piece in pieces(stream.chunks(), WRITTEN):
+                        await asyncio.to_thread(file.write, piece)
+            else:
+                assert key is not None
+                await self._store.fetch(key, file, limit)
+            file.seek(0)
+            yield file
+
+    async def remove(self, *, path: str | None, key: str | None) -> None:
+        """Remove a source; nothing happens when it is gone."""
+        if path is not None:
+            found = confined(path, self._folders, self._setting)
+            await asyncio.to_thread(found.unlink, missing_ok=True)
+        elif key is not None:
+            await self._store.delete(key)

@@ -59,11 +59,10 @@ def open_confined(path: str, folders: Sequence[Path], setting: str, limit: int) 
     """
     # Not following a link put there since, not waiting for the writer of a pipe.
     number = os.open(confined(path, folders, setting), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    file = os.fdopen(number, "rb")
     status = os.fstat(number)
     if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
-        return file
-    file.close()
+        return os.fdopen(number, "rb")
+    os.close(number)
     if not stat.S_ISREG(status.st_mode):
         raise PathForbidden("a path leads to something that is no plain file")
     raise PathForbidden(f"a file has {status.st_size:,} bytes; the limit is {limit:,}")

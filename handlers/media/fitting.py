@@ -45,10 +45,10 @@ def fitted(
     if without_enlargement:
         factor = min(factor, 1.0)
     scaled = _scaled(size, factor, factor)
+    if fit == "contain":
+        return Fitted(scaled, (max(scaled[0], width or 0), max(scaled[1], height or 0)))
     if width is None or height is None or fit in ("inside", "outside"):
         return Fitted(scaled, scaled)
-    if fit == "contain":
-        return Fitted(scaled, (max(scaled[0], width), max(scaled[1], height)))
     return Fitted(scaled, (min(scaled[0], width), min(scaled[1], height)))
 
 

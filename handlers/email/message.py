@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from handlers.email.addresses import Mailbox, parse_mailbox
 from handlers.email.payloads import Attachment, SendEmail
 from handlers.email.rendering import Templates
 from handlers.email.settings import UNSUBSCRIBE_PLACEHOLDER, DkimSettings, EmailSettings
+from handlers.integrations.folders import open_confined
 
 # Signed when present; From and Subject once more than present, so that none can be added on the way.
 SIGNED = (
@@ -160,36 +159,8 @@ class Composer:
 
 
 def read_confined(path: str, folders: Sequence[Path], limit: int) -> bytes:
-    """Read a file inside one of the folders; a relative path is looked for in each of them.
-
-    Args:
-        limit: largest size accepted, bytes.
-
-    Raises:
-        PermanentError: it is outside of the folders (symbolic links are followed first), no plain file, or too large.
-        OSError: it cannot be read now.
-    """
-    inside = False
-    for folder in folders:
-        root = folder.resolve()
-        found = (root / path).resolve()
-        if found.is_relative_to(root):
-            inside = True
-            if found.exists():
-                return _read(found, limit)
-    if inside:
-        raise FileNotFoundError("an attachment is not in its folder (yet)")
-    raise PermanentError("an attachment's path is not inside an allowed folder (ARQD_EMAIL__ATTACHMENT_DIRS)")
-
-
-def _read(path: Path, limit: int) -> bytes:
-    # Not following a link put there since, not waiting for the writer of a pipe.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise PermanentError("an attachment's path is not a plain file")
-        if status.st_size > limit:
-            raise PermanentError(f"an attachment has {status.st_size} bytes; {limit} are left of the limit")
+    """Read an attachment inside one of the folders; errors as `handlers.integrations.folders.open_confined`."""
+    with open_confined(path, folders, "ARQD_EMAIL__ATTACHMENT_DIRS", limit) as file:
         return file.read(limit + 1)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -18,15 +16,9 @@ from pydantic import (
 )
 
 from handlers.email.addresses import Address, parse_mailbox
+from handlers.integrations.folders import Folders
 
 UNSUBSCRIBE_PLACEHOLDER = "{recipient}"
-
-
-def _split_path(value: Any) -> Any:
-    return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
-
-
-Folders = Annotated[tuple[Path, ...], BeforeValidator(_split_path)]
 
 
 def https_url(url: str) -> str:

@@ -58,7 +58,11 @@ def open_confined(path: str, folders: Sequence[Path], setting: str, limit: int) 
         OSError: it cannot be read now.
     """
     # Not following a link put there since, not waiting for the writer of a pipe.
-    number = os.open(confined(path, folders, setting), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        number = os.open(confined(path, folders, setting), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        # Not naming it: a path may be somebody's name.
+        raise FileNotFoundError("a file is not in its folder (yet)") from None
     status = os.fstat(number)
     if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
         return os.fdopen(number, "rb")

@@ -4,7 +4,7 @@ How a family uses it::
 
     ctx["processes"] = Processes(2, memory=1_000_000_000)                          # on_startup
     async with scratch(folder) as target:
-        result = await ctx["processes"].run("handlers.media.images:process", {…}, [source, target], tell=…)
+        result = await ctx["processes"].run("handlers.….images:process", {…}, [source, target], tell=…)
     await ctx["processes"].close()                                                 # on_shutdown
 
 A process is started when it is first needed and then kept. It runs at a lower priority than the worker, inherits
@@ -151,6 +151,8 @@ class _Process:
     ) -> dict[str, Any]:
         self.calls += 1
         content = message(request)
+        for file in files:
+            file.flush()
         loop = asyncio.get_running_loop()
         try:
             # The buffer is empty between two calls: so little never has to wait for room.
@@ -162,6 +164,9 @@ class _Process:
         except (OSError, EOFError):
             status = await self._process.wait()
             raise ProcessFailed(f"the process of this job ended by itself ({_told(status)})") from None
+        for file in files:
+            # The descriptor's position is shared: where the process has left it, a buffer of ours would not know.
+            file.seek(0, os.SEEK_END)
         return answer
 
     async def _answer(self, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The media family's functions. The work itself is done in processes of its own: `images` and `videos`."""
+"""The media family's functions. The work itself is done in other processes: `integrations.pictures` and `videos`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def _image(ctx: JobContext, service: MediaService, job: ProcessImage) -> P
         target = await opened.enter_async_context(scratch(settings.temp_dir))
         await ctx.progress(10)
         made = await service.processes.run(
-            "handlers.media.images:process", arguments, [source, target, *marks], tell=tell
+            "handlers.integrations.pictures.images:process", arguments, [source, target, *marks], tell=tell
         )
         where = job.target or own_key(ctx.job_id, SUFFIX.get(made["format"], made["format"]))
         url = await service.results.put(ctx, where, target, made["content_type"])

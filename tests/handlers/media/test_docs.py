@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from daemon.family import Family
-from handlers.media.fitting import fitted
+from handlers.integrations.pictures.fitting import fitted
 from handlers.media.payloads import ProcessImage, Transformation
 from tests.docs.pages import ROOT, names, page
 from tests.engine import working

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handlers.media.fitting import Fitted, fitted, placed, within
+from handlers.integrations.pictures.fitting import Fitted, fitted, placed, within
 
 
 @pytest.mark.parametrize(

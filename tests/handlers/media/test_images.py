@@ -1,4 +1,4 @@
-"""Pictures through `handlers.media.images`, in this process: what is made, and what is refused."""
+"""Pictures through `handlers.integrations.pictures.images`, in this process: what is made, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from daemon.errors import PermanentError
-from handlers.media.images import process
+from handlers.integrations.pictures.images import process
 from handlers.media.payloads import ProcessImage
 from tests.handlers.media.pictures import COLOURS, animation, corners, oriented, photograph, written
 

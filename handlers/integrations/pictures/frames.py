@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageCms, ImageColor, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from daemon.errors import PermanentError
-from handlers.media.fitting import Size, fitted, placed, within
+from handlers.integrations.pictures.fitting import Size, fitted, placed, within
 
 Frame = Image.Image
 Step = Mapping[str, Any]

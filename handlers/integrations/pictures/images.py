@@ -8,16 +8,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile, ImageSequence, UnidentifiedImageError
 
 from daemon.errors import PermanentError
+from handlers.integrations.pictures.fitting import Size, fitted, within
+from handlers.integrations.pictures.frames import Frame, Step, plain, scaled, transformed, upright
 from handlers.integrations.process_child import Tell
-from handlers.media.fitting import Size, fitted, within
-from handlers.media.frames import Frame, Step, plain, scaled, transformed, upright
 
 #: What is opened; anything else is refused, whatever its suffix says.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP")
@@ -59,16 +60,11 @@ def process(job: Mapping[str, Any], files: Sequence[BinaryIO], tell: Tell) -> di
     """
     source, target, *others = files
     steps: list[Step] = [step for step in job["transformations"] if step["type"] not in TYPES]
-    try:
+    with _readable():
         marks = [plain(_opened(file, job["max_pixels"])) for file in others]
         picture = _opened(source, job["max_pixels"])
         output = _output(job, picture.format or "")
         made = _made(picture, steps, marks, job, output)
-    except PermanentError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
-        # What Pillow's decoders raise when they meet something they do not understand.
-        raise PermanentError(f"the picture cannot be read: {_told(error)}") from error
     tell({"percent": 50})
     target.seek(0)
     _write(made, target, output, picture)
@@ -83,6 +79,30 @@ def process(job: Mapping[str, Any], files: Sequence[BinaryIO], tell: Tell) -> di
     }
 
 
+def verify(file: BinaryIO, max_pixels: int) -> None:
+    """See that a file is a picture that can be decoded.
+
+    Raises:
+        PermanentError: it is none, a broken or an oversized one.
+    """
+    with _readable():
+        picture = _opened(file, max_pixels)
+        # An eighth of a JPEG is enough to see that it is whole: all of its data are read.
+        picture.draft(None, (1, 1))
+        picture.load()
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Take what Pillow's decoders raise when they meet something they do not understand for what it means."""
+    try:
+        yield
+    except PermanentError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise PermanentError(f"the picture cannot be read: {_told(error)}") from error
+
+
 def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
     file.seek(0)
     try:
@@ -93,8 +113,7 @@ def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
     if picture.width * picture.height * frames > max_pixels or frames > MOST_FRAMES:
         told = f"{picture.width}x{picture.height}" + (f" in {frames} frames" if frames > 1 else "")
         raise PermanentError(
-            f"the picture has {told}: {max_pixels:,} pixels and {MOST_FRAMES:,} frames are the limit "
-            "(ARQD_MEDIA__MAX_PIXELS)"
+            f"the picture has {told}; the limits are {max_pixels:,} pixels (MAX_PIXELS) and {MOST_FRAMES:,} frames"
         )
     return picture
 

@@ -19,11 +19,12 @@ from daemon.job import JobInfo, JobLogs, JobState
 from daemon.job_info import job_logs
 from daemon.keys import FamilyKeys, parse_id
 from daemon.pages import EVERY, PAGE, JobFilter, JobPage, Listing, describe, server_ms
-from daemon.queue_stats import QueueStats, WorkerInfo, read_queues, read_workers
+from daemon.queue_stats import QueueStats, WorkerInfo, oldest_of_group, read_queues, read_workers
 from daemon.routed import Routed, in_cluster
 from daemon.search.query import search
+from daemon.server_info import ServerInfo, read_servers
 from daemon.servers import RedisUrl
-from daemon.statistics import FamilyStatistics, Figures, Past, Step, read_figures, read_statistics
+from daemon.statistics import FamilyStatistics, Figures, Past, Step, read_figures, read_starts, read_statistics
 
 __all__ = ["Inspector", "QueueStats", "WorkerInfo"]
 
@@ -147,6 +148,35 @@ class Inspector:
                 now = await server_ms(self.redis, group[0][0])
                 found += await read_figures(self.redis, group, now)
         return found
+
+    async def starts(self, family: str, limit: float, minutes: int) -> list[tuple[int, int]]:
+        """Give of each of the last minutes, the newest last, how many jobs started and how many had waited too long.
+
+        Args:
+            limit: what is too long, seconds.
+
+        Raises: as `stats`.
+        """
+        keys = self.of(family)
+        with translated():
+            now = await server_ms(self.redis, keys)
+            return await read_starts(self.redis, keys, self._past.setdefault(family, {}), now, limit, minutes)
+
+    async def oldest_of_group(self, family: str, group: str) -> float | None:
+        """Give the age of the oldest waiting job of a group, seconds; None where none is found.
+
+        Raises: as `queue`.
+        """
+        with translated():
+            return await oldest_of_group(self.redis, self.of(family), group)
+
+    async def servers(self) -> list[ServerInfo]:
+        """Give the servers that the families are on.
+
+        Raises: as `queue`.
+        """
+        with translated():
+            return await read_servers(self.redis, list(self.families.values()))
 
     # ------------------------------------------------------------------ workers
 

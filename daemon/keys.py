@@ -20,6 +20,10 @@ CONSOLE_LOGIN = CONSOLE + "login:"
 # In one slot: an entry and the end of its chain are written together.
 AUDIT_LOG, AUDIT_HEAD = "{arqd:audit}:log", "{arqd:audit}:head"
 
+# Alerts that fire, the counts they compare with, and silences (docs/alerts.md): the workers' own, in one slot.
+_ALERTS = "arqd:{arqd:alerts}:"
+ALERT_STATES, ALERT_COUNTS, ALERT_SILENCES = _ALERTS + "states", _ALERTS + "counts", _ALERTS + "silences"
+
 # In the order of KEYS in every script: lua/prelude.lua names them the same way.
 SCRIPT_KEYS = (
     "queue",

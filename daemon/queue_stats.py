@@ -11,6 +11,7 @@ from daemon import budget, codec
 from daemon.connections import translated
 from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT
 from daemon.keys import JOB, FamilyKeys
+from daemon.limits import lane_of_group
 from daemon.pages import INDEX, server_ms
 from daemon.routed import place_of
 
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 #: Only the head of a record is read where its times are enough.
 _HEAD = 120
+#: Among so many of a level a group's next job is looked for.
+_NEAR = 200
 
 
 @dataclass(slots=True)
@@ -165,6 +168,32 @@ async def _oldest_ages(redis: Any, families: Sequence[FamilyKeys], now: int) -> 
                 since.append(int(parts[2]))
         ages.append(max(0.0, (now - min(since)) / 1000) if since else None)
     return ages
+
+
+async def oldest_of_group(redis: Any, keys: FamilyKeys, group: str) -> float | None:
+    """Give the age of the oldest waiting job of a group, seconds; None where none is found.
+
+    Groups take turns, so its next job stands near the head of its level: it is looked for among the first `_NEAR` of
+    each, and in the group's line where that has a limit.
+    """
+    now = await server_ms(redis, keys)
+    async with redis.pipeline(transaction=False) as pipe:
+        for level in range(1, 11):
+            low = READY_BASE + level * LEVEL
+            pipe.zrangebyscore(keys.queue, low, f"({low + LEVEL}", start=0, num=_NEAR)
+        pipe.zrangebyscore(keys.queue, 0, now, start=0, num=_NEAR)
+        pipe.zrange(keys.key("lane", lane_of_group(group)), 0, 0)
+        ids = [job_id for found in await pipe.execute() for job_id in found]
+        for job_id in ids:
+            pipe.getrange(JOB.encode() + job_id, 0, _HEAD + len(group.encode()))
+        records = await pipe.execute() if ids else []
+    since = []
+    for record in records:
+        head, newline, _ = record.partition(b"\n")
+        parts = head.split(b" ", 5)
+        if newline and record.startswith(codec.MAGIC) and parts[-1].partition(b"\t")[2] == group.encode():
+            since.append(int(parts[2]))
+    return max(0.0, (now - min(since)) / 1000) if since else None
 
 
 async def read_workers(redis: Any, families: Sequence[FamilyKeys]) -> list[list[WorkerInfo]]:

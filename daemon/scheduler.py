@@ -19,7 +19,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from daemon.connections import LOST, connect
+from daemon.connections import LOST, connect, translate
 from daemon.lua import SCRIPTS
 from daemon.search import indexer
 from daemon.servers import RedisUrl
@@ -65,6 +65,7 @@ class Scheduler:
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._client = connect(url, timeout=BLOCK_SECONDS + 2)
         self._periodic: list[tuple[float, Call]] = []
+        self._away: list[Callable[[Exception | None], Awaitable[None]]] = []
         self._ticks: dict[str, Ticks] = {}
         self._next: dict[str, float] = {}
         self._popping: asyncio.Task[Any] | None = None
@@ -80,9 +81,13 @@ class Scheduler:
         """
         self._periodic.append((seconds, call))
 
+    def on_away(self, call: Callable[[Exception | None], Awaitable[None]]) -> None:
+        """Have something called when Redis goes away while this process leads, and when it is back (with None)."""
+        self._away.append(call)
+
     async def run(self) -> None:
         """Wait for the lease and lead, again and again; Redis may come and go."""
-        away = False
+        away = led = False
         try:
             while True:
                 try:
@@ -90,6 +95,8 @@ class Scheduler:
                     if away:
                         away = False
                         logger.info("scheduler: Redis is back")
+                        await self._tell_away(None, led)
+                    led = left is None
                     if left is None:
                         await self._lead()
                     else:
@@ -98,14 +105,20 @@ class Scheduler:
                     if not away:
                         away = True
                         logger.warning("scheduler: Redis cannot be used, trying again: %s", error)
+                        await self._tell_away(translate(error), led)
                     await asyncio.sleep(AGAIN_SECONDS)
         finally:
             try:
                 with contextlib.suppress(*LOST, RedisError):
                     async with asyncio.timeout(1):
+                        await self._tell_away(None, away and led)
                         await self._give_up()
             finally:
                 await self._client.aclose()
+
+    async def _tell_away(self, error: Exception | None, led: bool) -> None:
+        for call in self._away if led else ():
+            await call(error)
 
     # ------------------------------------------------------------------ lease
 

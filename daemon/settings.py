@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, c
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from daemon.alerts.settings import AlertSettings
 from daemon.console.settings import ConsoleSettings
 from daemon.dotted import resolve, shipped_families
 from daemon.encryption import NO_KEYS, KeyRing
@@ -84,6 +85,7 @@ class Settings(BaseSettings):
     )
     probe: ProbeSettings = Field(ProbeSettings(), description="the health sidecar")
     console: ConsoleSettings = Field(ConsoleSettings(), description="the management API and the dashboard")
+    alerts: AlertSettings = Field(AlertSettings(), description="alerts")
     var_dir: Path = Field(Path("var"), description="folder of what `arqd up` keeps")
     database_url: SecretStr | None = Field(
         None,

@@ -128,7 +128,7 @@ def _times(counts: Counter[str], letter: str) -> tuple[float | None, float | Non
     for bucket, count in buckets:
         seen += count
         if seen >= 0.95 * total:
-            return counts[letter] / total / 1e6, 2 ** ((bucket - 0.5) / 2) / 1e6
+            return counts[letter] / total / 1e6, _middle(bucket)
     raise AssertionError("the last bucket is behind every rank")
 
 
@@ -192,6 +192,34 @@ async def read_figures(redis: Any, many: Sequence[tuple[FamilyKeys, Past]], now:
         minute, hour = ((now - begin * length) / 1000 for begin in (current - 1, first))
         found.append((_together(last, None, minute), _together(whole, None, hour)))
     return found
+
+
+async def read_starts(
+    redis: Any, keys: FamilyKeys, past: Past, now: int, limit: float, minutes: int
+) -> list[tuple[int, int]]:
+    """Give of each of the last minutes, the newest last, how many jobs started first and how many had waited too long.
+
+    Args:
+        limit: what is too long, seconds; as exact as the buckets are.
+        minutes: how many, the one that goes on included.
+    """
+    current = now // _LENGTH["minute"]
+    (raws,) = await _raws(redis, [(keys, past)], "minute", range(current - minutes + 1, current + 1), now)
+    found = []
+    for raw in raws:
+        started = late = 0
+        for name, amount in raw.items():
+            what = name.decode("utf-8", "replace").rpartition(SEPARATOR)[2]
+            if what[:1] == "W" and what[1:]:
+                started += int(amount)
+                late += int(amount) if _middle(int(what[1:])) > limit else 0
+        found.append((started, late))
+    return found
+
+
+def _middle(bucket: int) -> float:
+    """Give the middle of a bucket, seconds."""
+    return float(2 ** ((bucket - 0.5) / 2) / 1e6)
 
 
 async def _raws(

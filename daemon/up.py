@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from daemon import __version__
+from daemon.alerts.watch import watching
 from daemon.connections import safe_url
 from daemon.demo import demonstrate, refuse_real_mail
 from daemon.dotted import database_of
@@ -75,7 +76,7 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, supervisor.drain)
-    worker = asyncio.create_task(supervisor.run())
+    worker = asyncio.create_task(_work(supervisor, settings, url))
     probe: asyncio.Future[str] = loop.create_future()
     console: asyncio.Future[tuple[str, str]] = loop.create_future()
     side = [
@@ -112,6 +113,11 @@ async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedSe
         if server:
             server.stop()
         end_process(REPLACE_STATUS if supervisor.replaced else 0)
+
+
+async def _work(supervisor: Supervisor, settings: Settings, url: RedisUrl) -> None:
+    async with watching(url, settings, supervisor.scheduler):
+        await supervisor.run()
 
 
 async def _probe(

@@ -12,6 +12,7 @@ import typer
 from daemon import __version__
 from daemon.cli import (
     act,
+    alerts,
     audit,
     bulk,
     check,
@@ -59,7 +60,8 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-_LOOKING, _ACTING = (look, watch, flow, explain), (act, dead, bulk, limits, schedule, token, audit, keys, search, db)
+_LOOKING = (look, watch, flow, explain)
+_ACTING = (act, dead, bulk, limits, schedule, alerts, token, audit, keys, search, db)
 for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check, install):
     module.register(app)
 for name, group in shipped_commands().items():

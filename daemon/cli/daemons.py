@@ -110,16 +110,20 @@ def run(
         return {family.name: family.values for family in _families(fresh, names, accept_pickle=accept_pickle)}
 
     async def work() -> None:
+        from daemon.alerts.watch import watching
+
+        url = redis_url(config)
         supervisor = Supervisor(
             families,
-            redis_url(config),
+            url,
             burst=burst,
             heartbeat=heartbeat,
             templates=config.templates,
             keyring=config.keyring(),
             beside=[Service(Notifier(os.environ), reload).run],
         )
-        await supervisor.run()
+        async with watching(url, config, supervisor.scheduler):
+            await supervisor.run()
         if supervisor.left_behind:
             end_process(REPLACE_STATUS if supervisor.replaced else 0)
 
@@ -152,6 +156,7 @@ def scheduler() -> None:
 
 
 async def _lead(config: Settings) -> None:
+    from daemon.alerts.watch import watching
     from daemon.connections import connect
     from daemon.courier import SWEEP_SECONDS, Courier
     from daemon.scheduler import Scheduler
@@ -169,7 +174,8 @@ async def _lead(config: Settings) -> None:
 
             work.append(keep_archive(config, url))
     try:
-        await _until_one_ends(*work)
+        async with watching(url, config, leader):
+            await _until_one_ends(*work)
     finally:
         await redis.aclose()
 

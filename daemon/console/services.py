@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
+from daemon.alerts.book import Book
 from daemon.catalog import Catalog
 from daemon.console.audit import Audit
 from daemon.console.jwts import Verifier
@@ -80,6 +81,7 @@ class Services:
     audit: Audit
     live: Live
     redrives: Redrives
+    alerts: Book
     submissions: Gate
     archiver: Archiver | None = None
 
@@ -123,6 +125,7 @@ class Services:
                 audit=audit,
                 live=Live(producer, names),
                 redrives=Redrives(audit),
+                alerts=Book(redis),
                 submissions=Gate(console.submit_rate),
                 archiver=None if archiver is None else archiver(redis),
             )

@@ -164,6 +164,7 @@ local function reap()
   for i = 1, math.min(#found, 512), 2 do release_orphan(victim, found[i], found[i + 1], true, max_crashes) end
   if redis.call('HLEN', held_key(victim)) == 0 then
     redis.call('ZREM', workers, victim)
+    redis.call('HINCRBY', totals, 'lost', 1)
     redis.call('DEL', session_key(victim), control_key(victim))
   end
   wait_for(0)

@@ -38,7 +38,8 @@ FORMS = {
     "/dead/cancel": {"redrive": "none"}, "/enqueue": {"function": "t/ask", "payload": '{"question": "why"}'},
     "/schedules/add": {"name": "s", "function": "t/plain", "cron": "0 2 * * *"}, "/schedules/edit": {"name": "t:s"},
     "/schedules/pause": {"name": "t:s"}, "/schedules/resume": {"name": "t:s"}, "/schedules/run": {"name": "t:s"},
-    "/schedules/remove": {"name": "t:s"},
+    "/schedules/remove": {"name": "t:s"}, "/alerts/silence": {"alert": "paused", "subject": "t", "for": "1h"},
+    "/alerts/unsilence": {"silence": "none"},
 }  # fmt: skip
 
 

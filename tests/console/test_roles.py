@@ -58,11 +58,16 @@ TABLE: list[tuple[str, str, Role | None, Any]] = [
     ("PATCH", "/schedules/{name}", Role.OPERATOR, {"paused": True}),
     ("DELETE", "/schedules/{name}", Role.OPERATOR, None),
     ("POST", "/schedules/{name}/run", Role.OPERATOR, None),
+    ("GET", "/alerts", Role.VIEWER, None),
+    ("POST", "/alerts/silence", Role.OPERATOR, {"for": "1h"}),
+    ("DELETE", "/alerts/silence/{silence}", Role.OPERATOR, None),
     ("GET", "/tokens", Role.ADMIN, None),
     ("POST", "/tokens", Role.ADMIN, {"name": "new", "role": "viewer"}),
     ("DELETE", "/tokens/{name}", Role.ADMIN, None),
 ]
-PLACES = {"family": "t", "id": "t:none", "name": "t:none", "redrive": "none", "number": "1"}
+PLACES = {
+    "family": "t", "id": "t:none", "name": "t:none", "redrive": "none", "number": "1", "silence": "none",
+}  # fmt: skip
 
 
 async def ask(found: Console, client: Any, method: str, path: str, body: Any) -> int:

@@ -132,6 +132,8 @@ async def test_every_request_of_the_file_can_be_sent(served: Console) -> None:
                      if method == each.method and pattern.fullmatch(at))[1:])  # fmt: skip
         if each.title.startswith("Send dead letters back with canaries"):
             variables["redrive"] = answer.json()["redrives"][0]["id"]
+        if each.url.endswith("/alerts/silence"):
+            variables["silence"] = answer.json()["id"]
         await eventually(lambda: settled(served))
     assert used == documented(served)
     kept = json.loads((await client.get(f"{API}/health")).text)
@@ -155,7 +157,7 @@ async def test_the_actions_are_those_in_the_code() -> None:
     told = {action for row in table(page("access"), "actions") for action in names(row[0])}
     sources = [*(ROOT / "daemon" / "console").rglob("*.py"), *(ROOT / "daemon" / "cli").glob("*.py")]
     code = "\n".join(path.read_text("utf-8") for path in sources)
-    literal = set(re.findall(r'"((?:job|queue|dead|schedule|token|limit)\.(?!html)[a-z]+)"', code))
+    literal = set(re.findall(r'"((?:job|queue|dead|schedule|token|limit|alert)\.(?!html)[a-z]+)"', code))
     prefixes = set(re.findall(r'f"(job|queue|schedule)\.\{', code))
     assert literal <= told
     assert {action.partition(".")[0] for action in told - literal} <= prefixes

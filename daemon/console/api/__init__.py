@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from daemon.console.api import archive, dead, jobs, openapi, queues, schedules, system, tokens
+from daemon.console.api import alerts, archive, dead, jobs, openapi, queues, schedules, system, tokens
 
 
 def create_api() -> APIRouter:
     """Give all routes below ``/api/v1``."""
     router = APIRouter()
-    for module in (queues, jobs, archive, dead, schedules, system, tokens, openapi):
+    for module in (queues, jobs, archive, dead, schedules, alerts, system, tokens, openapi):
         router.include_router(module.router)
     return router

@@ -9,6 +9,7 @@ from starlette.responses import FileResponse, Response
 
 from daemon.console.access import COOKIE, find_actor, inside
 from daemon.console.pages import (
+    alerts,
     archive,
     audit,
     changes,
@@ -29,7 +30,8 @@ from daemon.console.services import services_of
 from daemon.errors import RedisError
 
 MODULES = (
-    overview, changes, queue, queue_acts, job, job_acts, archive, dead, schedules, workers, audit, enqueue, login,
+    overview, alerts, changes, queue, queue_acts, job, job_acts, archive, dead, schedules, workers, audit, enqueue,
+    login,
 )  # fmt: skip
 _FILES = {path.name: path for path in STATIC.iterdir() if path.suffix in (".css", ".js", ".svg")}
 _TITLES = {401: "Please sign in", 403: "Not allowed", 404: "Not found", 409: "Not now", 422: "Not accepted"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from daemon.console import queues
+from daemon.console import alerts, queues
 from daemon.console.api.common import Viewer
 from daemon.console.pages.board import STEPS
 from daemon.console.pages.charts import chart, spark
@@ -32,6 +32,7 @@ async def overview(request: Request, actor: Viewer, span: str = "1h") -> Respons
     judged = [
         queues.judge(q, [w for w in workers if w.family == q.family], summed(hours[q.family])) for q in board.queues
     ]
+    fired = await alerts.look(services)
     troubled = [found for found in judged if found.status is not queues.Status.OK]
     step = STEPS[span][0]
     return await page(
@@ -39,8 +40,10 @@ async def overview(request: Request, actor: Viewer, span: str = "1h") -> Respons
         actor,
         "overview.html",
         section="",
-        health=queues.Status.DEGRADED if troubled else queues.Status.OK,
+        health=queues.Status.DEGRADED if troubled or fired.alerts else queues.Status.OK,
         troubled=troubled,
+        alerts=fired.alerts,
+        silences=fired.silences,
         span=span,
         spans=list(STEPS),
         span_name=_NAMES[span],

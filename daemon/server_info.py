@@ -1,0 +1,77 @@
+"""What the Redis servers of some families tell of themselves: memory, connections, time spent in scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import NoPermissionError
+
+from daemon.keys import FamilyKeys
+from daemon.routed import node_of, place_of
+
+#: One at a time: Redis 6.2 takes no more.
+_SECTIONS = ("memory", "clients", "commandstats")
+_SCRIPTS = ("cmdstat_eval", "cmdstat_evalsha")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server.
+
+    Attributes:
+        name: host and port, or the path of its socket.
+        used, limit: bytes of memory in use and allowed (0: any number).
+        evicts: whether it drops keys instead of refusing to write.
+        connections: clients connected now.
+        script_calls, script_seconds: scripts called since it started, and the time they took.
+    """
+
+    name: str
+    used: int
+    limit: int
+    evicts: bool
+    connections: int
+    script_calls: int
+    script_seconds: float
+
+    @property
+    def full(self) -> bool:
+        """Whether it refuses to write for want of memory."""
+        return 0 < self.limit <= self.used and not self.evicts
+
+
+async def read_servers(redis: Any, families: Sequence[FamilyKeys]) -> list[ServerInfo]:
+    """Give each server that these families are on; one that this user may not ask (``INFO``) is left out."""
+    nodes: dict[str, Any] = {}
+    for place, keys in {place_of(redis, keys.queue): keys for keys in families}.items():
+        node = await node_of(redis, keys.queue)
+        # In a cluster every family has a slot of its own, and several slots are on one node.
+        nodes.setdefault(_name(node) or str(place), node)
+    return [info for name, node in nodes.items() if (info := await _read(name, node)) is not None]
+
+
+async def _read(name: str, node: Any) -> ServerInfo | None:
+    async with node.pipeline(transaction=False) as pipe:
+        for section in _SECTIONS:
+            pipe.info(section)
+        try:
+            memory, clients, commands = await pipe.execute()
+        except NoPermissionError:
+            return None
+    scripts = [commands[command] for command in _SCRIPTS if command in commands]
+    return ServerInfo(
+        name,
+        int(memory["used_memory"]),
+        int(memory.get("maxmemory", 0)),
+        memory.get("maxmemory_policy", "noeviction") != "noeviction",
+        int(clients["connected_clients"]),
+        sum(int(each["calls"]) for each in scripts),
+        sum(int(each["usec"]) for each in scripts) / 1e6,
+    )
+
+
+def _name(node: Any) -> str:
+    where = node.connection_pool.connection_kwargs
+    return str(where.get("path") or (f"{where['host']}:{where.get('port', 6379)}" if "host" in where else ""))

@@ -1,0 +1,48 @@
+"""``arqd alerts``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from daemon.alerts.settings import AlertSettings
+from daemon.alerts.watch import Watch
+from daemon.inspector import Inspector
+from tests.handlers.receiver import Answer, Receiver
+from tests.integration.test_cli import Arqd, arqd, queue  # noqa: F401
+
+
+def test_what_fires_is_listed_and_silenced(queue: Arqd, redis_url: str) -> None:  # noqa: F811
+    async def look() -> None:
+        async with Inspector.connect(redis_url, ["greetings"]) as inspector:
+            await Watch(inspector, AlertSettings()).check()
+
+    assert queue("pause", "greetings").status == 0
+    asyncio.run(look())
+    (alert,) = queue("alerts", "list", "--json").json()["alerts"]
+    assert (alert["alert"], alert["subject"], alert["severity"]) == ("paused", "greetings", "critical")
+    silence = queue("alerts", "silence", "2h", "--alert", "paused", "--reason", "new disks").out.strip()
+    told = queue("alerts", "list").out
+    assert all(word in told for word in (silence, "new disks", "paused", "yes"))
+    assert queue("alerts", "unsilence", silence).out == f"{silence} ended\n"
+    assert queue("alerts", "unsilence", silence).status == 1
+    assert "there is no alert" in queue("alerts", "silence", "2h", "--alert", "nothing").err
+    actions = [entry["action"] for entry in queue("audit", "list", "--json").json()["entries"]]
+    assert actions == ["alert.unsilence", "alert.unsilence", "alert.silence", "queue.pause"]
+
+
+def test_channels_are_tried(queue: Arqd, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    assert "no channel is set up" in queue("alerts", "test").out
+
+    async def tried() -> tuple[int, str]:
+        async with Receiver() as receiver:
+            receiver.usual = Answer(202)
+            monkeypatch.setenv("ARQD_ALERTS__CHANNELS__GOOD", f"datadog://key@127.0.0.1:{receiver.port}?tls=no")
+            monkeypatch.setenv("ARQD_ALERTS__CHANNELS__BAD", "datadog://key@127.0.0.1:1?tls=no")
+            done = await asyncio.to_thread(queue, "alerts", "test")
+            return done.status, done.out
+
+    status, out = asyncio.run(tried())
+    assert status == 1
+    assert sorted(out.splitlines()) == ["FAIL  bad  ConnectError", "OK    good"]

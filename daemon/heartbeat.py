@@ -6,6 +6,7 @@ The document (times are Unix seconds)::
 
     {"version": "0.1.0", "pid": 12, "session": "…", "time": 1700000000.0, "started": 1700000000.0,
      "state": "starting|running|draining|stopped", "loop_lag_seconds": 0.001, "redis_up": true,
+     "memory_bytes": 80000000,
      "tasks": 12,
      "families": {"email": {"slots": 10, "running": 3, "claimable_since": null, "last_claim": 1700000000.0,
                             "metrics": <FamilyMetrics.snapshot()>}}}
@@ -71,7 +72,7 @@ class Heartbeat:
 
     Args:
         path: the file; its directory is made when missing. One per process.
-        snapshot: gives the document but for ``time`` and ``loop_lag_seconds``; must not block.
+        snapshot: gives the document but for ``time``, ``loop_lag_seconds`` and ``memory_bytes``; must not block.
         interval: seconds between two beats.
         clock: gives Unix seconds.
     """
@@ -138,6 +139,7 @@ class Heartbeat:
 
     def _write(self) -> None:
         document = {**self._snapshot(), "time": self._clock(), "loop_lag_seconds": self.loop_lag}
+        document["memory_bytes"] = resident_bytes()
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         # O_NOFOLLOW: the directory may be under /tmp.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from daemon.connections import translate
 from daemon.errors import RedisError
 from daemon.probe import exposition, health
+from daemon.server_info import ServerInfo
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ class BacklogSource(Protocol):
 
     async def queue(self, family: str) -> exposition.QueueFigures:
         """Give the queue's statistics."""
+        ...
+
+    async def servers(self) -> Sequence[ServerInfo]:
+        """Give the servers, as far as they may be asked."""
         ...
 
 
@@ -111,9 +116,10 @@ class _Probe:
         workers = [reading.document for reading in self._read() if reading.document and not reading.problem]
         try:
             queues = dict(zip(self._families, await self._ask(self._source.queue, self._families), strict=True))
+            [servers] = await self._ask(lambda _: self._source.servers(), [""])
         except HTTPException:
-            queues = None
-        text, content_type = exposition.render(workers, queues, request.headers.get("accept", ""))
+            queues, servers = None, ()
+        text, content_type = exposition.render(workers, queues, servers, request.headers.get("accept", ""))
         return Response(text, media_type=content_type, headers=_NO_STORE)
 
     async def backlog(self, request: Request) -> Response:

@@ -11,10 +11,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from daemon import __version__
-from daemon.metrics import DURATION_BOUNDS, WAIT_BOUNDS
+from daemon.metrics import DURATION_BOUNDS, OUTCOMES, WAIT_BOUNDS
+from daemon.server_info import ServerInfo
 
 #: The states of ``arqd_queue_jobs``, each an attribute of `QueueFigures`.
-STATES = ("waiting", "active", "delayed", "blocked", "completed", "failed", "aborted", "expired")
+STATES = ("waiting", "active", "delayed", "blocked", "parked", "completed", "failed", "aborted", "expired")
 
 
 class QueueFigures(Protocol):
@@ -29,6 +30,8 @@ class QueueFigures(Protocol):
     @property
     def blocked(self) -> int: ...
     @property
+    def parked(self) -> int: ...
+    @property
     def completed(self) -> int: ...
     @property
     def failed(self) -> int: ...
@@ -42,29 +45,47 @@ class QueueFigures(Protocol):
     def bytes(self) -> int | None: ...
     @property
     def max_bytes(self) -> int | None: ...
+    @property
+    def paused(self) -> bool: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def totals(self) -> Mapping[str, int]: ...
 
 
 def render(
-    workers: Sequence[Mapping[str, Any]], queues: Mapping[str, QueueFigures] | None, accept: str = ""
+    workers: Sequence[Mapping[str, Any]],
+    queues: Mapping[str, QueueFigures] | None,
+    servers: Sequence[ServerInfo] = (),
+    accept: str = "",
 ) -> tuple[bytes, str]:
     """Render the metrics.
 
     Args:
         workers: documents of the living workers' heartbeats; counts of several are added up.
         queues: statistics by family; None when Redis cannot be asked, and then no queue metric is given.
+        servers: the Redis servers, as far as they could be asked.
         accept: the request's Accept header, which chooses the format.
 
     Returns:
         The text and its content type.
     """
     encode, content_type = choose_encoder(accept)
-    return encode(_Collector(workers, queues)), content_type
+    return encode(_Collector(workers, queues, servers)), content_type
 
 
 class _Collector:
-    def __init__(self, workers: Sequence[Mapping[str, Any]], queues: Mapping[str, QueueFigures] | None) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Mapping[str, Any]],
+        queues: Mapping[str, QueueFigures] | None,
+        servers: Sequence[ServerInfo],
+    ) -> None:
         self._workers = workers
         self._queues = queues
+        self._servers = servers
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric family; prometheus_client calls this."""
@@ -73,12 +94,24 @@ class _Collector:
         yield GaugeMetricFamily("arqd_redis_up", "1 when the probe and every worker beside it reach Redis.", int(up))
         if self._queues is not None:
             yield from _queue_metrics(self._queues)
+            yield from _fleet_metrics(self._queues)
+            yield from _server_metrics(self._servers)
         if self._workers:
             yield GaugeMetricFamily(
                 "arqd_worker_event_loop_lag_seconds",
                 "How late the worker's event loop woke up, the worst of the last 15 s.",
                 max(worker["loop_lag_seconds"] for worker in self._workers),
             )
+            yield GaugeMetricFamily(
+                "arqd_worker_start_time_seconds",
+                "When the worker started, the latest of several, Unix seconds.",
+                max(worker["started"] for worker in self._workers),
+            )
+            memory = [worker["memory_bytes"] for worker in self._workers if worker.get("memory_bytes")]
+            if memory:
+                yield GaugeMetricFamily(
+                    "arqd_worker_resident_memory_bytes", "Memory the worker takes, of several in all.", sum(memory)
+                )
             yield from _slot_metrics(self._workers)
             yield from _job_metrics(self._workers)
 
@@ -102,6 +135,49 @@ def _queue_metrics(queues: Mapping[str, QueueFigures]) -> Iterator[Metric]:
     yield from (jobs, oldest)
     if taken.samples:
         yield from (taken, budget)
+
+
+def _fleet_metrics(queues: Mapping[str, QueueFigures]) -> Iterator[Metric]:
+    """What is the same from every probe, however many workers there are."""
+    paused = GaugeMetricFamily("arqd_queue_paused", "1 while the queue is paused.", labels=["family"])
+    workers = GaugeMetricFamily("arqd_queue_workers", "Worker processes with a lease.", labels=["family"])
+    slots = GaugeMetricFamily("arqd_queue_slots", "Jobs that these workers can run at once.", labels=["family"])
+    ended = CounterMetricFamily(
+        "arqd_queue_outcomes", "Tries that ended since the queue exists, by outcome.", labels=["family", "outcome"]
+    )
+    lost = CounterMetricFamily(
+        "arqd_queue_workers_lost", "Workers whose lease ended since the queue exists.", labels=["family"]
+    )
+    for family, figures in queues.items():
+        paused.add_metric([family], int(figures.paused))
+        workers.add_metric([family], figures.workers)
+        slots.add_metric([family], figures.slots)
+        for outcome in OUTCOMES:
+            ended.add_metric([family, outcome], figures.totals.get(outcome, 0))
+        lost.add_metric([family], figures.totals.get("lost", 0))
+    yield from (paused, workers, slots, ended, lost)
+
+
+def _server_metrics(servers: Sequence[ServerInfo]) -> Iterator[Metric]:
+    memory = GaugeMetricFamily("arqd_redis_memory_bytes", "Memory the server uses.", labels=["server"])
+    limit = GaugeMetricFamily(
+        "arqd_redis_memory_limit_bytes", "Memory the server may use, 0 for any amount.", labels=["server"]
+    )
+    connections = GaugeMetricFamily("arqd_redis_connections", "Clients connected to the server.", labels=["server"])
+    calls = CounterMetricFamily(
+        "arqd_redis_script_calls", "Scripts the server was asked to run, since it started.", labels=["server"]
+    )
+    time = CounterMetricFamily(
+        "arqd_redis_script_seconds", "Time the server spent in scripts, since it started.", labels=["server"]
+    )
+    for server in servers:
+        memory.add_metric([server.name], server.used)
+        limit.add_metric([server.name], server.limit)
+        connections.add_metric([server.name], server.connections)
+        calls.add_metric([server.name], server.script_calls)
+        time.add_metric([server.name], server.script_seconds)
+    if servers:
+        yield from (memory, limit, connections, calls, time)
 
 
 def _slot_metrics(workers: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:

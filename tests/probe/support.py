@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import httpx
 from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
+from daemon.keys import FamilyKeys
 from daemon.metrics import FamilyMetrics
+from daemon.server_info import ServerInfo, read_servers
 
 NOW = 1_800_000_000.0
 
@@ -49,6 +51,7 @@ class Figures:
     active: int = 0
     delayed: int = 0
     blocked: int = 0
+    parked: int = 0
     completed: int = 0
     failed: int = 0
     aborted: int = 0
@@ -56,6 +59,10 @@ class Figures:
     oldest_age_seconds: float | None = None
     bytes: int | None = None
     max_bytes: int | None = None
+    paused: bool = False
+    workers: int = 0
+    slots: int = 0
+    totals: dict[str, int] = field(default_factory=dict)
 
 
 class ValkeySource:
@@ -68,6 +75,9 @@ class ValkeySource:
         waiting, active = [await self.redis.llen(f"{state}:{family}") for state in ("waiting", "active")]
         budget = {"bytes": 700, "max_bytes": 1000} if waiting else {}
         return Figures(waiting, active, oldest_age_seconds=7.5 if waiting else None, **budget)
+
+    async def servers(self) -> list[ServerInfo]:
+        return await read_servers(self.redis, [FamilyKeys.of("email")])
 
     async def backlog(self, family: str) -> dict[str, Any]:
         queue = await self.queue(family)

@@ -330,9 +330,9 @@ class Broker:
         """Remove waiting and delayed jobs, at most ``count`` (500); fewer are removed when no more are left."""
         return int(await self.run("drain", count))
 
-    async def clean(self, index: str, count: int, before: int) -> int:
-        """Remove jobs of an index that ended at ``before`` (ms) or earlier, oldest first; counts as `drain` does."""
-        return int(await self.run("clean", index, count, before))
+    async def clean(self, index: str, count: int, before: int, spare: bool = False) -> int:
+        """Remove jobs of an index that ended at ``before`` (ms) or earlier, oldest first; see ``lua/clean.lua``."""
+        return int(await self.run("clean", index, count, before, "spare" if spare else ""))
 
     async def promote(self, ids: Sequence[str]) -> list[str]:
         """Let delayed jobs run now: ``promoted``, ``not_delayed`` or ``not_found`` for each id (at most 500)."""

@@ -112,6 +112,7 @@ class Control:
         *,
         older_than: float | str = 0,
         count: int | None = None,
+        spare_kept: bool = False,
         dry_run: bool = False,
         progress: Progress = _quiet,
     ) -> int:
@@ -121,9 +122,10 @@ class Control:
             state: ``completed``, ``failed``, ``aborted`` or ``expired``.
             older_than: only those that ended so many seconds ago (or ``"7d"``).
             count: at most so many.
+            spare_kept: leave those whose own `keep` lasts longer, as the family's retention does; without a count.
 
         Returns:
-            How many were (with ``dry_run``: would be) removed.
+            How many were (with ``dry_run``: would be, spared ones included) removed.
 
         Raises:
             InvalidJob: for another state, age or count.
@@ -138,6 +140,12 @@ class Control:
         with translated():
             before = await server_ms(self.redis, broker.keys) - age
             total = await self.redis.zcount(broker.keys.key(index), "-inf", before)
+            if spare_kept and not dry_run:
+                removed = 0
+                while more := await broker.clean(index, PAGE, before, spare=True):
+                    removed += more
+                    progress(removed, total)
+                return removed
             if count is not None:
                 total = min(total, count)
             return total if dry_run else await _in_portions(lambda n: broker.clean(index, n, before), total, progress)

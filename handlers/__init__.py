@@ -8,6 +8,7 @@ may have tables ``SETTINGS`` and ``CHECKS`` of its own.
 FAMILIES = {
     "email": "handlers.email.worker:WorkerSettings",
     "media": "handlers.media.worker:WorkerSettings",
+    "maintenance": "handlers.maintenance.worker:WorkerSettings",
     "payments": "handlers.payments.worker:WorkerSettings",
     "webhooks": "handlers.webhooks.worker:WorkerSettings",
 }
@@ -20,6 +21,7 @@ SETTINGS = {
     "webhooks": "handlers.webhooks.settings:WebhooksSettings",
     "smtp": "handlers.integrations.smtp_settings:SmtpSettings",
     "database": "handlers.integrations.database_settings:DatabaseSettings",
+    "maintenance": "handlers.maintenance.settings:MaintenanceSettings",
     "payments": "handlers.payments.settings:PaymentsSettings",
     "http": "handlers.integrations.http_settings:HttpSettings",
     "object_store": "handlers.integrations.object_store.settings:ObjectStoreSettings",

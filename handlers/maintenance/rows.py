@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import column, delete, func, literal_column, select
 from sqlalchemy import table as named
@@ -40,7 +41,7 @@ async def remove_rows(database: Database, place: str, age: float, *, dry_run: bo
             async with database.read() as connection:
                 counted = await connection.execute(select(func.count()).select_from(old).where(too_old))
                 return int(counted.scalar_one())
-        where = literal_column("rowid" if database.is_sqlite else "ctid")
+        where: Any = literal_column("rowid" if database.is_sqlite else "ctid")
         portion = select(where).select_from(old).where(too_old).limit(PORTION)
         total = 0
         while True:

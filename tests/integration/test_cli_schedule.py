@@ -112,8 +112,8 @@ def test_one_is_added_with_everything(arqd: Arqd) -> None:
 
 
 def test_one_of_a_function_that_is_elsewhere(arqd: Arqd) -> None:
-    ended = arqd("schedule", "add", "s", "resize", "--family", "media", "--json", "[1, 2]", "--every", "15m")
-    assert (ended.status, ended.out) == (0, "media:s\n")
+    ended = arqd("schedule", "add", "s", "resize", "--family", "studio", "--json", "[1, 2]", "--every", "15m")
+    assert (ended.status, ended.out) == (0, "studio:s\n")
     (found,) = listed(arqd)
     assert (found["cron"], found["payload"]) == ("@every 900s", [1, 2])
 

@@ -22,6 +22,7 @@ from daemon.cli import (
     enqueue,
     explain,
     flow,
+    healthcheck,
     install,
     keys,
     limits,
@@ -62,7 +63,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 _LOOKING = (look, watch, flow, explain)
 _ACTING = (act, dead, bulk, limits, schedule, alerts, token, audit, keys, search, db)
-for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check, install):
+for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check, install, healthcheck):
     module.register(app)
 for name, group in shipped_commands().items():
     app.add_typer(group, name=name)

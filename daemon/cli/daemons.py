@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from daemon.settings import Settings
 
 
+#: Share of its slots that a replica is to use, where autoscaling is not told otherwise.
+SCALER_SHARE = 0.8
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(up)
@@ -249,8 +253,14 @@ async def _probe(config: Settings) -> None:
     async with Inspector.connect(redis_url(config), names) as inspector:
         watched = partial(config.probe.files, _heartbeat(config))
         app = create_app(inspector, families=names, heartbeats=watched, limits=config.probe.limits())
+        work = [serve(app, name="the probe", host=config.probe.host, port=config.probe.port, on_listening=tell)]
+        if config.probe.scaler_port is not None:
+            from daemon.probe.scaler import ExternalScaler
+
+            targets = {family.name: SCALER_SHARE * family.values.max_jobs for family in _families(config)}
+            work.append(ExternalScaler(inspector, targets).serve(config.probe.host, config.probe.scaler_port))
         with notifier.keeping_alive():
-            await serve(app, name="the probe", host=config.probe.host, port=config.probe.port, on_listening=tell)
+            await _until_one_ends(*work)
 
 
 def bench(context: typer.Context) -> None:

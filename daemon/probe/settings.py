@@ -22,6 +22,12 @@ class ProbeSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="address the probe listens on; `0.0.0.0` in a pod")
     port: int = Field(9191, ge=0, le=65535, description="port the probe listens on")
+    scaler_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="port of KEDA's external scaler (docs/operations/autoscaling.md); none: there is none",
+    )
     workers: int = Field(
         1, ge=0, le=256, description="worker processes beside the probe (`--processes`); 0: it only tells the backlog"
     )

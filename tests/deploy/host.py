@@ -1,6 +1,7 @@
-"""A throw-away machine with a real systemd as process 1: this one's files, seen through an overlay, in namespaces.
+"""Namespaces of their own: a throw-away machine with a real systemd as process 1, or a place for pods.
 
-It needs root, overlayfs and systemd's program; systemd need not run here. Nothing that is done in it stays.
+The machine has this one's files, seen through an overlay; it needs root, overlayfs and systemd's program, which need
+not run here. Nothing that is done in it stays.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 BOOT_SECONDS = 60.0
 SYSTEMD = Path("/lib/systemd/systemd")
@@ -28,30 +29,33 @@ def missing() -> str:
     return ", ".join([*programs, *[str(SYSTEMD)] * (not SYSTEMD.exists())])
 
 
-class Host:
-    """The machine, while the block lasts.
+class Place:
+    """Namespaces of their own, which a script sets up and keeps, while the block lasts.
 
     Args:
         work: an empty folder.
-        binds: folders of the real machine that are seen there, by where; for reading only.
+        script: of this folder; it becomes the program ``first``.
+        environ: variables for the script.
+        variables: of commands that are run there.
     """
 
-    def __init__(self, work: Path, binds: Mapping[str, Path]) -> None:
+    def __init__(
+        self, work: Path, script: str, first: str, environ: Mapping[str, str], variables: Sequence[str] = ()
+    ) -> None:
         self._work = work
-        self._binds = "\n".join(f"{source}:{target}" for target, source in binds.items())
+        self._script, self._program, self._environ, self._variables = script, first, environ, variables
         self._groups: list[Path] = []
         self._holder: subprocess.Popen[bytes] | None = None
         self._first = 0
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> Self:
         self._make_groups()
         command = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--fork", "--kill-child"]
-        script = Path(__file__).with_name("init.sh")
         log = self._work / "init.log"
         with log.open("wb") as output:
             self._holder = subprocess.Popen(
-                [*command, "sh", str(script)],
-                env={**os.environ, "WORK": str(self._work), "BINDS": self._binds},
+                [*command, "sh", str(Path(__file__).with_name(self._script))],
+                env={**os.environ, "WORK": str(self._work), **self._environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -61,7 +65,7 @@ class Host:
         while not self._booted():
             if self._holder.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
-                raise RuntimeError(f"systemd did not start:\n{log.read_text(errors='replace')[-3000:]}")
+                raise RuntimeError(f"{self._program} did not start:\n{log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.05)
         return self
 
@@ -103,25 +107,53 @@ class Host:
         assert self._holder is not None
         if not self._first:
             children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children").read_text().split()
-            if children and Path(f"/proc/{children[0]}/comm").read_text().strip() == "systemd":
+            if children and Path(f"/proc/{children[0]}/comm").read_text().strip() == self._program:
                 self._first = int(children[0])
-        if not self._first:
-            return False
-        state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
-        return state in ("running", "degraded")
-
-    # ------------------------------------------------------------------ what is done in it
+        return self._first > 0
 
     def run(self, *command: str, check: bool = True, text: str = "", timeout: float = 60) -> Any:
         """Run a command in it; give what `subprocess.run` gives."""
-        inside = ["nsenter", "--target", str(self._first), "--all", "env", "-C", "/", "--", *command]
-        done = subprocess.run(inside, input=text, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            self._inside(command), input=text, capture_output=True, text=True, timeout=timeout, preexec_fn=self._joining
+        )
         assert done.returncode == 0 or not check, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
     def begin(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a command in it."""
-        return subprocess.Popen(["nsenter", "--target", str(self._first), "--all", "env", "-C", "/", "--", *command])
+        return subprocess.Popen(self._inside(command), preexec_fn=self._joining)
+
+    def _joining(self) -> None:
+        """What a process that goes there does before."""
+
+    def _inside(self, command: Sequence[str]) -> list[str]:
+        return ["nsenter", f"--target={self._first}", "--all", "env", "-C", "/", *self._variables, *command]
+
+    def until(self, condition: Callable[[], Any], what: Callable[[], str], seconds: float = 30) -> Any:
+        """Poll until a condition is true, and give it; ``what`` tells what was waited for."""
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"not in time: {what()}"
+            time.sleep(0.05)
+        return found
+
+
+class Host(Place):
+    """The machine.
+
+    Args:
+        work: an empty folder.
+        binds: folders of the real machine that are seen there, by where; for reading only.
+    """
+
+    def __init__(self, work: Path, binds: Mapping[str, Path]) -> None:
+        lines = "\n".join(f"{source}:{target}" for target, source in binds.items())
+        super().__init__(work, "init.sh", "systemd", {"BINDS": lines})
+
+    def _booted(self) -> bool:
+        if not super()._booted():
+            return False
+        return self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
     def write(self, path: str, text: str, mode: str = "644") -> None:
         """Write a file in it."""
@@ -136,13 +168,21 @@ class Host:
         """Give the lines of a unit, and of systemd about it."""
         return str(self.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout)
 
-    def until(self, condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-        """Poll until a condition is true, and give it."""
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            assert time.monotonic() < deadline, f"not in time: {what}"
-            time.sleep(0.05)
-        return found
+
+class Pods(Place):
+    """A place for podman: images are gone afterwards, and the network is a loopback of its own.
+
+    Args:
+        work: an empty folder.
+    """
+
+    def __init__(self, work: Path) -> None:
+        variables = [f"CONTAINERS_STORAGE_CONF={work}/storage.conf", f"CONTAINERS_CONF={work}/containers.conf"]
+        super().__init__(work, "pods.sh", "sleep", {}, variables)
+
+    def _joining(self) -> None:
+        # Containers are put below the group of the process that starts them.
+        self._enter_groups()
 
 
 def _remove(group: Path) -> None:

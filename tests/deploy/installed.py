@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -64,3 +65,21 @@ def _add_what_only_it_needs(home: Path) -> None:
     else:
         command = [sys.executable, "-m", "pip", "--python", interpreter, "install", "-qq", *what]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def libraries_of_the_image(home: Path) -> None:
+    """Make what the first stage of the Containerfile makes, of the libraries that are installed already."""
+    subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", str(home)], check=True)
+    packages = next(home.glob("lib/python3*/site-packages"))
+    lock = (ROOT / "deploy/requirements.lock").read_text()
+    wanted = {line.split("==")[0].lower().replace("_", "-") for line in lock.splitlines() if "==" in line}
+    for distribution in distributions(path=[str(libraries())]):
+        if distribution.metadata["Name"].lower().replace("_", "-") in wanted:
+            for file in distribution.files or ():
+                source = Path(str(file.locate()))
+                # Commands are not needed, and files outside of the folder are theirs.
+                if ".." not in file.parts and source.exists() and source.suffix != ".pyc":
+                    target = packages / file
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, target)
+    _add_what_only_it_needs(home)

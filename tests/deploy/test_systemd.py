@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -37,12 +36,10 @@ class Site:
 
     async def until(self, condition: Any, what: str) -> Any:
         """As `Host.until`, in a thread."""
-        try:
-            return await asyncio.to_thread(self.machine.until, condition, what)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.machine.journal(UNIT)[-2500:]}") from None
+        told = lambda: f"{what}\n{self.machine.journal(UNIT)[-2500:]}"  # noqa: E731
+        return await asyncio.to_thread(self.machine.until, condition, told)
 
-    async def restarted(self, before: dict[str, str], how: Awaitable[None] | None = None) -> None:
+    async def restarted(self, before: dict[str, str]) -> None:
         """Wait until systemd has started another process."""
 
         def again() -> bool:

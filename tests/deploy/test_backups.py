@@ -87,8 +87,9 @@ async def test_every_acknowledged_job_is_accounted_for(program: str, tmp_path: P
                     await asyncio.sleep(0.005)
 
             producing = asyncio.create_task(go_on())
-            await until(lambda: running.workers and running.workers[0].jobs_complete >= 40, "half of them")
-            assert running.workers[0].running
+            await until(lambda: running.workers, "it begins")
+            worker = running.workers[0]
+            await until(lambda: worker.jobs_complete >= 40 and worker.running, "half of them, and some run")
             for name, copy in (("dump", copy_dump), ("append-only", copy_append_only_file)):
                 acknowledged[name] = list(known)
                 await copy(server, folders[name])

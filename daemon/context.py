@@ -153,6 +153,14 @@ class JobContext(dict[Any, Any]):
             return self._deadline
 
     @property
+    def stopped_by(self) -> str | None:
+        """Why this try is being cancelled, None while it is not.
+
+        ``timeout`` (tried again, if it has a try left), ``abort``, ``drain`` (handed back), ``lost`` (another has it).
+        """
+        return self._run.stop
+
+    @property
     def expires_at(self) -> datetime | None:
         """When the job expires, by Redis's clock: no try starts after it, one that runs goes on. None: never."""
         entry = self._run.entry

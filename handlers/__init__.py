@@ -9,6 +9,7 @@ FAMILIES = {
     "email": "handlers.email.worker:WorkerSettings",
     "media": "handlers.media.worker:WorkerSettings",
     "maintenance": "handlers.maintenance.worker:WorkerSettings",
+    "exports": "handlers.exports.worker:WorkerSettings",
     "payments": "handlers.payments.worker:WorkerSettings",
     "webhooks": "handlers.webhooks.worker:WorkerSettings",
 }
@@ -23,6 +24,7 @@ SETTINGS = {
     "database": "handlers.integrations.database_settings:DatabaseSettings",
     "maintenance": "handlers.maintenance.settings:MaintenanceSettings",
     "payments": "handlers.payments.settings:PaymentsSettings",
+    "exports": "handlers.exports.settings:ExportsSettings",
     "http": "handlers.integrations.http_settings:HttpSettings",
     "object_store": "handlers.integrations.object_store.settings:ObjectStoreSettings",
 }

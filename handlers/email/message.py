@@ -16,10 +16,10 @@ from urllib.parse import quote
 import dkim  # type: ignore[import-untyped]
 
 from daemon.errors import ConfigurationError, PermanentError
-from handlers.email.addresses import Mailbox, parse_mailbox
 from handlers.email.payloads import Attachment, SendEmail
 from handlers.email.rendering import Templates
 from handlers.email.settings import UNSUBSCRIBE_PLACEHOLDER, DkimSettings, EmailSettings
+from handlers.integrations.addresses import Mailbox, parse_mailbox
 from handlers.integrations.folders import open_confined
 
 # Signed when present; From and Subject once more than present, so that none can be added on the way.

@@ -21,8 +21,8 @@ from pydantic import (
 )
 
 from daemon.payload import Payload, PayloadModel
-from handlers.email.addresses import Address, OneLine, one_line, parse_mailbox
 from handlers.email.settings import https_url
+from handlers.integrations.addresses import Address, OneLine, one_line, parse_mailbox
 
 __all__ = ["Attachment", "BulkEmail", "RefusedRecipient", "SendBulkEmail", "SendEmail", "SentEmail"]
 

@@ -19,7 +19,7 @@ from arq.worker import Retry
 from redis.exceptions import RedisError
 
 from daemon.context import JobContext
-from handlers.email.addresses import parse_mailbox
+from handlers.integrations.addresses import parse_mailbox
 
 logger = logging.getLogger("arqd.email")
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from handlers.email.addresses import Address, parse_mailbox
+from handlers.integrations.addresses import Address, parse_mailbox
 from handlers.integrations.folders import Folders
 
 UNSUBSCRIBE_PLACEHOLDER = "{recipient}"

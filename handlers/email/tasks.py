@@ -16,10 +16,10 @@ from daemon.context import JobContext
 from daemon.errors import PermanentError
 from daemon.options import JobOptions
 from daemon.payload import Payload
-from handlers.email.addresses import parse_mailbox
 from handlers.email.message import Composer
 from handlers.email.payloads import BulkEmail, RefusedRecipient, SendBulkEmail, SendEmail, SentEmail
 from handlers.email.receipts import Receipt, Receipts
+from handlers.integrations.addresses import parse_mailbox
 from handlers.integrations.mail import MailError, MailRefused, MailTransport, Reply
 
 logger = logging.getLogger("arqd.email")

@@ -32,7 +32,7 @@ from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import DateTime, MetaData, Numeric, Table, Text, event
+from sqlalchemy import DateTime, MetaData, Numeric, Table, Text, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -201,6 +201,19 @@ class Database:
         """Lend a connection that only reads; in SQLite it waits for no writer, and sees one moment throughout."""
         async with self.engine.connect() as connection:
             yield await connection.execution_options(arqd_reads=True)
+
+    @asynccontextmanager
+    async def snapshot(self, limit: float) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection that only reads and sees one moment throughout, for what takes long.
+
+        Args:
+            limit: on each of its statements, seconds, in place of ``statement_timeout``.
+        """
+        async with self.read() as connection:
+            if not self.is_sqlite:
+                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                await connection.execute(text(f"SET LOCAL statement_timeout = {round(limit * 1000)}"))
+            yield connection
 
     async def close(self) -> None:
         """Close its connections."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from daemon.family import Seconds
+from handlers.integrations.modules import Modules
 
 PREFIX = "whsec_"
 #: What Standard Webhooks asks of a secret, bytes.
@@ -30,10 +30,6 @@ def checked_secret(text: str) -> str:
     return text
 
 
-def _split(value: Any) -> Any:
-    return value.replace(",", " ").split() if isinstance(value, str) else value
-
-
 class WebhooksSettings(BaseModel):
     """Webhooks: secrets, when an endpoint is given up, how long deliveries are remembered."""
 
@@ -49,7 +45,7 @@ class WebhooksSettings(BaseModel):
         description="signing secret of the Stripe endpoint, `whsec_…`, several behind blanks; set: an event needs a "
         "signature",
     )
-    stripe_handlers: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+    stripe_handlers: Modules = Field(
         (), description="modules with handlers of Stripe events (docs/families/webhooks.md), e.g. `shop.stripe_events`"
     )
     disable_after: Seconds = Field(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from daemon.errors import ConfigurationError
 from daemon.family import Exponential, FamilySettings, crontab, func
 from handlers.integrations.database import Database
 from handlers.integrations.http import HttpClient
+from handlers.integrations.modules import load_modules
 from handlers.webhooks.endpoints import Endpoints
 from handlers.webhooks.payloads import PruneWebhooks
 from handlers.webhooks.stripe_events import StripeService, process_stripe_event
@@ -23,11 +22,7 @@ async def open_webhooks(ctx: dict[Any, Any]) -> None:
         ConfigurationError: a module of handlers cannot be imported, or tables are missing.
     """
     settings = ctx["settings"]
-    for module in settings.webhooks.stripe_handlers:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigurationError(f"ARQD_WEBHOOKS__STRIPE_HANDLERS: {module} cannot be imported: {error}") from error
+    load_modules("ARQD_WEBHOOKS__STRIPE_HANDLERS", settings.webhooks.stripe_handlers)
     database = ctx["database"] = await Database.open(settings)
     http = ctx["http"] = HttpClient.of(settings)
     endpoints = Endpoints(database, settings.webhooks.disable_after)

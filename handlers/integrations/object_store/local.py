@@ -17,7 +17,6 @@ from urllib.parse import quote
 from handlers.integrations.object_store.settings import ObjectStoreSettings
 from handlers.integrations.object_store.store import (
     CHUNK,
-    PART,
     Content,
     InvalidKey,
     ObjectConflict,
@@ -68,7 +67,7 @@ class LocalStore(ObjectStore):
             with _told(key):
                 await asyncio.to_thread(self._prepare, draft.parent)
                 with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as file:
-                    async for piece in pieces(content, PART):
+                    async for piece in pieces(content, CHUNK):
                         await asyncio.to_thread(file.write, piece)
                     await asyncio.to_thread(_to_disk, file.fileno())
                 return await asyncio.to_thread(self._appear, key, draft, target, known, if_absent, if_match)

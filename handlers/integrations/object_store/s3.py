@@ -73,6 +73,7 @@ class S3Store(ObjectStore):
         assert options.secret_key is not None
         self.bucket = bucket
         self._options = options
+        self.link_lifetime: float = options.link_lifetime
         self._url = f"{parts.scheme}://{parts.netloc}"
         # AWS has a host for each bucket; elsewhere the bucket stands in the path.
         base = [parts.path.strip("/"), bucket if endpoint else "", prefix]
@@ -146,7 +147,7 @@ class S3Store(ObjectStore):
         """See `ObjectStore.link`: presigned."""
         base = self._options.public_url or self._url
         parts = urlsplit(base)
-        lasts = int(min(lifetime or self._options.link_lifetime, 7 * 86_400))
+        lasts = int(min(lifetime or self.link_lifetime, 7 * 86_400))
         signed = self._signer.link(parts.netloc, parts.path + self._path(key), max(1, lasts), datetime.now(UTC))
         return f"{parts.scheme}://{parts.netloc}{signed}"
 

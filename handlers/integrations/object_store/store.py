@@ -98,7 +98,13 @@ class ObjectStream:
 
 
 class ObjectStore(ABC):
-    """A place for files. Keys are paths: ``reports/2030/01.pdf``."""
+    """A place for files. Keys are paths: ``reports/2030/01.pdf``.
+
+    Attributes:
+        link_lifetime: how long links are good for unless somebody asks for less, seconds; None: they do not end.
+    """
+
+    link_lifetime: float | None = None
 
     @abstractmethod
     async def put(
@@ -241,7 +247,9 @@ async def pieces(content: Content, size: int) -> AsyncIterator[bytes]:
     async for chunk in _chunks(content, size):
         held += chunk
         while len(held) > size:
-            yield bytes(held[:size])
+            with memoryview(held) as view:
+                piece = bytes(view[:size])
+            yield piece
             given = True
             del held[:size]
     if held or not given:
@@ -260,5 +268,5 @@ async def _chunks(content: Content, size: int) -> AsyncIterator[bytes]:
                 yield chunk
     else:
         content.seek(0)
-        while chunk := await asyncio.to_thread(content.read, size):
+        while chunk := await asyncio.to_thread(content.read, min(size, CHUNK)):
             yield chunk

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from handlers.email.addresses import parse_mailbox
 from handlers.email.payloads import SendBulkEmail, SendEmail, SentEmail
+from handlers.integrations.addresses import parse_mailbox
 from tests.handlers.email.support import email
 
 

@@ -249,6 +249,24 @@ FALLBACKS = (
         lambda given: {"ARQD_FAMILY__EMAIL__MAX_JOBS": given["BULLMQ_CONCURRENCY_EMAIL"]},
     ),
     Fallback(
+        ("BULLMQ_CONCURRENCY_IMAGE",),
+        ("ARQD_FAMILY__MEDIA__MAX_JOBS",),
+        "jobs at the same time in one process",
+        lambda given: {"ARQD_FAMILY__MEDIA__MAX_JOBS": given["BULLMQ_CONCURRENCY_IMAGE"]},
+    ),
+    Fallback(
+        ("MAX_FILE_SIZE",),
+        ("ARQD_FILES__MAX_SIZE",),
+        "the largest upload, bytes",
+        lambda given: {"ARQD_FILES__MAX_SIZE": given["MAX_FILE_SIZE"]},
+    ),
+    Fallback(
+        ("ALLOWED_FILE_TYPES",),
+        ("ARQD_FILES__TYPES",),
+        "the types of uploads that are taken",
+        lambda given: {"ARQD_FILES__TYPES": given["ALLOWED_FILE_TYPES"]},
+    ),
+    Fallback(
         ("QUEUE_CONCURRENCY",),
         ("ARQD_FAMILY__*__MAX_JOBS",),
         "jobs at the same time in one process, for each family",

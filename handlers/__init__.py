@@ -7,6 +7,7 @@ may have tables ``SETTINGS`` and ``CHECKS`` of its own.
 #: Family to its ``WorkerSettings``. The one table.
 FAMILIES = {
     "email": "handlers.email.worker:WorkerSettings",
+    "files": "handlers.files.worker:WorkerSettings",
     "media": "handlers.media.worker:WorkerSettings",
     "maintenance": "handlers.maintenance.worker:WorkerSettings",
     "exports": "handlers.exports.worker:WorkerSettings",
@@ -18,6 +19,7 @@ FAMILIES = {
 #: the modules named here import nothing but pydantic.
 SETTINGS = {
     "email": "handlers.email.settings:EmailSettings",
+    "files": "handlers.files.settings:FilesSettings",
     "media": "handlers.media.settings:MediaSettings",
     "webhooks": "handlers.webhooks.settings:WebhooksSettings",
     "smtp": "handlers.integrations.smtp_settings:SmtpSettings",
@@ -35,6 +37,7 @@ CHECKS = {
     "database": "handlers.integrations.checks:database",
     "mail server": "handlers.integrations.checks:mail_server",
     "object store": "handlers.integrations.checks:object_store",
+    "virus scanner": "handlers.integrations.checks:virus_scanner",
 }
 
 #: Groups of commands that families bring, ``arqd webhooks list``, to their Typer application.

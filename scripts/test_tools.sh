@@ -7,6 +7,7 @@ set -eu
 needed() {
     cat <<'LIST'
 redis-server redis-server
+/usr/sbin/clamd clamav-daemon
 chromium chromium
 /usr/lib/*/faketime/libfaketime.so.1 libfaketime
 npm npm

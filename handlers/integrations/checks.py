@@ -75,3 +75,22 @@ async def object_store(settings: Any) -> str | None:
         return await store.check()
     finally:
         await store.close()
+
+
+async def virus_scanner(settings: Any) -> str | None:
+    """Ask clamd for its version.
+
+    Args:
+        settings: with the section ``files``.
+
+    Returns:
+        What it calls itself; None where no scanner is named.
+
+    Raises:
+        ScannerUnavailable: it is not reached.
+    """
+    if "clamd" not in settings.files.model_fields_set or not settings.files.virus_scan:
+        return None
+    from handlers.integrations.clamd import Clamd
+
+    return await Clamd(settings.files.clamd, settings.files.clamd_timeout).version()

@@ -21,6 +21,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -35,6 +36,8 @@ from handlers.integrations.process_child import LENGTH, LONGEST, message
 
 logger = logging.getLogger("arqd.processes")
 
+#: How a process ends that its input has broken: memory used wrongly, or not to be had where a library insists on it.
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 #: Calls of a process before it is replaced: libraries may leak.
 CALLS = 500
 _START = (
@@ -50,8 +53,12 @@ class OutOfMemory(PermanentError):
     """The work needs more memory than a job may have."""
 
 
+class ProcessCrashed(PermanentError):
+    """A library crashed in the process of a job: on this input it would again."""
+
+
 class ProcessFailed(Exception):
-    """The process of a job died, or failed of something nobody expected."""
+    """The process of a job was killed, or failed of something nobody expected."""
 
 
 class Processes:
@@ -93,7 +100,8 @@ class Processes:
         Raises:
             InputRefused: the function raised a `PermanentError`.
             OutOfMemory: it used more memory than it may.
-            ProcessFailed: it raised something else, or its process died.
+            ProcessCrashed: a library crashed on the input.
+            ProcessFailed: it raised something else, or its process was killed.
         """
         async with self._free:
             process = self._idle.pop() if self._idle else await _Process.started()
@@ -163,7 +171,8 @@ class _Process:
                     await tell(answer["tell"])
         except (OSError, EOFError):
             status = await self._process.wait()
-            raise ProcessFailed(f"the process of this job ended by itself ({_told(status)})") from None
+            kind = ProcessCrashed if -status in CRASHES else ProcessFailed
+            raise kind(f"the process of this job ended by itself ({_told(status)})") from None
         for file in files:
             # The descriptor's position is shared: where the process has left it, a buffer of ours would not know.
             file.seek(0, os.SEEK_END)

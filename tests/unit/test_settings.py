@@ -249,7 +249,7 @@ def test_every_fallback_sets_a_setting_there_is() -> None:
     known = {name for row in settings_table().splitlines()[2:] for name in re.findall(r"`(ARQD_[^`]+)`", row)[:1]}
     for row in FALLBACKS:
         for name in row.sets:
-            assert re.sub(r"FAMILY__(\*|EMAIL)__", "FAMILY__<FAMILY>__", name) in known
+            assert re.sub(r"FAMILY__(\*|EMAIL|MEDIA)__", "FAMILY__<FAMILY>__", name) in known
 
 
 def test_a_package_of_ones_own_brings_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

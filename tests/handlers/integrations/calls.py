@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
@@ -28,7 +27,7 @@ def do(arguments: Mapping[str, Any], files: list[BinaryIO], tell: Any) -> dict[s
     if what == "raise":
         raise RuntimeError("unforeseen")
     if what == "die":
-        os.kill(os.getpid(), signal.SIGSEGV)
+        os.kill(os.getpid(), arguments["signal"])
     tell({"pid": os.getpid()})
     time.sleep(60)
     return {}

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from handlers.integrations.processes import InputRefused, OutOfMemory, Processes, ProcessFailed, scratch
+from handlers.integrations.processes import (
+    InputRefused,
+    OutOfMemory,
+    ProcessCrashed,
+    Processes,
+    ProcessFailed,
+    scratch,
+)
 from tests.engine import until
 
 DO = "tests.handlers.integrations.calls:do"
@@ -62,7 +69,8 @@ async def test_files_and_progress(processes: Processes, tmp_path: Path) -> None:
         ({"do": "refuse"}, InputRefused, "not this one", True),
         ({"do": "raise"}, ProcessFailed, "RuntimeError: unforeseen", True),
         ({"do": "use", "bytes": 2 * MEMORY}, OutOfMemory, "more than the 100 MB of memory", False),
-        ({"do": "die"}, ProcessFailed, "ended by itself .signal 11", False),
+        ({"do": "die", "signal": 11}, ProcessCrashed, "ended by itself .signal 11", False),
+        ({"do": "die", "signal": 9}, ProcessFailed, "ended by itself .signal 9", False),
     ],
 )
 async def test_what_goes_wrong_is_told(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,14 @@ from typing import Any
 from daemon.context import JobContext
 from handlers.integrations.processes import Processes, scratch
 from handlers.integrations.sources import Sources
-from handlers.media.payloads import ProcessedImage, ProcessImage
+from handlers.media.payloads import (
+    ProcessedImage,
+    ProcessedVideo,
+    ProcessImage,
+    ProcessVideo,
+    VideoFacts,
+    VideoStill,
+)
 from handlers.media.results import Results, own_key
 from handlers.media.settings import MediaSettings
 
@@ -78,4 +85,74 @@ async def _image(ctx: JobContext, service: MediaService, job: ProcessImage) -> P
     return ProcessedImage(url=url, target=where, **made)
 
 
+async def process_video(ctx: JobContext, job: ProcessVideo) -> ProcessedVideo:
+    """Look at a video, take pictures from it, and write it anew.
+
+    1. Get the source, and tell what it is (10).
+    2. Take the poster and the thumbnails (30).
+    3. Write it anew (90, by the time that is written), and put it to its target.
+    4. Remove the source where that is asked for (100).
+
+    It may run twice, as `process_image` may.
+
+    Raises:
+        InputRefused: it is no video, a broken one, or the result is too large; permanent.
+        ProcessCrashed, OutOfMemory, PathForbidden, HttpForbidden, ObjectConflict …: permanent, too.
+        HttpError, StoreUnavailable, ProcessFailed, OSError: tried again.
+    """
+    service: MediaService = ctx["media"]
+    made: ProcessedVideo = await ctx.once("video", lambda: _video(ctx, service, job), returns=ProcessedVideo)
+    if job.delete_source:
+        await service.sources.remove(path=job.path, key=job.key)
+    await ctx.progress(100)
+    return made
+
+
+async def _video(ctx: JobContext, service: MediaService, job: ProcessVideo) -> ProcessedVideo:
+    settings = service.settings
+    key = job.target or own_key(ctx.job_id, job.output_format or "mp4")
+    source = service.sources.opened(int(settings.max_video), ctx.remaining, url=job.url, path=job.path, key=job.key)
+    async with source as file, scratch(settings.temp_dir) as target:
+
+        async def run(name: str, arguments: Mapping[str, Any], tell: Tell | None = None) -> dict[str, Any]:
+            files = [file] if name == "probe" else [file, target]
+            memory = int(settings.video_memory)
+            return await service.processes.run(
+                f"handlers.media.videos:{name}", arguments, files, tell=tell, memory=memory
+            )
+
+        facts = VideoFacts.model_validate(await run("probe", {}))
+        await ctx.progress(10, "looked at")
+        stills = []
+        for number, (at, width) in enumerate(_stills(job, facts.duration or 0.0)):
+            taken = await run("still", {"at": at, "width": width})
+            where = f"{key.rpartition('.')[0] or key}-{number}.jpg"
+            url = await service.results.put(ctx, where, target, "image/jpeg")
+            stills.append(VideoStill(target=where, url=url, **taken))
+        await ctx.progress(30, "pictures taken")
+        pictures = {"poster": stills.pop(0) if job.poster else None, "thumbnails": tuple(stills)}
+        if job.output_format is None:
+            return ProcessedVideo(source=facts, **pictures)
+
+        async def tell(at: Mapping[str, Any]) -> None:
+            await ctx.progress(30 + 60 * at["share"])
+
+        limits = {"max_size": int(settings.max_video_result), "max_seconds": ctx.remaining}
+        made = await run("transcode", job.model_dump(mode="json", include=_WANTED) | limits, tell)
+        url = await service.results.put(ctx, key, target, made.pop("content_type"))
+        await ctx.progress(90)
+    return ProcessedVideo(source=facts, url=url, target=key, result=VideoFacts.model_validate(made), **pictures)
+
+
+def _stills(job: ProcessVideo, duration: float) -> list[tuple[float, int | None]]:
+    """Give the times of the pictures, the poster's first, and how wide each may be."""
+    wanted: list[tuple[float, int | None]] = []
+    if job.poster:
+        wanted.append((duration / 10 if job.poster_at is None else job.poster_at, None))
+    step = duration / max(1, job.thumbnails)
+    return wanted + [((number + 0.5) * step, job.thumbnail_width) for number in range(job.thumbnails)]
+
+
+Tell = Callable[[Mapping[str, Any]], Any]
+_WANTED = {"output_format", "max_width", "max_height", "video_bitrate", "audio_bitrate", "max_frame_rate"}
 _ASKED = {"transformations", "output_format", "quality", "max_width", "max_height"}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from daemon.family import FamilySettings, Fixed
+from daemon.family import FamilySettings, Fixed, func
 from handlers.integrations.http import HttpClient
 from handlers.integrations.object_store.opening import open_store
 from handlers.integrations.processes import Processes, required
 from handlers.integrations.sources import Sources
 from handlers.media.results import Results
-from handlers.media.tasks import MediaService, process_image
+from handlers.media.tasks import MediaService, process_image, process_video
 
 
 async def open_media(ctx: dict[Any, Any]) -> None:
@@ -40,7 +40,7 @@ class WorkerSettings(FamilySettings):
     """See docs/families/media.md."""
 
     family = "media"
-    functions = (process_image,)
+    functions = (process_image, func(process_video, timeout=600))
     max_jobs = 3
     max_tries = 2
     backoff = Fixed(5)

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.family import Family
 from handlers.integrations.pictures.fitting import fitted
-from handlers.media.payloads import ProcessImage, Transformation
+from handlers.media.payloads import ProcessImage, ProcessVideo, Transformation
 from tests.docs.pages import ROOT, names, page
 from tests.engine import working
 from tests.handlers.media.pictures import photograph, written
@@ -49,7 +49,13 @@ def test_tables_name_what_there_is() -> None:
     fields = {name for cell in rows("| field | |") for name in names(cell)}
     assert fields == set(ProcessImage.model_fields)
     settings = set(re.findall(r"`ARQD_MEDIA__(\w+)`", PAGE))
-    assert settings <= {"SOURCE_DIRS", "TARGET_DIRS", "TEMP_DIR", "PROCESSES", "MEMORY", "MAX_IMAGE", "MAX_PIXELS"}
+    assert settings <= {"SOURCE_DIRS", "TARGET_DIRS", "TEMP_DIR", "PROCESSES", "MEMORY", "MAX_IMAGE", "MAX_PIXELS"} | {
+        "VIDEO_MEMORY",
+        "MAX_VIDEO",
+        "MAX_VIDEO_RESULT",
+    }
+    video = {name for cell in rows("| video field | |") for name in names(cell)}
+    assert video | {"url", "path", "key", "user_id", "delete_source"} == set(ProcessVideo.model_fields)
 
 
 @pytest.mark.parametrize("fit", ["cover", "contain", "fill", "inside", "outside"])

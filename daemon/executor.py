@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from arq.worker import Retry
 from pydantic import ValidationError
 
 from daemon.broker import Claim, Outcome
+from daemon.carried import REQUEST, request_id
 from daemon.context import JobContext, current_job
 from daemon.deadlines import Deadlines
 from daemon.decisions import Decisions
@@ -45,6 +46,9 @@ LONGEST_TIMEOUT = 1e9
 
 class Executor:
     """Runs the jobs of one worker."""
+
+    #: What workers take: one that also tells others of what it runs (`daemon.instruments`), where there are any.
+    chosen: ClassVar[type[Executor]]
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -144,6 +148,8 @@ class Executor:
     async def execute(self, run: Run, call: Callable[[], Any]) -> None:
         """Run the handler and give the worker its outcome; never raises."""
         current_job.set(run.context)
+        if run.options and (serves := run.options.get(REQUEST)):
+            request_id.set(serves)
         self._deadlines.watch(run)
         run.begun_at = time.perf_counter()
         outcome: Outcome | None
@@ -229,3 +235,6 @@ class Executor:
         self._deadlines.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+Executor.chosen = Executor

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError, RedisError
 
+from daemon import profiler
 from daemon.broker import Broker
 from daemon.connections import LOST, connect_blocking
 from daemon.keys import FamilyKeys
@@ -118,6 +119,12 @@ class LeaseKeeper:
         finally:
             self._close()
 
+    def _send(self, key: str, text: str) -> None:
+        """Send a profile; on a connection of its own, since another thread calls it."""
+        with connect_blocking(self._url, 5.0, key) as client, client.pipeline(transaction=False) as pipe:
+            pipe.rpush(key, text).pexpire(key, profiler.KEPT_MS)
+            pipe.execute()
+
     def _client(self, key: str) -> Any:
         place = self._place(key)
         if place not in self._clients:
@@ -168,4 +175,6 @@ class LeaseKeeper:
         found = self._client(self.wake).blpop(list(self._controls), max(seconds, 0.01))
         if found is not None:
             worker, message = self._controls[found[0]], found[1].decode("utf-8", "surrogateescape")
+            if profiler.start(message, self._send):
+                return
             self._call(lambda: worker.control(message))

@@ -53,7 +53,8 @@ class QueueStats:
 @dataclass(slots=True)
 class WorkerInfo:
     """A process working a family; ``lease_seconds`` until it counts as dead (negative: it does), ``lag`` of its event
-    loop in seconds, ``memory`` it takes in bytes (None where it does not tell)."""
+    loop in seconds, ``memory`` it takes in bytes (None where it does not tell), ``stalled``: the last job that blocked
+    its loop (``at``, ``seconds``, ``job_id``, ``function``, ``where``, ``stack``)."""
 
     session: str
     family: str
@@ -71,6 +72,7 @@ class WorkerInfo:
     mean_seconds: float | None = None
     lag: float = 0.0
     memory: int | None = None
+    stalled: dict[str, Any] | None = None
 
 
 async def read_queues(redis: Any, families: Sequence[FamilyKeys]) -> list[QueueStats]:

@@ -29,6 +29,8 @@ logger = logging.getLogger("arqd.watchdog")
 #: How often the loop shows that it turns and the thread looks; from when on it counts as blocked. Seconds.
 BEAT = 0.25
 BLOCKED = 1.0
+#: Frames of a stack that are kept, the innermost.
+LONGEST_STACK = 30
 
 
 class Culprit(NamedTuple):
@@ -37,6 +39,7 @@ class Culprit(NamedTuple):
     worker: Worker | None
     run: Run | None
     where: str
+    stack: str = ""
 
 
 class Watchdog:
@@ -98,16 +101,24 @@ class Watchdog:
         if culprit.worker is not None and culprit.run is not None:
             fields = culprit.worker.executor.decisions.fields(culprit.run)
             whose = f"job {fields['job_id']} ({fields['function']})"
+            # Published with the next renewal of the lease, which is the work of a thread: the loop need not turn.
+            culprit.worker.stalled = {
+                "at": round(time.time() - late, 3), "seconds": round(late, 3), "job_id": fields["job_id"],
+                "function": fields["function"], "where": culprit.where, "stack": culprit.stack,
+            }  # fmt: skip
+            culprit.worker.published = culprit.worker.info()
         text = "the event loop has been blocked for %.1f s by %s, %s: every job of this process waits"
         logger.error(text, late, whose, culprit.where, extra=fields)
 
     def _culprit(self) -> Culprit:
         """See where the loop's thread is: below the executor's frame is a job's code, and in that frame the job."""
         frames: list[tuple[FrameType, int]] = []
-        for frame, line in traceback.walk_stack(sys._current_frames().get(self._watched)):
+        top = sys._current_frames().get(self._watched)
+        for frame, line in traceback.walk_stack(top):
             if frame.f_code is Executor.execute.__code__:
                 found = frame.f_locals
-                return Culprit(found["self"].worker, found["run"], _where(frames))
+                stack = "".join(traceback.format_stack(top, limit=-LONGEST_STACK))
+                return Culprit(found["self"].worker, found["run"], _where(frames), stack)
             # Between two lines a frame has none, whatever the types say.
             frames.append((frame, line or frame.f_code.co_firstlineno))
         return Culprit(None, None, _where(frames[:1]))

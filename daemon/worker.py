@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
@@ -52,6 +52,9 @@ class Worker(ArqWorker):
         supervisor: the process: session, connections, lease renewal and wake-ups are shared by its workers.
         burst: end when nothing waits any more.
     """
+
+    #: The last job that blocked the event loop (`daemon.watchdog`).
+    stalled: dict[str, Any] | None = None
 
     def __init__(
         self, family: Family, supervisor: Supervisor, *, burst: bool = False, max_burst_jobs: int = -1
@@ -195,6 +198,7 @@ class Worker(ArqWorker):
                 "mean_seconds": self.metrics.mean_seconds(),
                 "lag": self.supervisor.loop_lag,
                 "memory": self.supervisor.memory,
+                "stalled": self.stalled,
             }
         ).encode()
 
@@ -211,7 +215,7 @@ class Worker(ArqWorker):
 
     async def main(self) -> None:
         """Work until drained (or, in a burst, until nothing waits)."""
-        self.executor = Executor(self)
+        self.executor = Executor.chosen(self)
         self.ctx["redis"] = self.pool
         await self.session.until_reached(self.session.register)
         if "on_startup" in self.family.hooks:

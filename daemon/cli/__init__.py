@@ -32,6 +32,7 @@ from daemon.cli import (
     search,
     token,
     watch,
+    workers,
 )
 from daemon.cli.common import cell
 from daemon.dotted import shipped_commands
@@ -61,7 +62,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-_LOOKING = (look, watch, flow, explain)
+_LOOKING = (look, watch, flow, explain, workers)
 _ACTING = (act, dead, bulk, limits, schedule, alerts, token, audit, keys, search, db)
 for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check, install, healthcheck):
     module.register(app)

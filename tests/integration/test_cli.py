@@ -31,9 +31,22 @@ ROOT = Path(__file__).parents[2]
 ACTIONS = ["retry", "remove", "promote", "priority", "abort", "pause", "resume", "drain", "clean", "clear", "limits"]
 DAEMONS, OTHERS = (
     ["up", "run", "scheduler", "probe", "console", "bench", "outbox"],
-    ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "flow", "explain", *ACTIONS],
+    ["enqueue", "job", "jobs", "queues", "stats", "top", "tail", "flow", "explain", "workers", "profile", *ACTIONS],
 )
-COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "token", "audit", "keys", "search", "db", "webhooks"]
+COMMANDS = [
+    *DAEMONS,
+    *OTHERS,
+    "check",
+    "dead",
+    "schedule",
+    "alerts",
+    "token",
+    "audit",
+    "keys",
+    "search",
+    "db",
+    "webhooks",
+]
 
 
 class Ended(NamedTuple):

@@ -19,7 +19,8 @@ from daemon.secret import has_secrets
 
 
 class _Options(TypedDict, total=False):
-    """A job's own options: total tries, backoff, tags, delay or due time in ms, keep; see `daemon.options`."""
+    """A job's own options: total tries, backoff, tags, delay or due time in ms, keep; see `daemon.options`. What it
+    carries: see `daemon.carried`."""
 
     n: int
     b: tuple[float, bool, float | None, float]
@@ -27,6 +28,8 @@ class _Options(TypedDict, total=False):
     d: int
     u: int
     k: dict[str, str]
+    q: str
+    c: dict[str, str]
 
 
 Bound = tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon import codec
+from daemon.carried import REQUEST
 from daemon.connections import LOST
 from daemon.encryption import NO_KEYS, shown
 from daemon.errors import InvalidJob
@@ -90,6 +91,11 @@ class JobContext(dict[Any, Any]):
     def tags(self) -> list[str]:
         """The tags given at enqueue."""
         return (self._run.options or {}).get("g") or []
+
+    @property
+    def request_id(self) -> str | None:
+        """What the request is called that it serves, as it was given at enqueue; None where none was."""
+        return (self._run.options or {}).get(REQUEST)
 
     @property
     def payload(self) -> Any:

@@ -20,6 +20,7 @@ from arq.worker import Retry, RetryJob
 
 from daemon import codec
 from daemon.broker import Outcome
+from daemon.carried import REQUEST
 from daemon.causes import cause_of
 from daemon.encryption import MASK, is_sealed
 from daemon.errors import ClaimLost, InvalidJob, JobFailed, KeyMissing, RetryAfter, TooLarge, Unreadable
@@ -235,4 +236,7 @@ class Decisions:
 
     def fields(self, run: Run) -> dict[str, Any]:
         """The job's log fields, for lines outside its context."""
-        return {"job_id": spoken_id(run.job_id), "family": self.family.name, "function": run.name, "try": run.job_try}
+        fields = {"job_id": spoken_id(run.job_id), "family": self.family.name, "function": run.name, "try": run.job_try}
+        if run.options and (serves := run.options.get(REQUEST)):
+            fields["request_id"] = serves
+        return fields

@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO
 from pythonjsonlogger.core import RESERVED_ATTRS, merge_record_extra
 from pythonjsonlogger.json import JsonFormatter
 
+from daemon.carried import request_id
 from daemon.context import current_job
 from daemon.errors import ConfigurationError
 from daemon.keys import spoken_id
@@ -55,11 +56,14 @@ def configure_logging(level: str = "INFO", fmt: Literal["json", "text"] = "json"
 
 
 def job_fields() -> dict[str, Any]:
-    """Give the log fields of the job whose code runs now; empty outside a job."""
-    job = current_job.get()
+    """Give the log fields of the job whose code runs now, and of the request that is served; empty without either."""
+    job, serves = current_job.get(), request_id.get()
+    fields: dict[str, Any] = {"request_id": serves} if serves else {}
     if job is None:
-        return {}
-    return {"job_id": spoken_id(job.job_id), "family": job.family, "function": job.function, "try": job.job_try}
+        return fields
+    return {
+        "job_id": spoken_id(job.job_id), "family": job.family, "function": job.function, "try": job.job_try, **fields
+    }  # fmt: skip
 
 
 class JobJsonFormatter(JsonFormatter):
@@ -96,7 +100,7 @@ class JobTextFormatter(logging.Formatter):
         job = job_fields()
         at = datetime.fromtimestamp(record.created).astimezone()
         words = [f"{at:%H:%M:%S}.{int(record.msecs):03d}", f"{record.levelname:<7}", record.name]
-        if job:
+        if "job_id" in job:
             words.append(f"[{_short(job['job_id'])} {job['function']} try {job['try']}]")
         words.append(record.getMessage())
         extras = merge_record_extra(record, {}, _NOT_EXTRA)

@@ -41,7 +41,7 @@ class Observer:
         begun = run.begun
         ran = int(((run.ended_at or time.perf_counter()) - run.begun_at) * 1_000_000) if begun else -1
         detail, share = "", None
-        run.waited = _waited_seconds(run)
+        run.waited = waited_seconds(run)
         if self._counts:
             # A name that no function has is whatever a producer wrote: it must not fill the statistics.
             function = run.function
@@ -55,7 +55,7 @@ class Observer:
         return detail, share
 
 
-def _waited_seconds(run: Run) -> float:
+def waited_seconds(run: Run) -> float:
     """How long a job could have run before this try began: since it was enqueued or, delayed, since it was due."""
     entry = run.entry
     if entry is None:

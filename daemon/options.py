@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from daemon import codec
 from daemon.broker import NewJob
+from daemon.carried import along, is_carried
 from daemon.encryption import JobCipher
 from daemon.errors import InvalidJob
 from daemon.job import priority_level, seconds, uuid7
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from daemon.handle import JobHandle, SyncJobHandle
 
 LATEST_DUE_MS = 2**45
+#: What belongs to one job.
+_OF_ONE = ("job_id", "run_at", "template", "request_id", "depends_on")
 DEDUP_MODES = ("drop", "replace", "debounce")
 
 
@@ -43,6 +46,7 @@ class JobOptions(TypedDict, total=False):
         dedup_mode: what a repeat does: ``drop`` (default) nothing, ``replace`` gives its payload to the job that waits,
             ``debounce`` also makes it wait its ``delay`` anew.
         template: name of a preset of options (`Producer.template`); options beside it win.
+        request_id: what the request is called that it serves, for its log lines; jobs it enqueues inherit it.
         depends_on: ids or handles of jobs that must have completed before it starts; it fails when one of them does.
     """
 
@@ -61,6 +65,7 @@ class JobOptions(TypedDict, total=False):
     dedup_window: float | str
     dedup_mode: Literal["drop", "replace", "debounce"]
     template: str
+    request_id: str
     depends_on: Sequence[str | JobHandle | SyncJobHandle]
 
 
@@ -97,7 +102,8 @@ def new_job(
         InvalidJob: for an unknown or wrong option, saying what is accepted.
     """
     whole = cipher if cipher is not None and cipher.whole else None
-    if not options:
+    carries = is_carried(options)
+    if not options and not carries:
         job_id = cipher.job_id if cipher is not None else keys.prefix + uuid7()
         body = codec.encode_body(args, schema=schema, cipher=whole)
         return NewJob(job_id, level, "now", 0, 0, 0, codec.record_tail(function, "", body))
@@ -110,6 +116,8 @@ def new_job(
     job_id = cipher.job_id if cipher is not None else keys.job_id(job_name(options))
     # When it is due, as far as it was asked for: what it waits before does not count as waiting.
     carried: dict[str, Any] = {} if when == "now" else {"d" if when == "in" else "u": ms}
+    if carries:
+        carried |= along(options, job_id, keys.family, function)
     max_tries: Any = options.get("max_tries")
     if max_tries is not None:
         if isinstance(max_tries, bool) or not isinstance(max_tries, int) or max_tries < 1:
@@ -143,9 +151,7 @@ def checked_template(name: str, options: Mapping[str, Any]) -> JobOptions:
         InvalidJob: naming the template, for an unknown or wrong option.
     """
     # What belongs to one job cannot be preset.
-    known = [
-        option for option in JobOptions.__annotations__ if option not in ("job_id", "run_at", "template", "depends_on")
-    ]
+    known = [option for option in JobOptions.__annotations__ if option not in _OF_ONE]
     try:
         _refuse_unknown(options, known)
         example = {"dedup_key": "key", "delay": 0, **options}

@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from daemon import codec
 from daemon.broker import NewJob
+from daemon.carried import nothing
 from daemon.crontab import Timing
 from daemon.errors import InvalidJob, Unreadable
 from daemon.job import seconds
@@ -135,7 +136,8 @@ class Schedule:
             options["backoff"] = Backoff.from_json(options["backoff"])
         payload = self.payload if isinstance(self.payload, list) else [] if self.payload is None else [self.payload]
         args = codec.encode(payload, "payload")
-        return new_job(keys, self.function, args, 0, cast(JobOptions, options), self.schema)
+        with nothing():
+            return new_job(keys, self.function, args, 0, cast(JobOptions, options), self.schema)
 
     def as_bytes(self) -> bytes:
         """Give the form that stands in Redis."""

@@ -30,6 +30,7 @@ from daemon.family import FamilyEntry, FamilyValues, Seconds
 from daemon.options import checked_template
 from daemon.probe.settings import ProbeSettings
 from daemon.servers import RedisUrl, Servers
+from daemon.telemetry import SentrySettings, TracesSettings
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -85,6 +86,8 @@ class Settings(BaseSettings):
     )
     probe: ProbeSettings = Field(ProbeSettings(), description="the health sidecar")
     console: ConsoleSettings = Field(ConsoleSettings(), description="the management API and the dashboard")
+    traces: TracesSettings = Field(TracesSettings(), description="traces")
+    sentry: SentrySettings = Field(SentrySettings(), description="reports of errors")
     alerts: AlertSettings = Field(AlertSettings(), description="alerts")
     var_dir: Path = Field(Path("var"), description="folder of what `arqd up` keeps")
     database_url: SecretStr | None = Field(

@@ -27,6 +27,7 @@ from daemon.servers import RedisUrl
 from daemon.serving import serve
 from daemon.settings import Settings
 from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
+from daemon.telemetry import telemetry
 
 logger = logging.getLogger("arqd.up")
 
@@ -67,6 +68,11 @@ async def _upgrade(settings: Settings) -> None:
 
 
 async def _up(settings: Settings, families: Sequence[Family], server: EmbeddedServer | None, demo: bool) -> None:
+    with telemetry(settings):
+        await _run(settings, families, server, demo)
+
+
+async def _run(settings: Settings, families: Sequence[Family], server: EmbeddedServer | None, demo: bool) -> None:
     url = settings.servers(
         settings.redis_url.get_secret_value() if settings.redis_url else server.url if server else ""
     )

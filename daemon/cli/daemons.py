@@ -115,6 +115,7 @@ def run(
 
     async def work() -> None:
         from daemon.alerts.watch import watching
+        from daemon.telemetry import telemetry
 
         url = redis_url(config)
         supervisor = Supervisor(
@@ -126,8 +127,9 @@ def run(
             keyring=config.keyring(),
             beside=[Service(Notifier(os.environ), reload).run],
         )
-        async with watching(url, config, supervisor.scheduler):
-            await supervisor.run()
+        with telemetry(config):
+            async with watching(url, config, supervisor.scheduler):
+                await supervisor.run()
         if supervisor.left_behind:
             end_process(REPLACE_STATUS if supervisor.replaced else 0)
 
@@ -216,6 +218,7 @@ def console() -> None:
 async def _console(config: Settings) -> None:
     from daemon.console.server import run_console
     from daemon.notify import Notifier
+    from daemon.telemetry import telemetry
 
     url, notifier = redis_url(config), Notifier(os.environ)
     families = _families(config)
@@ -224,7 +227,7 @@ async def _console(config: Settings) -> None:
         logging.getLogger("arqd.console").info("it is at %s", home)
         notifier.ready(f"answers at {home}")
 
-    with notifier.keeping_alive():
+    with notifier.keeping_alive(), telemetry(config):
         await _until_one_ends(run_console(url, config, families, on_listening=tell), _lead(config))
 
 

@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from daemon import __version__
 from daemon.console import access, queues
 from daemon.console.api import create_api
-from daemon.console.headers import BodyLimit, Headers
+from daemon.console.headers import BodyLimit, Headers, RequestIds
 from daemon.console.problems import Problem, problem_of
 from daemon.console.services import Services
 from daemon.errors import ArqdError
@@ -65,4 +65,5 @@ def create_app(services: Services, pages: Pages | None = None) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, most=int(services.settings.max_body))
     app.add_middleware(Headers, tell=tell)
+    app.add_middleware(RequestIds)
     return app

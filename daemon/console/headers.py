@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from daemon.carried import LONGEST, request_id
 from daemon.console.problems import problem_of
 
 #: No inline script or style, nothing from elsewhere, nobody's frame.
@@ -62,6 +63,31 @@ class Headers:
             if started or scope["type"] != "http":
                 raise
             await (await self._tell(Request(scope), error))(scope, receive, with_headers)
+
+
+class RequestIds:
+    """Takes a request's id (``X-Request-ID``) for its log lines and the jobs it enqueues, and gives it back."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict(scope.get("headers", ())).get(b"x-request-id", b"").decode("latin-1")
+        # What is none is no reason to refuse a request.
+        if not given or not given.isprintable() or len(given) > LONGEST:
+            await self._app(scope, receive, send)
+            return
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = given
+            await send(message)
+
+        token = request_id.set(given)
+        try:
+            await self._app(scope, receive, with_id)
+        finally:
+            request_id.reset(token)
 
 
 class BodyLimit:

@@ -45,6 +45,10 @@ async def run_console(
     console = settings.console
     async with Services.of(url, settings, families) as services:
         app = create_app(services, Dashboard())
+        if settings.traces.endpoint:
+            from daemon.tracing import TracedRequests
+
+            app.add_middleware(TracedRequests)
         code = ""
         if login_link:
             with suppress(RedisError):

@@ -11,6 +11,7 @@ from tests.architecture.sources import ROOT, inside
 # arq's package imports its own worker module whatever one takes from it, so `arq.worker` cannot stand here.
 HEAVY = (
     "PIL",
+    "apprise",
     "aiosmtplib",
     "aiosqlite",
     "alembic",
@@ -26,10 +27,12 @@ HEAVY = (
     "httpcore",
     "httpx",
     "jinja2",
+    "opentelemetry",
     "prometheus_client",
     "pydantic_settings",
     "pythonjsonlogger",
     "rich",
+    "sentry_sdk",
     "sqlalchemy",
     "starlette",
     "typer",

@@ -41,7 +41,8 @@ async def receiver() -> AsyncIterator[Receiver]:
     async with Receiver() as found:
         yield found
     remove_instruments()
-    sentry_sdk.init()
+    # Without its integrations: they would stay for every other test of this process.
+    sentry_sdk.init(default_integrations=False, auto_enabling_integrations=False)
 
 
 def events(receiver: Receiver) -> list[dict[str, Any]]:

@@ -11,7 +11,9 @@ FAMILIES = {
     "media": "handlers.media.worker:WorkerSettings",
     "maintenance": "handlers.maintenance.worker:WorkerSettings",
     "exports": "handlers.exports.worker:WorkerSettings",
+    "notifications": "handlers.notifications.worker:WorkerSettings",
     "payments": "handlers.payments.worker:WorkerSettings",
+    "push": "handlers.push.worker:WorkerSettings",
     "webhooks": "handlers.webhooks.worker:WorkerSettings",
 }
 
@@ -21,6 +23,8 @@ SETTINGS = {
     "email": "handlers.email.settings:EmailSettings",
     "files": "handlers.files.settings:FilesSettings",
     "media": "handlers.media.settings:MediaSettings",
+    "notifications": "handlers.notifications.settings:NotificationsSettings",
+    "push": "handlers.push.settings:PushSettings",
     "webhooks": "handlers.webhooks.settings:WebhooksSettings",
     "smtp": "handlers.integrations.smtp_settings:SmtpSettings",
     "database": "handlers.integrations.database_settings:DatabaseSettings",
@@ -42,6 +46,7 @@ CHECKS = {
 
 #: Groups of commands that families bring, ``arqd webhooks list``, to their Typer application.
 COMMANDS = {
+    "notifications": "handlers.notifications.commands:app",
     "webhooks": "handlers.webhooks.commands:app",
 }
 

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from daemon.family import Seconds
+from handlers.integrations.base_url import BaseUrl
 from handlers.payments.money import Rate
-
-
-def _base_url(url: str) -> str:
-    if not url.startswith(("https://", "http://")):
-        raise ValueError("write a URL, https://api.example.com")
-    return url.rstrip("/")
-
-
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
 class PaymentsSettings(BaseModel):

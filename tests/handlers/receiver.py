@@ -15,12 +15,14 @@ class Answer:
 
     Attributes:
         cut: close the connection instead: ``before`` the request counts as taken, or ``after`` it.
+        twice: say it twice, as a server does that has lost count.
     """
 
     status: int = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: str = ""
+    twice: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class Receiver:
                     break
                 lines = [f"HTTP/1.1 {answer.status} X", f"content-length: {len(answer.body)}"]
                 lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-                writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + answer.body)
+                whole = "\r\n".join(lines).encode() + b"\r\n\r\n" + answer.body
+                writer.write(whole * (2 if answer.twice else 1))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

@@ -22,6 +22,7 @@ from daemon.family import load_family
 from daemon.job import JobState
 from daemon.producer import SyncProducer
 from daemon.supervisor import Supervisor
+from handlers import COMMANDS as GROUPS
 from tests.conftest import RedisServerFactory
 from tests.integration.cli_family import WorkerSettings
 from tests.marks import one_server
@@ -47,6 +48,7 @@ COMMANDS = [
     "db",
     "webhooks",
 ]
+COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "token", "audit", "keys", "search", "db", *GROUPS]
 
 
 class Ended(NamedTuple):

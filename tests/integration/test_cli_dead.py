@@ -21,6 +21,7 @@ from daemon.cli import bulk, main
 from daemon.family import load_family
 from daemon.producer import SyncProducer
 from daemon.supervisor import Supervisor
+from handlers import FAMILIES
 from tests.integration.dead_family import FIXED, WorkerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ def groups(arqd: Arqd) -> dict[str, dict[str, Any]]:
         (["list"], "name a family, or give --group"),
         (["list", "--group", "xyz"], "cause 'xyz' is none: it is ten hexadecimal digits"),
         (["list", "--group", "0123456789"], "there is no group 0123456789: arqd dead groups lists those there are"),
-        (["groups", "shpo"], "there is no family 'shpo': known are email, payments, shop, webhooks"),
+        (["groups", "shpo"], f"no family 'shpo': known are {', '.join(sorted([*FAMILIES, 'shop']))}"),
         (["retry"], "give ids, --group, or --family FAMILY --all"),
         (["retry", "--family", "shop"], "give ids, --group, or --family FAMILY --all"),
         (["retry", "--all"], "name the --family"),

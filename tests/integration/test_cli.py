@@ -490,7 +490,13 @@ def test_check_tells_each_thing_that_fails(arqd: Arqd) -> None:
     }
     ended = arqd("check", "--json", **environ)
     assert ended.status == 1
-    assert levels(ended) == {"configuration": "OK", "redis": "FAIL", "database": "OK", "mail server": "FAIL"}
+    assert levels(ended) == {
+        "configuration": "OK",
+        "redis": "FAIL",
+        "database": "OK",
+        "mail server": "FAIL",
+        "object store": "OK",
+    }
     assert "ARQD_EMAIL__SENDER is not set" in ended.out
     assert f"127.0.0.1:{port}" in arqd("check", ARQD_EMAIL__SENDER="a@example.com").out.splitlines()[-1]
     wrong = arqd("check", ARQD_PROBE_PORT="9000")

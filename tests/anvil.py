@@ -1,7 +1,7 @@
-"""A real node of an Ethereum chain for the tests: anvil, on loopback with a free port, and a contract on it.
+"""A real node of an Ethereum chain for the tests: anvil, on loopback with a free port, and contracts on it.
 
 The node mines a block for each transaction; `Anvil.mine` mines more, `Anvil.reorganise` replaces the newest ones. The
-contract is ``tests/contracts/Tickets.sol``. What both need is installed by ``scripts/chain_tools.sh``.
+contracts are in ``tests/contracts``. What all need is installed by ``scripts/chain_tools.sh``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".venv" / "node"
-SOURCE = ROOT / "tests" / "contracts" / "Tickets.sol"
+CONTRACTS = ROOT / "tests" / "contracts"
 #: The event a contract tells of a ticket with.
 TICKET_ALLOCATED = "TicketAllocated(address indexed winner, uint256 indexed tokenId, uint64 eventId, string seat)"
 #: Two of the accounts a fresh node has, unlocked and rich.
@@ -145,12 +145,11 @@ class Tickets:
     @classmethod
     def deploy(cls, node: Anvil) -> Tickets:
         """Put it on the chain."""
-        receipt = node.call("eth_getTransactionReceipt", node.send(data="0x" + compiled()["bytecode"]))
-        return cls(node, receipt["contractAddress"], int(receipt["blockNumber"], 16))
+        return cls(node, *deployed(node, "Tickets"))
 
     def allocation(self, winner: str = WINNER, event_id: int = 7, seat: str = "A1", count: int = 1) -> dict[str, Any]:
         """Give a transaction that allocates tickets."""
-        data = _call("allocate(address,uint64,string,uint256)", winner, event_id, seat, count)
+        data = calldata("allocate(address,uint64,string,uint256)", winner, event_id, seat, count)
         return {"from": OPERATOR, "to": self.address, "data": data, "gas": hex(2_000_000)}
 
     def allocate(self, **what: Any) -> str:
@@ -158,18 +157,25 @@ class Tickets:
         return self.node.send(**self.allocation(**what))
 
 
-def _call(signature: str, *values: Any) -> str:
+def deployed(node: Anvil, contract: str) -> tuple[str, int]:
+    """Put a contract on the chain; gives its address and its block."""
+    receipt = node.call("eth_getTransactionReceipt", node.send(data="0x" + compiled(contract)["bytecode"]))
+    return receipt["contractAddress"], int(receipt["blockNumber"], 16)
+
+
+def calldata(signature: str, *values: Any) -> str:
+    """Give the data of a transaction that calls a function of a contract."""
     types = signature.partition("(")[2].rstrip(")").split(",")
     return "0x" + (keccak(text=signature)[:4] + encode(types, values)).hex()
 
 
 @cache
-def compiled() -> dict[str, Any]:
-    """Give the contract's ``abi`` and ``bytecode``. It is compiled once for each text of its source."""
-    source = SOURCE.read_text("utf-8")
+def compiled(contract: str = "Tickets") -> dict[str, Any]:
+    """Give a contract's ``abi`` and ``bytecode``. It is compiled once for each text of its source."""
+    source = (CONTRACTS / f"{contract}.sol").read_text("utf-8")
     settings = {"evmVersion": "cancun", "optimizer": {"enabled": True}}
     settings["outputSelection"] = {"*": {"*": ["abi", "evm.bytecode.object"]}}
-    asked = {"language": "Solidity", "sources": {SOURCE.name: {"content": source}}, "settings": settings}
+    asked = {"language": "Solidity", "sources": {f"{contract}.sol": {"content": source}}, "settings": settings}
     text = json.dumps(asked)
     kept = TOOLS / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if not kept.exists():
@@ -177,7 +183,7 @@ def compiled() -> dict[str, Any]:
         said = subprocess.run(compiler, input=text, capture_output=True, text=True, check=True, timeout=60).stdout
         answer = json.loads(said[said.index("{") :])
         assert not answer.get("errors"), answer["errors"]
-        found = answer["contracts"][SOURCE.name]["Tickets"]
+        found = answer["contracts"][f"{contract}.sol"][contract]
         # Other processes of tests may be at it as well.
         mine = kept.with_suffix(f".{free_port()}")
         mine.write_text(json.dumps({"abi": found["abi"], "bytecode": found["evm"]["bytecode"]["object"]}))

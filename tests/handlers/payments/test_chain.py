@@ -1,0 +1,95 @@
+"""Transfers on the chain of a real node: they count when they are deep enough, and only as long as they are there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from daemon.settings import load_settings
+from daemon.testing.handlers import HandlerRun, run_handler
+from handlers.payments.payloads import RetryPayment
+from handlers.payments.tasks import retry_payment
+from handlers.payments.worker import WorkerSettings, close_payments, open_payments
+from tests.anvil import WINNER, Anvil, calldata, deployed
+
+#: Runs one try of a job that checks a transfer.
+Check = Callable[..., Awaitable[HandlerRun]]
+ETHER = 10**18
+
+
+@pytest.fixture
+async def check(anvil: Anvil, database_url: str) -> AsyncIterator[Check]:
+    environ = {
+        "ARQD_DATABASE_URL": database_url,
+        "ARQD_RPC__ANVIL": anvil.url,
+        "ARQD_PAYMENTS__CONFIRMATIONS": "3",
+    }
+    ctx: dict[str, Any] = {"settings": load_settings(environ)}
+    await open_payments(ctx)
+
+    async def run(tx_hash: str, payment_id: str = "order-42", **fields: Any) -> HandlerRun:
+        given = {"amount": "1.5", "network_id": "anvil", "to": WINNER, **fields}
+        job = RetryPayment(payment_id=payment_id, provider="crypto", tx_hash=tx_hash, **given)
+        return await run_handler(retry_payment, job, settings=WorkerSettings, ctx=ctx, job_id=payment_id)
+
+    yield run
+    await close_payments(ctx)
+
+
+async def test_a_transfer_counts_with_its_confirmations(anvil: Anvil, check: Check) -> None:
+    sent = anvil.send(to=WINNER, value=hex(3 * ETHER // 2))
+    for _ in range(2):
+        assert (await check(sent)).ending == "told_to_wait"
+        anvil.mine()
+    paid = (await check(sent)).value()
+    assert (paid.status, paid.object_id, paid.attempt) == ("3 confirmations", f"31337:{sent}", 1)
+    again = (await check(sent)).value()
+    assert again.object_id == paid.object_id
+    other = await check(sent, "order-43")
+    assert (other.ending, other.reason, str(other.error)) == (
+        "failed",
+        "permanent",
+        "this transfer has paid another payment",
+    )
+
+
+async def test_a_reorganisation_takes_it_back(anvil: Anvil, check: Check) -> None:
+    sent = anvil.send(to=WINNER, value=hex(2 * ETHER))
+    anvil.mine()
+    assert (await check(sent)).ending == "told_to_wait"
+    anvil.reorganise(2)
+    anvil.mine(5)
+    assert anvil.call("eth_getTransactionReceipt", sent) is None
+    assert (await check(sent)).ending == "told_to_wait", "however long the chain is, it is not on it"
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"), [(ETHER, {}), (2 * ETHER, {"to": "0x" + "1" * 40})], ids=["too little", "somebody else"]
+)
+async def test_another_transfer_than_the_one_expected(
+    anvil: Anvil, check: Check, value: int, fields: dict[str, Any]
+) -> None:
+    sent = anvil.send(to=WINNER, value=hex(value))
+    anvil.mine(3)
+    run = await check(sent, **fields)
+    assert (run.ending, run.reason) == ("failed", "permanent")
+    assert "it is not the one expected" in str(run.error)
+
+
+async def test_a_token(anvil: Anvil, check: Check) -> None:
+    coin, _ = deployed(anvil, "Coin")
+    sent = anvil.send(to=coin, data=calldata("transfer(address,uint256)", WINNER, 1_500_000))
+    anvil.mine(2)
+    assert (await check(sent, token=coin, decimals=6)).value().status == "3 confirmations"
+    other = await check(sent, "order-43", token="0x" + "2" * 40, decimals=6)
+    assert (other.ending, other.reason) == ("failed", "permanent")
+
+
+async def test_a_transfer_that_was_reverted(anvil: Anvil, check: Check) -> None:
+    coin, _ = deployed(anvil, "Coin")
+    sent = anvil.send(to=coin, data=calldata("transfer(address,uint256)", WINNER, 10**30))
+    anvil.mine(2)
+    run = await check(sent, token=coin, decimals=6)
+    assert (run.ending, str(run.error)) == ("failed", "the transfer failed: the transaction was reverted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator
 
 from daemon.family import Seconds
 from handlers.integrations.allow_list import checked_entry
@@ -13,6 +13,16 @@ from handlers.integrations.allow_list import checked_entry
 
 def _split(value: Any) -> Any:
     return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+def _base_url(url: str) -> str:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("write a URL, https://api.example.com")
+    return url.rstrip("/")
+
+
+#: The address of a service's API, as an operator writes it.
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
 class HttpSettings(BaseModel):

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from daemon.family import Seconds
-from handlers.integrations.base_url import BaseUrl
+from handlers.integrations.http_settings import BaseUrl
 from handlers.payments.money import Rate
 
 

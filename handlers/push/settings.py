@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from handlers.integrations.base_url import BaseUrl
+from handlers.integrations.http_settings import BaseUrl
 
 
 class PushSettings(BaseModel):

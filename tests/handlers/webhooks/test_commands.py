@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,7 @@ from daemon.cli import main
 from daemon.errors import ConfigurationError
 from daemon.settings import load_settings
 from handlers.webhooks.payloads import DeliverWebhook, endpoint_name
-
-
-def new_secret(size: int = 32) -> str:
-    return "whsec_" + base64.b64encode(os.urandom(size)).decode()
-
+from tests.handlers.webhooks.support import new_secret
 
 Arqd = Callable[..., tuple[int, str, str]]
 

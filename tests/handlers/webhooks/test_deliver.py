@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import secrets
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
@@ -22,41 +17,15 @@ from daemon.job import JobState
 from daemon.producer import Producer
 from daemon.testing.handlers import run_handler
 from handlers.integrations.database import Database
-from handlers.integrations.database_settings import DatabaseSettings
-from handlers.integrations.http_settings import HttpSettings
 from handlers.webhooks import turns
 from handlers.webhooks.endpoints import Attempt, Endpoints
-from handlers.webhooks.payloads import Delivered, DeliverWebhook, endpoint_name
-from handlers.webhooks.settings import WebhooksSettings
+from handlers.webhooks.payloads import Delivered, endpoint_name
 from handlers.webhooks.tables import TURNS
 from handlers.webhooks.tasks import STANDARD, NotDeliveredYet, deliver_webhook
-from handlers.webhooks.worker import WorkerSettings, close_webhooks, open_webhooks
+from handlers.webhooks.worker import WorkerSettings
 from tests.engine import in_state, run_burst, working
 from tests.handlers.receiver import Answer, Receiver, statuses
-
-
-def new_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-
-
-OLD, NEW = new_secret(), new_secret()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as found:
-        yield found
-
-
-@pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> SimpleNamespace:
-    return SimpleNamespace(
-        var_dir=tmp_path,
-        webhooks=WebhooksSettings(secrets={"SHOP": SecretStr(f"{NEW} {OLD}"), "other": SecretStr(OLD)}),
-        http=HttpSettings(allow=("127.0.0.1",), timeout=5),
-        database=DatabaseSettings(),
-        database_url=SecretStr(database_url),
-    )
+from tests.handlers.webhooks.support import NEW, OLD, event, new_secret
 
 
 def loaded(settings: SimpleNamespace, backoff: str) -> Family:
@@ -73,25 +42,6 @@ def family(settings: SimpleNamespace) -> Family:
 @pytest.fixture
 def patient(settings: SimpleNamespace) -> Family:
     return loaded(settings, "fixed 60s")
-
-
-@pytest.fixture
-async def endpoints(database: Database) -> Endpoints:
-    return Endpoints(database, 3600)
-
-
-@pytest.fixture
-async def opened(settings: SimpleNamespace) -> AsyncIterator[dict[Any, Any]]:
-    """What the family's functions find in their context, for one try at a time."""
-    ctx: dict[Any, Any] = {"settings": settings}
-    await open_webhooks(ctx)
-    yield ctx
-    await close_webhooks(ctx)
-
-
-def event(receiver: Receiver, number: int = 1, **fields: Any) -> DeliverWebhook:
-    given = {"endpoint": f"{receiver.url}/in", "event": "order.paid", "payload": {"n": number}, "secret_ref": "shop"}
-    return DeliverWebhook(**{**given, **fields})
 
 
 async def test_it_is_verified_by_the_receiver(

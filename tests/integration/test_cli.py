@@ -49,6 +49,7 @@ COMMANDS = [
     "webhooks",
 ]
 COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "token", "audit", "keys", "search", "db", *GROUPS]
+COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "alerts", "token", "audit", "keys", "search", "db", *GROUPS]
 
 
 class Ended(NamedTuple):
@@ -498,7 +499,8 @@ def test_check_tells_each_thing_that_fails(arqd: Arqd) -> None:
         "object store": "OK",
     }
     assert "ARQD_EMAIL__SENDER is not set" in ended.out
-    assert f"127.0.0.1:{port}" in arqd("check", ARQD_EMAIL__SENDER="a@example.com").out.splitlines()[-1]
+    (line,) = re.findall(".*mail server.*", arqd("check", ARQD_EMAIL__SENDER="a@example.com").out)
+    assert f"127.0.0.1:{port}" in line
     wrong = arqd("check", ARQD_PROBE_PORT="9000")
     assert wrong.status == 1
     assert wrong.out.startswith("FAIL  configuration")

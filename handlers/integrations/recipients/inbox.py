@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 
 from handlers.integrations.database import Database, insert
 from handlers.integrations.recipients.tables import NOTIFICATIONS
-
-#: Rows removed in one statement.
-PORTION = 5000
 
 _ROW = NOTIFICATIONS.c
 
@@ -113,14 +110,3 @@ class Inbox:
         change = update(NOTIFICATIONS).where(_ROW.id == notification_id).values(channels=channels)
         async with self.database.begin() as connection:
             await connection.execute(change)
-
-    async def prune(self, before: datetime) -> int:
-        """Remove notifications that were made before a time, in portions; gives how many."""
-        removed = 0
-        while True:
-            old = select(_ROW.id).where(_ROW.created_at < before).limit(PORTION)
-            async with self.database.begin() as connection:
-                done = await connection.execute(delete(NOTIFICATIONS).where(_ROW.id.in_(old)))
-            removed += done.rowcount
-            if done.rowcount < PORTION:
-                return removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,6 +13,8 @@ from handlers.integrations.database import Database
 from handlers.integrations.recipients.inbox import Inbox, Notification
 from handlers.integrations.recipients.preferences import InvalidRecipient, Preference, QuietHours
 from handlers.integrations.recipients.store import Recipient, Recipients
+from handlers.maintenance.rows import remove_rows
+from tests.docs.pages import page
 
 NIGHT = QuietHours(time(22), time(7))
 
@@ -148,11 +151,11 @@ async def test_pages_show_each_once_also_those_of_one_moment(inbox: Inbox) -> No
     assert await inbox.notifications("bob", before="0") == []
 
 
-async def test_old_ones_are_removed(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.integrations.recipients.inbox.PORTION", 2)
+async def test_the_nightly_cleanup_may_remove_old_ones(inbox: Inbox) -> None:
+    (place,) = re.findall(r"ARQD_MAINTENANCE__TABLES__NOTIFICATIONS=([\w.]+)", page("families/notifications"))
     for days in range(6):
         await inbox.add(told(days, age=timedelta(days=days)))
-    assert await inbox.prune(datetime.now(UTC) - timedelta(days=1, hours=1)) == 4
+    assert await remove_rows(inbox.database, place, 86_400 * 1.5) == 4
     assert [each.id for each in await inbox.notifications("ada")] == ["ada-0", "ada-1"]
 
 

@@ -28,7 +28,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """Show what a user was told, the newest first."""
-    from handlers.integrations.recipients.inbox import Inbox
+    from handlers.integrations.users.inbox import Inbox
 
     found = _with(lambda database: Inbox(database).notifications(user, unread=unread, limit=limit))
     if json:
@@ -47,7 +47,7 @@ def read(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of notifications; none: all of them.")] = None,
 ) -> None:
     """Note that a user has read notifications."""
-    from handlers.integrations.recipients.inbox import Inbox
+    from handlers.integrations.users.inbox import Inbox
 
     def mark(database: Database) -> Awaitable[int]:
         inbox = Inbox(database)
@@ -59,20 +59,20 @@ def read(
 @app.command()
 def show(user: User) -> None:
     """Show how a user is reached and what they want, as JSON."""
-    from handlers.integrations.recipients.store import Recipients
+    from handlers.integrations.users.store import Users
 
     async def look(database: Database) -> dict[str, Any]:
-        recipients = Recipients(database)
+        users = Users(database)
         wanted = {
             channel: {
                 "enabled": preference.enabled,
                 "muted": sorted(preference.muted),
                 "quiet": str(preference.quiet) if preference.quiet else None,
             }
-            for channel, preference in (await recipients.preferences(user)).items()
+            for channel, preference in (await users.preferences(user)).items()
         }
-        devices = [asdict(device) for device in await recipients.devices(user)]
-        return {**asdict(await recipients.find(user)), "preferences": wanted, "devices": devices}
+        devices = [asdict(device) for device in await users.devices(user)]
+        return {**asdict(await users.find(user)), "preferences": wanted, "devices": devices}
 
     print_json(_with(look))
 
@@ -86,9 +86,9 @@ def set_(
     timezone: Annotated[str | None, typer.Option(help="Zone of quiet hours: Europe/Paris …")] = None,
 ) -> None:
     """Save a user; what is not given stays as it is."""
-    from handlers.integrations.recipients.store import Recipients
+    from handlers.integrations.users.store import Users
 
-    _with(lambda database: Recipients(database).save(user, email=email, name=name, lang=lang, timezone=timezone))
+    _with(lambda database: Users(database).save(user, email=email, name=name, lang=lang, timezone=timezone))
     print(f"{user} is saved")
 
 
@@ -101,11 +101,11 @@ def prefer(
     quiet: Annotated[str | None, typer.Option(help="Hours without, by the user's clock: 22:00-07:00.")] = None,
 ) -> None:
     """Save what a user wants of a channel, in place of what was saved before."""
-    from handlers.integrations.recipients.preferences import Preference, QuietHours
-    from handlers.integrations.recipients.store import Recipients
+    from handlers.integrations.users.preferences import Preference, QuietHours
+    from handlers.integrations.users.store import Users
 
     wanted = Preference(enabled, frozenset(mute or ()), QuietHours.parse(quiet) if quiet else None)
-    _with(lambda database: Recipients(database).prefer(user, channel, wanted))  # type: ignore[arg-type]
+    _with(lambda database: Users(database).prefer(user, channel, wanted))  # type: ignore[arg-type]
     print(f"what {user} wants of {channel} is saved")
 
 
@@ -117,11 +117,11 @@ def device(
 ) -> None:
     """Add a device that pushes go to, or remove one."""
     from daemon.errors import ArqdError
-    from handlers.integrations.recipients.store import Recipients
+    from handlers.integrations.users.store import Users
 
     if not remove:
-        _with(lambda database: Recipients(database).add_device(user, device_id))
-    elif not _with(lambda database: Recipients(database).remove_device(user, device_id)):
+        _with(lambda database: Users(database).add_device(user, device_id))
+    elif not _with(lambda database: Users(database).remove_device(user, device_id)):
         raise ArqdError(f"{user} has no such device: arqd notifications show {user}")
     print(f"the device is {'removed' if remove else 'added'}")
 
@@ -129,9 +129,9 @@ def device(
 @app.command()
 def forget(user: User) -> None:
     """Remove all that is known of a user, what they were told included."""
-    from handlers.integrations.recipients.store import Recipients
+    from handlers.integrations.users.store import Users
 
-    _with(lambda database: Recipients(database).forget(user))
+    _with(lambda database: Users(database).forget(user))
     print(f"{user} is forgotten")
 
 

@@ -13,10 +13,10 @@ from pydantic_core import to_json
 from daemon.context import JobContext
 from daemon.options import JobOptions
 from handlers.integrations.database import Database
-from handlers.integrations.recipients.inbox import Inbox, Notification
-from handlers.integrations.recipients.preferences import CHANNELS, Channel, Preference
-from handlers.integrations.recipients.store import Recipient, Recipients
 from handlers.integrations.texts import LARGEST_PUSH_DATA
+from handlers.integrations.users.inbox import Inbox, Notification
+from handlers.integrations.users.preferences import CHANNELS, Channel, Preference
+from handlers.integrations.users.store import User, Users
 from handlers.notifications.payloads import HandedOver, Notified, NotifyUser
 from handlers.notifications.settings import NotificationsSettings
 
@@ -36,7 +36,7 @@ class NotificationService:
 
     settings: NotificationsSettings
     database: Database
-    recipients: Recipients
+    users: Users
     inbox: Inbox
 
 
@@ -56,14 +56,14 @@ async def notify_user(ctx: JobContext, job: NotifyUser) -> Notified:
     stored = await service.inbox.add(made)
     if stored is not None and stored.channels is not None:
         return Notified(notification_id=made.id, existed=True, **stored.channels)
-    recipient = await service.recipients.find(job.user_id)
-    preferences = await service.recipients.preferences(job.user_id)
+    user = await service.users.find(job.user_id)
+    preferences = await service.users.preferences(job.user_id)
     channels: dict[str, HandedOver] = {}
     for channel in CHANNELS:
         preference = preferences.get(channel, Preference(enabled=channel in service.settings.channels))
-        why = preference.refuses(job.type) or await _unreachable(service, channel, recipient)
+        why = preference.refuses(job.type) or await _unreachable(service, channel, user)
         channels[channel] = (
-            HandedOver(skipped=why) if why else await _hand_over(ctx, job, made.id, channel, recipient, preference)
+            HandedOver(skipped=why) if why else await _hand_over(ctx, job, made.id, channel, user, preference)
         )
     await service.inbox.handed_over(made.id, {name: each.model_dump(mode="json") for name, each in channels.items()})
     return Notified(notification_id=made.id, existed=stored is not None, **channels)
@@ -83,10 +83,10 @@ def _notification(job: NotifyUser, key: str) -> Notification:
     )
 
 
-async def _unreachable(service: NotificationService, channel: Channel, recipient: Recipient) -> str | None:
+async def _unreachable(service: NotificationService, channel: Channel, user: User) -> str | None:
     if channel == "email":
-        return None if recipient.email else "the user has no mail address"
-    devices = await service.recipients.devices(recipient.user_id, usable=True)
+        return None if user.email else "the user has no mail address"
+    devices = await service.users.devices(user.user_id, usable=True)
     return None if devices else "the user has no device that takes pushes"
 
 
@@ -95,17 +95,17 @@ async def _hand_over(
     job: NotifyUser,
     notification_id: str,
     channel: Channel,
-    recipient: Recipient,
+    user: User,
     preference: Preference,
 ) -> HandedOver:
     """Enqueue the job of a channel, now or when the quiet hours end."""
-    payload = _push(job, notification_id) if channel == "push" else _mail(job, notification_id, recipient)
+    payload = _push(job, notification_id) if channel == "push" else _mail(job, notification_id, user)
     options: JobOptions = {"job_id": f"notify-{notification_id}"}
     if channel == "email":
         options["priority"] = MAIL_PRIORITY
     run_at = None
     if preference.quiet is not None and not job.urgent:
-        run_at = preference.quiet.until(datetime.now(UTC), recipient.zone)
+        run_at = preference.quiet.until(datetime.now(UTC), user.zone)
         if run_at is not None:
             options["run_at"] = run_at
     handle = await ctx.producer.enqueue(FUNCTIONS[channel], payload, family=channel, **options)
@@ -125,13 +125,13 @@ def _push(job: NotifyUser, notification_id: str) -> Mapping[str, Any]:
     }
 
 
-def _mail(job: NotifyUser, notification_id: str, recipient: Recipient) -> Mapping[str, Any]:
+def _mail(job: NotifyUser, notification_id: str, user: User) -> Mapping[str, Any]:
     button = {name: job.metadata[name] for name in ("action_url", "action_text") if job.metadata.get(name)}
     return {
-        "to": recipient.email,
+        "to": user.email,
         "subject": job.title,
         "template": "notification",
-        "context": {"title": job.title, "message": job.body, "name": recipient.name, **button},
-        "lang": recipient.lang,
+        "context": {"title": job.title, "message": job.body, "name": user.name, **button},
+        "lang": user.lang,
         "idempotency_key": f"notification:{notification_id}",
     }

@@ -6,8 +6,8 @@ from typing import Any
 
 from daemon.family import Exponential, FamilySettings
 from handlers.integrations.database import Database
-from handlers.integrations.recipients.inbox import Inbox
-from handlers.integrations.recipients.store import Recipients
+from handlers.integrations.users.inbox import Inbox
+from handlers.integrations.users.store import Users
 from handlers.notifications.tasks import NotificationService, notify_user
 
 
@@ -20,7 +20,7 @@ async def open_notifications(ctx: dict[Any, Any]) -> None:
     """
     settings = ctx["settings"]
     database = await Database.open(settings)
-    ctx["notifications"] = NotificationService(settings.notifications, database, Recipients(database), Inbox(database))
+    ctx["notifications"] = NotificationService(settings.notifications, database, Users(database), Inbox(database))
 
 
 async def close_notifications(ctx: dict[Any, Any]) -> None:

@@ -13,7 +13,7 @@ from daemon.context import JobContext
 from daemon.errors import PermanentError
 from handlers.integrations.database import Database
 from handlers.integrations.http import HttpClient
-from handlers.integrations.recipients.store import Recipients
+from handlers.integrations.users.store import Users
 from handlers.push.onesignal import OneSignal, Pushed
 from handlers.push.payloads import SendPush, SentPush
 
@@ -39,7 +39,7 @@ class PushService:
 
     database: Database
     http: HttpClient
-    recipients: Recipients
+    users: Users
     onesignal: OneSignal | None
 
 
@@ -57,10 +57,10 @@ async def send_push(ctx: JobContext, job: SendPush) -> SentPush:
         PushRefused, PermanentError: nothing was sent, and another try would not change it.
     """
     service: PushService = ctx["push"]
-    preference = (await service.recipients.preferences(job.user_id)).get("push")
+    preference = (await service.users.preferences(job.user_id)).get("push")
     if preference is not None and not preference.enabled:
         return SentPush(skipped=True, reason="the user has disabled pushes")
-    devices = [device.device_id for device in await service.recipients.devices(job.user_id, usable=True)]
+    devices = [device.device_id for device in await service.users.devices(job.user_id, usable=True)]
     if not devices:
         return SentPush(skipped=True, reason="the user has no device that takes pushes")
     if service.onesignal is None:
@@ -89,6 +89,6 @@ async def _mark(service: PushService, user_id: str, pushed: Pushed, asked: datet
     """Send nothing to these devices any more; a database that is away now must not fail a push that is out."""
     why = "OneSignal does not know it, or it is not subscribed"
     try:
-        await service.recipients.disable_devices(user_id, pushed.invalid, why, asked)
+        await service.users.disable_devices(user_id, pushed.invalid, why, asked)
     except (SQLAlchemyError, OSError):
         logger.exception("%d devices that take no pushes could not be marked", len(pushed.invalid))

@@ -7,7 +7,7 @@ from typing import Any
 from daemon.family import Exponential, FamilySettings, RateLimit
 from handlers.integrations.database import Database
 from handlers.integrations.http import HttpClient
-from handlers.integrations.recipients.store import Recipients
+from handlers.integrations.users.store import Users
 from handlers.push.onesignal import OneSignal
 from handlers.push.tasks import PushService, send_push
 
@@ -27,7 +27,7 @@ async def open_push(ctx: dict[Any, Any]) -> None:
     if push.app_id is not None and push.api_key is not None:
         onesignal = OneSignal(http, push.url, push.app_id, push.api_key.get_secret_value())
     database = await Database.open(settings)
-    ctx["push"] = PushService(database, http, Recipients(database), onesignal)
+    ctx["push"] = PushService(database, http, Users(database), onesignal)
 
 
 async def close_push(ctx: dict[Any, Any]) -> None:

@@ -17,9 +17,9 @@ from daemon.cli import main
 from daemon.family import load_family
 from daemon.settings import load_settings
 from handlers.integrations.database import Database
-from handlers.integrations.recipients.inbox import Inbox
-from handlers.integrations.recipients.store import Recipients
 from handlers.integrations.texts import LARGEST_PUSH_DATA
+from handlers.integrations.users.inbox import Inbox
+from handlers.integrations.users.store import Users
 from handlers.notifications.payloads import Notified, NotifyUser
 from handlers.notifications.tasks import MAIL_PRIORITY, SHOWN
 from handlers.notifications.worker import WorkerSettings as Notifications
@@ -62,7 +62,7 @@ async def test_the_programs_on_notifications(redis_url: str, database_url: str, 
 async def test_the_program_on_pushes(redis_url: str, database_url: str, database: Database, tmp_path: Path) -> None:
     programs(PUSH, tmp_path)
     for phone in ("one", "two"):
-        await Recipients(database).add_device("ada", phone)
+        await Users(database).add_device("ada", phone)
     async with OneSignalServer(str(uuid.uuid4()), secrets.token_hex(16)) as onesignal:
         family = load_family(Push)
         family.ctx["settings"] = load_settings(
@@ -97,8 +97,8 @@ def test_the_tables_name_what_there_is() -> None:
     assert fields(PUSH) == set(SendPush.model_fields)
     (result,) = re.findall(r"The result is `\{(.*?)\}`", NOTIFICATIONS)
     assert set(re.findall(r'"(\w+)"', result)) == set(Notified.model_fields)
-    for cell in re.findall(r"^\| (`(?:Recipients|Inbox)\..*?) \|", NOTIFICATIONS, re.MULTILINE):
-        kind: Any = Recipients if "Recipients" in cell else Inbox
+    for cell in re.findall(r"^\| (`(?:Users|Inbox)\..*?) \|", NOTIFICATIONS, re.MULTILINE):
+        kind: Any = Users if "Users" in cell else Inbox
         for name in re.findall(r"`(?:\w+\.)?(\w+)[`(]", cell):
             assert callable(getattr(kind, name)), name
 

@@ -46,10 +46,8 @@ COMMANDS = [
     "keys",
     "search",
     "db",
-    "webhooks",
+    *GROUPS,
 ]
-COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "token", "audit", "keys", "search", "db", *GROUPS]
-COMMANDS = [*DAEMONS, *OTHERS, "check", "dead", "schedule", "alerts", "token", "audit", "keys", "search", "db", *GROUPS]
 
 
 class Ended(NamedTuple):

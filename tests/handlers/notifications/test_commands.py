@@ -12,7 +12,7 @@ import pytest
 
 from daemon.cli import main
 from handlers.integrations.database import Database
-from handlers.integrations.recipients.inbox import Inbox, Notification
+from handlers.integrations.users.inbox import Inbox, Notification
 
 Arqd = Callable[..., tuple[int, str, str]]
 

@@ -19,9 +19,9 @@ from daemon.testing.handlers import HandlerRun, run_handler
 from daemon.testing.recording import RecordingProducer
 from handlers.email.payloads import SendEmail
 from handlers.email.worker import WorkerSettings as Email
-from handlers.integrations.recipients.inbox import Inbox
-from handlers.integrations.recipients.preferences import Preference, QuietHours
-from handlers.integrations.recipients.store import Recipients
+from handlers.integrations.users.inbox import Inbox
+from handlers.integrations.users.preferences import Preference, QuietHours
+from handlers.integrations.users.store import Users
 from handlers.notifications.payloads import Notified, NotifyUser
 from handlers.notifications.tasks import notify_user
 from handlers.notifications.worker import WorkerSettings, close_notifications, open_notifications
@@ -41,7 +41,7 @@ class App:
 
     def __init__(self, ctx: dict[str, Any]) -> None:
         self.ctx = ctx
-        self.recipients: Recipients = ctx["notifications"].recipients
+        self.users: Users = ctx["notifications"].users
         self.inbox: Inbox = ctx["notifications"].inbox
 
     async def run(self, job: NotifyUser = PAID, job_id: str = "job", **more: Any) -> HandlerRun:
@@ -54,8 +54,8 @@ async def app(database_url: str) -> AsyncIterator[App]:
     ctx: dict[str, Any] = {"settings": load_settings({"ARQD_DATABASE_URL": database_url})}
     await open_notifications(ctx)
     found = App(ctx)
-    await found.recipients.save("ada", email="ada@example.com", name="Ada", lang="fr", timezone="Asia/Tokyo")
-    await found.recipients.add_device("ada", "phone")
+    await found.users.save("ada", email="ada@example.com", name="Ada", lang="fr", timezone="Asia/Tokyo")
+    await found.users.add_device("ada", "phone")
     yield found
     await close_notifications(ctx)
 
@@ -88,7 +88,7 @@ async def test_it_is_stored_and_handed_to_push_and_mail(app: App) -> None:
 
 async def test_a_second_time_nothing_is_done_and_the_same_is_told(app: App) -> None:
     first: Notified = (await app.run()).value()
-    await app.recipients.prefer("ada", "push", Preference(enabled=False))
+    await app.users.prefer("ada", "push", Preference(enabled=False))
     again = await app.run(tries=1)
     assert again.value() == first.model_copy(update={"existed": True})
     assert again.enqueued == []
@@ -96,7 +96,7 @@ async def test_a_second_time_nothing_is_done_and_the_same_is_told(app: App) -> N
 
 
 async def test_a_key_makes_one_of_two_jobs_for_one_user(app: App) -> None:
-    await app.recipients.save("bob", email="bob@example.com")
+    await app.users.save("bob", email="bob@example.com")
     keyed = PAID.model_copy(update={"idempotency_key": "order-42"})
     first, second = (await app.run(keyed, "one")).value(), (await app.run(keyed, "two")).value()
     other = (await app.run(keyed.model_copy(update={"user_id": "bob"}), "three")).value()
@@ -135,7 +135,7 @@ async def test_what_was_stored_before_a_failure_is_handed_over_by_the_next_try(
     ],
 )
 async def test_preferences_are_kept(app: App, channel: Any, preference: Preference, why: str | None) -> None:
-    await app.recipients.prefer("ada", channel, preference)
+    await app.users.prefer("ada", channel, preference)
     run = await app.run()
     outcome = getattr(run.value(), channel)
     assert (outcome.skipped, outcome.job_id is None) == (why, why is not None)
@@ -159,7 +159,7 @@ async def test_the_operator_says_what_reaches_users_who_said_nothing(database_ur
     ctx: dict[str, Any] = {"settings": settings}
     await open_notifications(ctx)
     try:
-        await app.recipients.prefer("ada", "email", Preference())
+        await app.users.prefer("ada", "email", Preference())
         run = await App(ctx).run()
         assert [job.function for job in run.enqueued] == ["send_email"]
     finally:
@@ -170,10 +170,10 @@ async def test_the_operator_says_what_reaches_users_who_said_nothing(database_ur
 
 async def test_quiet_hours_delay_what_is_not_urgent(app: App) -> None:
     # From an hour ago to an hour ahead, by the clock in Tokyo, which is never put back.
-    zone = (await app.recipients.find("ada")).zone
+    zone = (await app.users.find("ada")).zone
     now = datetime.now(zone)
     hours = [(now + timedelta(hours=each)).time().replace(second=0, microsecond=0) for each in (-1, 1)]
-    await app.recipients.prefer("ada", "push", Preference(quiet=QuietHours(*hours)))
+    await app.users.prefer("ada", "push", Preference(quiet=QuietHours(*hours)))
     run = await app.run()
     push, mail = run.enqueued
     end = push.options["run_at"]
@@ -235,7 +235,7 @@ async def test_workers_of_three_families(
     families = [load_family(each) for each in (WorkerSettings, Push, Email)]
     for family in families:
         family.ctx["settings"] = load_settings(environ)
-    await app.recipients.prefer("ada", "email", Preference(quiet=_far_quiet((await app.recipients.find("ada")).zone)))
+    await app.users.prefer("ada", "email", Preference(quiet=_far_quiet((await app.users.find("ada")).zone)))
     job = await producer.enqueue(PAID)
     urgent = await producer.enqueue(PAID.model_copy(update={"urgent": True}))
     async with working(redis_url, *families):

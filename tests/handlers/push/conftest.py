@@ -12,7 +12,7 @@ import pytest
 
 from daemon.settings import load_settings
 from daemon.testing.handlers import HandlerRun, run_handler
-from handlers.integrations.recipients.store import Recipients
+from handlers.integrations.users.store import Users
 from handlers.push.payloads import SendPush
 from handlers.push.tasks import send_push
 from handlers.push.worker import WorkerSettings, close_push, open_push
@@ -24,7 +24,7 @@ class Phones:
     """The family with OneSignal and its database."""
 
     onesignal: OneSignalServer
-    recipients: Recipients
+    users: Users
     ctx: dict[str, Any]
 
     async def run(self, job: SendPush, job_id: str = "job", **more: Any) -> HandlerRun:
@@ -50,5 +50,5 @@ async def phones(onesignal: OneSignalServer, database_url: str) -> AsyncIterator
     )
     ctx: dict[str, Any] = {"settings": settings}
     await open_push(ctx)
-    yield Phones(onesignal, ctx["push"].recipients, ctx)
+    yield Phones(onesignal, ctx["push"].users, ctx)
     await close_push(ctx)

@@ -13,7 +13,7 @@ from daemon.family import RateLimit, load_family
 from daemon.producer import Producer
 from daemon.settings import load_settings
 from daemon.testing.handlers import run_handler
-from handlers.integrations.recipients.preferences import Preference
+from handlers.integrations.users.preferences import Preference
 from handlers.push.payloads import SendPush, SentPush
 from handlers.push.tasks import idempotency_key, send_push
 from handlers.push.worker import WorkerSettings, close_push, open_push
@@ -26,14 +26,14 @@ PUSH = SendPush(user_id="ada", title="Paid", message="Your order 42 is paid.", d
 @pytest.fixture
 async def phone(phones: Phones) -> Phones:
     """With a user who has one phone."""
-    await phones.recipients.add_device("ada", "phone")
+    await phones.users.add_device("ada", "phone")
     return phones
 
 
 async def test_it_is_sent_as_documented(phones: Phones) -> None:
     for device in ("old", "phone"):
-        await phones.recipients.add_device("ada", device)
-    await phones.recipients.add_device("bob", "other")
+        await phones.users.add_device("ada", device)
+    await phones.users.add_device("bob", "other")
     sent = SentPush.model_validate((await phones.run(PUSH)).value())
     assert (sent.message_id, sent.devices, sent.skipped) == ("message-1", 2, False)
     (request,) = phones.onesignal.requests
@@ -63,8 +63,8 @@ async def test_priorities(phone: Phones, priority: str, told: tuple[int, str | N
 async def test_nobody_to_send_to_is_skipped_with_a_reason(phones: Phones) -> None:
     nobody = (await phones.run(PUSH)).value()
     assert (nobody.skipped, nobody.reason) == (True, "the user has no device that takes pushes")
-    await phones.recipients.add_device("ada", "phone")
-    await phones.recipients.prefer("ada", "push", Preference(enabled=False))
+    await phones.users.add_device("ada", "phone")
+    await phones.users.prefer("ada", "push", Preference(enabled=False))
     unwanted = (await phones.run(PUSH)).value()
     assert (unwanted.skipped, unwanted.reason) == (True, "the user has disabled pushes")
     assert phones.onesignal.requests == []
@@ -115,32 +115,32 @@ async def test_an_empty_id_is_not_sent_and_the_devices_are_marked(phone: Phones,
     assert (run.ending, run.reason) == ("failed", "permanent")
     with pytest.raises(PermanentError, match="has sent nothing to 1 devices"):
         run.value()
-    (device,) = await phone.recipients.devices("ada")
+    (device,) = await phone.users.devices("ada")
     assert device.disabled_at is not None
     assert (await phone.run(PUSH, "next")).value().skipped
     # The app says at its next start that it is there.
     getattr(phone.onesignal, kind).clear()
-    await phone.recipients.add_device("ada", "phone")
+    await phone.users.add_device("ada", "phone")
     assert (await phone.run(PUSH, "last")).value().devices == 1
 
 
 async def test_an_invalid_device_among_others_is_marked_and_the_others_get_it(phone: Phones) -> None:
-    await phone.recipients.add_device("ada", "lost")
+    await phone.users.add_device("ada", "lost")
     phone.onesignal.unknown.add("lost")
     sent = (await phone.run(PUSH)).value()
     assert (sent.devices, sent.invalid) == (1, 1)
-    assert [device.device_id for device in await phone.recipients.devices("ada", usable=True)] == ["phone"]
+    assert [device.device_id for device in await phone.users.devices("ada", usable=True)] == ["phone"]
 
 
 async def test_a_push_that_is_out_does_not_fail_for_a_mark(phone: Phones) -> None:
-    await phone.recipients.add_device("ada", "lost")
+    await phone.users.add_device("ada", "lost")
     phone.onesignal.unknown.add("lost")
     refuse = (
-        "CREATE TRIGGER refuse BEFORE UPDATE ON arqd_recipients_devices BEGIN SELECT RAISE(ABORT, 'no'); END"
-        if phone.recipients.database.is_sqlite
-        else "ALTER TABLE arqd_recipients_devices ADD CONSTRAINT refuse CHECK (disabled_at IS NULL) NOT VALID"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON arqd_users_devices BEGIN SELECT RAISE(ABORT, 'no'); END"
+        if phone.users.database.is_sqlite
+        else "ALTER TABLE arqd_users_devices ADD CONSTRAINT refuse CHECK (disabled_at IS NULL) NOT VALID"
     )
-    async with phone.recipients.database.begin() as connection:
+    async with phone.users.database.begin() as connection:
         await connection.execute(text(refuse))
     assert (await phone.run(PUSH)).value().message_id == "message-1"
 
@@ -151,7 +151,7 @@ async def test_it_is_not_set_up(database_url: str) -> None:
     try:
         skipped = await run_handler(send_push, PUSH, settings=WorkerSettings, ctx=ctx)
         assert skipped.value().skipped, "whoever has no device needs no account"
-        await ctx["push"].recipients.add_device("ada", "phone")
+        await ctx["push"].users.add_device("ada", "phone")
         run = await run_handler(send_push, PUSH, settings=WorkerSettings, ctx=ctx)
         assert (run.ending, run.reason) == ("failed", "permanent")
         with pytest.raises(PermanentError, match=r"^push is not set up: set ARQD_PUSH__APP_ID and ARQD_PUSH__API_KEY$"):

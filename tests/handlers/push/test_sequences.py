@@ -30,7 +30,7 @@ async def test_a_push_is_sent_once(phones: Phones, words: list[str], steps: list
     user = f"user-{next(numbers)}"
     server, devices = phones.onesignal, [f"{user}-{name}" for name in ("phone", "tablet")]
     for device in devices:
-        await phones.recipients.add_device(user, device)
+        await phones.users.add_device(user, device)
     job = SendPush(user_id=user, title="Paid", message="It is paid.")
     server.script = list(words)
     server.unknown.clear()
@@ -45,7 +45,7 @@ async def test_a_push_is_sent_once(phones: Phones, words: list[str], steps: list
         elif happens:
             server.unknown, server.unsubscribed = set(), set()
             for device in devices:
-                await phones.recipients.add_device(user, device)
+                await phones.users.add_device(user, device)
         if happens == "in the end":
             # Somebody sends the job back.
             server.script.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels = "recipients_0001", None, "recipients"
+revision, down_revision, branch_labels = "users_0001", None, "users"
 
 _TIME = sa.DateTime(timezone=True)
 
@@ -17,31 +17,31 @@ def _text(*names: str) -> list[sa.Column[str]]:
 def upgrade() -> None:
     """Make the tables."""
     op.create_table(
-        "arqd_recipients",
+        "arqd_users",
         *_text("user_id"),
         sa.Column("email", sa.Text()),
         sa.Column("name", sa.Text()),
         *_text("lang", "timezone"),
-        sa.PrimaryKeyConstraint("user_id", name="pk_arqd_recipients"),
+        sa.PrimaryKeyConstraint("user_id", name="pk_arqd_users"),
     )
     op.create_table(
-        "arqd_recipients_preferences",
+        "arqd_users_preferences",
         *_text("user_id", "channel"),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("muted", sa.JSON(), nullable=False),
         sa.Column("quiet_from", sa.Time()),
         sa.Column("quiet_until", sa.Time()),
-        sa.PrimaryKeyConstraint("user_id", "channel", name="pk_arqd_recipients_preferences"),
+        sa.PrimaryKeyConstraint("user_id", "channel", name="pk_arqd_users_preferences"),
     )
     op.create_table(
-        "arqd_recipients_devices",
+        "arqd_users_devices",
         *_text("device_id", "user_id"),
         sa.Column("added_at", _TIME, nullable=False),
         sa.Column("disabled_at", _TIME),
         sa.Column("disabled_why", sa.Text()),
-        sa.PrimaryKeyConstraint("device_id", name="pk_arqd_recipients_devices"),
+        sa.PrimaryKeyConstraint("device_id", name="pk_arqd_users_devices"),
     )
-    op.create_index("ix_arqd_recipients_devices_user_id", "arqd_recipients_devices", ["user_id"])
+    op.create_index("ix_arqd_users_devices_user_id", "arqd_users_devices", ["user_id"])
     op.create_table(
         "arqd_notifications",
         *_text("id", "user_id", "type", "title", "body"),

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from handlers.integrations.database import Database
-from handlers.integrations.recipients.inbox import Inbox, Notification
-from handlers.integrations.recipients.preferences import InvalidRecipient, Preference, QuietHours
-from handlers.integrations.recipients.store import Recipient, Recipients
+from handlers.integrations.users.inbox import Inbox, Notification
+from handlers.integrations.users.preferences import InvalidUser, Preference, QuietHours
+from handlers.integrations.users.store import User, Users
 from handlers.maintenance.rows import remove_rows
 from tests.docs.pages import page
 
@@ -20,8 +20,8 @@ NIGHT = QuietHours(time(22), time(7))
 
 
 @pytest.fixture
-async def recipients(database: Database) -> Recipients:
-    return Recipients(database)
+async def users(database: Database) -> Users:
+    return Users(database)
 
 
 @pytest.fixture
@@ -32,17 +32,17 @@ async def inbox(database: Database) -> Inbox:
 # ---------------------------------------------------------------- who they are
 
 
-async def test_a_user_nobody_saved_has_the_defaults(recipients: Recipients) -> None:
-    assert await recipients.find("ada") == Recipient("ada", None, None, "en", "UTC")
-    assert await recipients.preferences("ada") == {}
+async def test_a_user_nobody_saved_has_the_defaults(users: Users) -> None:
+    assert await users.find("ada") == User("ada", None, None, "en", "UTC")
+    assert await users.preferences("ada") == {}
 
 
-async def test_saving_changes_only_what_is_given(recipients: Recipients) -> None:
-    await recipients.save("ada", email="ada@example.com", timezone="Europe/Paris")
-    saved = await recipients.save("ada", name="Ada", lang="fr")
-    assert saved == await recipients.find("ada") == Recipient("ada", "ada@example.com", "Ada", "fr", "Europe/Paris")
-    assert (await recipients.save("ada", email="")).email is None
-    assert await recipients.save("ada") == Recipient("ada", None, "Ada", "fr", "Europe/Paris")
+async def test_saving_changes_only_what_is_given(users: Users) -> None:
+    await users.save("ada", email="ada@example.com", timezone="Europe/Paris")
+    saved = await users.save("ada", name="Ada", lang="fr")
+    assert saved == await users.find("ada") == User("ada", "ada@example.com", "Ada", "fr", "Europe/Paris")
+    assert (await users.save("ada", email="")).email is None
+    assert await users.save("ada") == User("ada", None, "Ada", "fr", "Europe/Paris")
 
 
 @pytest.mark.parametrize(
@@ -55,56 +55,56 @@ async def test_saving_changes_only_what_is_given(recipients: Recipients) -> None
         ({"name": "A\nda"}, "a name is one line"),
     ],
 )
-async def test_what_cannot_be_used_is_not_saved(recipients: Recipients, values: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidRecipient, match=told):
-        await recipients.save("ada", **values)
-    assert await recipients.find("ada") == Recipient("ada")
-    with pytest.raises(InvalidRecipient, match="a user's id"):
-        await recipients.save("a\nb")
+async def test_what_cannot_be_used_is_not_saved(users: Users, values: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidUser, match=told):
+        await users.save("ada", **values)
+    assert await users.find("ada") == User("ada")
+    with pytest.raises(InvalidUser, match="a user's id"):
+        await users.save("a\nb")
 
 
-async def test_preferences_are_by_channel(recipients: Recipients) -> None:
+async def test_preferences_are_by_channel(users: Users) -> None:
     mail = Preference(enabled=True, muted=frozenset({"info", "order.paid"}), quiet=NIGHT)
-    await recipients.prefer("ada", "email", Preference(enabled=False))
-    await recipients.prefer("ada", "email", mail)
-    assert await recipients.preferences("ada") == {"email": mail}
+    await users.prefer("ada", "email", Preference(enabled=False))
+    await users.prefer("ada", "email", mail)
+    assert await users.preferences("ada") == {"email": mail}
     assert (mail.refuses("info"), mail.refuses("error")) == ("the user has muted info", None)
     assert Preference(enabled=False).refuses("error") == "disabled by the user"
-    with pytest.raises(InvalidRecipient, match="no channel 'fax'"):
-        await recipients.prefer("ada", "fax", mail)  # type: ignore[arg-type]
+    with pytest.raises(InvalidUser, match="no channel 'fax'"):
+        await users.prefer("ada", "fax", mail)  # type: ignore[arg-type]
 
 
-async def test_devices(recipients: Recipients) -> None:
+async def test_devices(users: Users) -> None:
     for device in ("one", "two"):
-        await recipients.add_device("ada", device)
-    assert [device.device_id for device in await recipients.devices("ada")] == ["two", "one"]
+        await users.add_device("ada", device)
+    assert [device.device_id for device in await users.devices("ada")] == ["two", "one"]
     now = datetime.now(UTC)
-    assert await recipients.disable_devices("ada", ["one", "another"], "gone", now) == 1
-    assert await recipients.disable_devices("ada", ["one"], "gone", now) == 0
-    assert [device.device_id for device in await recipients.devices("ada", usable=True)] == ["two"]
+    assert await users.disable_devices("ada", ["one", "another"], "gone", now) == 1
+    assert await users.disable_devices("ada", ["one"], "gone", now) == 0
+    assert [device.device_id for device in await users.devices("ada", usable=True)] == ["two"]
     # It was added again after that was asked: the answer is old.
-    await recipients.add_device("ada", "one")
-    assert await recipients.disable_devices("ada", ["one"], "gone", now) == 0
+    await users.add_device("ada", "one")
+    assert await users.disable_devices("ada", ["one"], "gone", now) == 0
     # Another user logs in on the same phone.
-    await recipients.add_device("bob", "two")
-    assert [device.device_id for device in await recipients.devices("ada")] == ["one"]
-    assert not await recipients.remove_device("ada", "two")
-    assert await recipients.remove_device("bob", "two")
-    with pytest.raises(InvalidRecipient, match="subscription id"):
-        await recipients.add_device("ada", "a b")
+    await users.add_device("bob", "two")
+    assert [device.device_id for device in await users.devices("ada")] == ["one"]
+    assert not await users.remove_device("ada", "two")
+    assert await users.remove_device("bob", "two")
+    with pytest.raises(InvalidUser, match="subscription id"):
+        await users.add_device("ada", "a b")
 
 
-async def test_forgetting_leaves_nothing_of_a_user_and_all_of_the_others(recipients: Recipients, inbox: Inbox) -> None:
+async def test_forgetting_leaves_nothing_of_a_user_and_all_of_the_others(users: Users, inbox: Inbox) -> None:
     for user in ("ada", "bob"):
-        await recipients.save(user, name=user)
-        await recipients.prefer(user, "push", Preference(enabled=False))
-        await recipients.add_device(user, f"phone-{user}")
+        await users.save(user, name=user)
+        await users.prefer(user, "push", Preference(enabled=False))
+        await users.add_device(user, f"phone-{user}")
         await inbox.add(told(user, user))
-    await recipients.forget("ada")
+    await users.forget("ada")
     for user, there in (("ada", False), ("bob", True)):
-        assert (await recipients.find(user) != Recipient(user)) is there
-        assert bool(await recipients.preferences(user)) is there
-        assert bool(await recipients.devices(user)) is there
+        assert (await users.find(user) != User(user)) is there
+        assert bool(await users.preferences(user)) is there
+        assert bool(await users.devices(user)) is there
         assert bool(await inbox.notifications(user)) is there
 
 
@@ -197,5 +197,5 @@ def test_quiet_hours_end_by_the_users_clock(hours: str, zone: str, now: str, end
 
 @pytest.mark.parametrize("text", ["22-7", "24:00-07:00", "22:00", "", "22:60-07:00", "08:00-08:00"])
 def test_hours_that_are_none(text: str) -> None:
-    with pytest.raises(InvalidRecipient, match="quiet hours"):
+    with pytest.raises(InvalidUser, match="quiet hours"):
         QuietHours.parse(text)

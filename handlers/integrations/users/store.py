@@ -1,4 +1,4 @@
-"""Who users are, what they want and where pushes reach them: `Recipients`."""
+"""Who users are, what they want and where pushes reach them: `Users`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sqlalchemy import delete, select, update
 
 from handlers.integrations.addresses import parse_mailbox
 from handlers.integrations.database import Database, insert
-from handlers.integrations.recipients.preferences import CHANNELS, Channel, InvalidRecipient, Preference, QuietHours
-from handlers.integrations.recipients.tables import DEVICES, NOTIFICATIONS, PREFERENCES, RECIPIENTS
+from handlers.integrations.users.preferences import CHANNELS, Channel, InvalidUser, Preference, QuietHours
+from handlers.integrations.users.tables import DEVICES, NOTIFICATIONS, PREFERENCES, USERS
 
 #: Most devices of a user that a push goes to, the newest: as many as OneSignal takes in one call.
 MOST_DEVICES = 2000
@@ -24,7 +24,7 @@ _DEVICE = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipient:
+class User:
     """A user.
 
     Attributes:
@@ -62,7 +62,7 @@ class Device:
     disabled_why: str | None = None
 
 
-class Recipients:
+class Users:
     """All users."""
 
     def __init__(self, database: Database) -> None:
@@ -70,12 +70,12 @@ class Recipients:
 
     # ------------------------------------------------------------------ who they are
 
-    async def find(self, user_id: str) -> Recipient:
+    async def find(self, user_id: str) -> User:
         """Give a user; one that nobody has saved has the defaults."""
-        query = select(RECIPIENTS).where(RECIPIENTS.c.user_id == user_id)
+        query = select(USERS).where(USERS.c.user_id == user_id)
         async with self.database.read() as connection:
             row = (await connection.execute(query)).mappings().first()
-        return Recipient(user_id) if row is None else Recipient(**row)
+        return User(user_id) if row is None else User(**row)
 
     async def save(
         self,
@@ -85,11 +85,11 @@ class Recipients:
         name: str | None = None,
         lang: str | None = None,
         timezone: str | None = None,
-    ) -> Recipient:
+    ) -> User:
         """Save a user; what is not given stays as it is, and ``""`` takes an address or a name away.
 
         Raises:
-            InvalidRecipient: for an address, a language or a zone that is none.
+            InvalidUser: for an address, a language or a zone that is none.
         """
         given = {"email": email, "name": name, "lang": lang, "timezone": timezone}
         values = {column: value or None for column, value in given.items() if value is not None}
@@ -99,16 +99,16 @@ class Recipients:
             if column in values and values[column] is None:
                 del values[column]
         async with self.database.begin() as connection:
-            whole = {**asdict(Recipient(user_id)), **values}
-            new = insert(connection, RECIPIENTS).values(whole)
+            whole = {**asdict(User(user_id)), **values}
+            new = insert(connection, USERS).values(whole)
             added = new.on_conflict_do_update(index_elements=["user_id"], set_=values or {"user_id": user_id})
-            row = (await connection.execute(added.returning(RECIPIENTS))).mappings().one()
-        return Recipient(**row)
+            row = (await connection.execute(added.returning(USERS))).mappings().one()
+        return User(**row)
 
     async def forget(self, user_id: str) -> None:
         """Remove all that is known of a user, what they were told included."""
         async with self.database.begin() as connection:
-            for table in (RECIPIENTS, PREFERENCES, DEVICES, NOTIFICATIONS):
+            for table in (USERS, PREFERENCES, DEVICES, NOTIFICATIONS):
                 await connection.execute(delete(table).where(table.c.user_id == user_id))
 
     # ------------------------------------------------------------------ what they want
@@ -131,11 +131,11 @@ class Recipients:
         """Save what a user wants of a channel, in place of what they said before.
 
         Raises:
-            InvalidRecipient: for a channel there is not.
+            InvalidUser: for a channel there is not.
         """
         _check_user(user_id)
         if channel not in CHANNELS:
-            raise InvalidRecipient(f"there is no channel {channel!r}: {' or '.join(CHANNELS)}")
+            raise InvalidUser(f"there is no channel {channel!r}: {' or '.join(CHANNELS)}")
         quiet = preference.quiet
         values = {
             "enabled": preference.enabled,
@@ -164,11 +164,11 @@ class Recipients:
         One that was disabled is well again, and another user who had it has it no more.
 
         Raises:
-            InvalidRecipient: for an id that is none.
+            InvalidUser: for an id that is none.
         """
         _check_user(user_id)
         if not _DEVICE.fullmatch(device_id):
-            raise InvalidRecipient("a device is named by OneSignal's subscription id, a UUID")
+            raise InvalidUser("a device is named by OneSignal's subscription id, a UUID")
         values = {"user_id": user_id, "added_at": datetime.now(UTC), "disabled_at": None, "disabled_why": None}
         async with self.database.begin() as connection:
             new = insert(connection, DEVICES).values(device_id=device_id, **values)
@@ -196,7 +196,7 @@ class Recipients:
 
 def _check_user(user_id: str) -> None:
     if not 0 < len(user_id) <= 200 or not user_id.isprintable():
-        raise InvalidRecipient("a user's id is plain text of at most 200 characters")
+        raise InvalidUser("a user's id is plain text of at most 200 characters")
 
 
 def _check(values: dict[str, Any]) -> None:
@@ -204,14 +204,14 @@ def _check(values: dict[str, Any]) -> None:
         try:
             parse_mailbox(email)
         except ValueError as error:
-            raise InvalidRecipient(f"email: {error}") from None
+            raise InvalidUser(f"email: {error}") from None
     if (lang := values.get("lang")) and not _LANG.fullmatch(lang):
-        raise InvalidRecipient(f"lang is a language tag, en or pt-BR, not {lang[:40]!r}")
+        raise InvalidUser(f"lang is a language tag, en or pt-BR, not {lang[:40]!r}")
     if (name := values.get("name")) and (len(name) > 200 or not name.isprintable()):
-        raise InvalidRecipient("a name is one line of at most 200 characters")
+        raise InvalidUser("a name is one line of at most 200 characters")
     if zone := values.get("timezone"):
         try:
             ZoneInfo(zone)
         # A folder, or a path that leads out of the zones.
         except (KeyError, ValueError, OSError):
-            raise InvalidRecipient(f"there is no time zone {zone[:40]!r}: write a name such as Europe/Paris") from None
+            raise InvalidUser(f"there is no time zone {zone[:40]!r}: write a name such as Europe/Paris") from None

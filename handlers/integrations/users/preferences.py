@@ -17,7 +17,7 @@ CHANNELS: tuple[Channel, ...] = get_args(Channel)
 _HOURS = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-3]):([0-5]\d)")
 
 
-class InvalidRecipient(ArqdError):
+class InvalidUser(ArqdError):
     """What was to be saved of a user cannot be used: nothing was saved."""
 
 
@@ -26,7 +26,7 @@ class QuietHours:
     """Hours in which nothing is sent, by the user's clock; they may go over midnight.
 
     Raises:
-        InvalidRecipient: where they begin and end at the same time.
+        InvalidUser: where they begin and end at the same time.
     """
 
     begin: time
@@ -34,18 +34,18 @@ class QuietHours:
 
     def __post_init__(self) -> None:
         if self.begin == self.end:
-            raise InvalidRecipient("quiet hours begin and end at the same time: disable the channel instead")
+            raise InvalidUser("quiet hours begin and end at the same time: disable the channel instead")
 
     @classmethod
     def parse(cls, text: str) -> QuietHours:
         """Read ``22:00-07:00``.
 
         Raises:
-            InvalidRecipient: for anything else.
+            InvalidUser: for anything else.
         """
         found = _HOURS.fullmatch(text.strip())
         if found is None:
-            raise InvalidRecipient(f"quiet hours are written 22:00-07:00, not {text[:40]!r}")
+            raise InvalidUser(f"quiet hours are written 22:00-07:00, not {text[:40]!r}")
         hours = [int(number) for number in found.groups()]
         return cls(time(hours[0], hours[1]), time(hours[2], hours[3]))
 

@@ -7,8 +7,8 @@ from sqlalchemy import JSON, Boolean, Column, Index, PrimaryKeyConstraint, Table
 from handlers.integrations.database import Utc, metadata
 
 #: A user nobody has saved is one without address, in English and in UTC.
-RECIPIENTS = Table(
-    "arqd_recipients",
+USERS = Table(
+    "arqd_users",
     metadata,
     Column("user_id", Text, nullable=False),
     Column("email", Text),
@@ -21,7 +21,7 @@ RECIPIENTS = Table(
 
 #: What a user said of a channel; no row: nothing.
 PREFERENCES = Table(
-    "arqd_recipients_preferences",
+    "arqd_users_preferences",
     metadata,
     Column("user_id", Text, nullable=False),
     Column("channel", Text, nullable=False),
@@ -36,7 +36,7 @@ PREFERENCES = Table(
 
 #: Where pushes go: OneSignal's subscriptions.
 DEVICES = Table(
-    "arqd_recipients_devices",
+    "arqd_users_devices",
     metadata,
     Column("device_id", Text, nullable=False),
     Column("user_id", Text, nullable=False),

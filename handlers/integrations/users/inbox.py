@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from handlers.integrations.database import Database, insert
-from handlers.integrations.recipients.tables import NOTIFICATIONS
+from handlers.integrations.users.tables import NOTIFICATIONS
 
 _ROW = NOTIFICATIONS.c
 

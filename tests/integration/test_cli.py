@@ -489,13 +489,9 @@ def test_check_tells_each_thing_that_fails(arqd: Arqd) -> None:
     }
     ended = arqd("check", "--json", **environ)
     assert ended.status == 1
-    assert levels(ended) == {
-        "configuration": "OK",
-        "redis": "FAIL",
-        "database": "OK",
-        "mail server": "FAIL",
-        "object store": "OK",
-    }
+    found = levels(ended)
+    assert {name for name, level in found.items() if level == "FAIL"} == {"redis", "mail server"}
+    assert {found[name] for name in found.keys() - {"redis", "mail server"}} == {"OK"}, "what is not set up is well"
     assert "ARQD_EMAIL__SENDER is not set" in ended.out
     (line,) = re.findall(".*mail server.*", arqd("check", ARQD_EMAIL__SENDER="a@example.com").out)
     assert f"127.0.0.1:{port}" in line

@@ -61,7 +61,23 @@ async def _all(deep: bool) -> list[Finding]:
     if deep and not any(finding.level == "FAIL" and finding.what == "redis" for finding in findings):
         findings += [await _leaks(redis_url(config), family) for family in families]
     findings += [finding async for finding in _services(config)]
+    if config.alerts.channels:
+        findings.append(_channels(config))
     return findings
+
+
+def _channels(config: Settings) -> Finding:
+    """Tell whether messages of alerts could be sent; none is."""
+    from daemon.alerts.channels import open_channels
+    from daemon.cli.check_server import Finding
+    from daemon.errors import ConfigurationError
+
+    try:
+        open_channels(config.alerts.channels)
+    except ConfigurationError as error:
+        return Finding("FAIL", "alerts", str(error))
+    names = ", ".join(config.alerts.channels)
+    return Finding("OK", "alerts", f"channels {names}; arqd alerts test sends a message to each")
 
 
 async def _leaks(url: RedisUrl, family: Family) -> Finding:

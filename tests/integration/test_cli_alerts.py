@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -46,3 +47,14 @@ def test_channels_are_tried(queue: Arqd, monkeypatch: pytest.MonkeyPatch) -> Non
     status, out = asyncio.run(tried())
     assert status == 1
     assert sorted(out.splitlines()) == ["FAIL  bad  ConnectError", "OK    good"]
+
+
+def test_check_looks_at_the_channels(queue: Arqd, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    def found() -> list[dict[str, str]]:
+        return [each for each in json.loads(queue("check", "--json").out) if each["what"] == "alerts"]
+
+    assert found() == []
+    monkeypatch.setenv("ARQD_ALERTS__CHANNELS__OPS", "json://127.0.0.1/x")
+    assert [each["level"] for each in found()] == ["OK"]
+    monkeypatch.setenv("ARQD_ALERTS__CHANNELS__OPS", "nosuchservice://x")
+    assert [each["level"] for each in found()] == ["FAIL"]

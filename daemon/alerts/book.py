@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from daemon.alerts.rules import Finding, Severity
+from daemon.alerts.rules import ALERTS, Finding, Severity
 from daemon.connections import translated
 from daemon.errors import InvalidJob, JobNotFound
 from daemon.keys import ALERT_COUNTS, ALERT_SILENCES, ALERT_STATES
@@ -149,8 +149,10 @@ class Book:
             alert, subject: what; default everything.
 
         Raises:
-            InvalidJob: for a time that is none, or when there are too many.
+            InvalidJob: for an alert that there is not, a time that is none, or when there are too many.
         """
+        if alert is not None and alert not in ALERTS:
+            raise InvalidJob(f"there is no alert {alert[:40]!r}: there are {', '.join(ALERTS)}")
         if not 1 <= seconds <= LONGEST_SILENCE:
             raise InvalidJob("a silence lasts a second at least, and 90 days at most")
         begins = now if starts is None else starts

@@ -73,12 +73,8 @@ def silence(
     json: Json = False,
 ) -> None:
     """Tell nobody of something for a while; what still fires afterwards is told then."""
-    from daemon.alerts.rules import ALERTS
-    from daemon.errors import InvalidJob
     from daemon.job import seconds
 
-    if alert is not None and alert not in ALERTS:
-        raise InvalidJob(f"there is no alert {alert!r}: there are {', '.join(ALERTS)}")
     begins = instant(starts, "--starts").timestamp() if starts else None
     made = asyncio.run(_silence(seconds(lasts), begins, alert, subject, reason))
     if json:

@@ -79,6 +79,16 @@ def test_a_database_is_opened_without_what_upgrades_it() -> None:
     assert modules.isdisjoint({"alembic", "asyncpg"})
 
 
+def test_files_are_worked_on_elsewhere() -> None:
+    libraries = {"PIL", "av", "docx", "lxml", "pypdfium2", "python_calamine", "zstandard"}
+    light = modules_after("import handlers.media.payloads, handlers.files.payloads")
+    assert heavy(light) == []
+    assert light.isdisjoint(libraries | {"arq", "redis"})
+    # Only the processes of jobs import what reads somebody's files; zstandard comes with httpx where it is there.
+    workers = modules_after("import handlers.media.worker, handlers.files.worker")
+    assert workers.isdisjoint(libraries - {"zstandard"})
+
+
 def test_the_package_alone_imports_nothing() -> None:
     modules = modules_after("import daemon, handlers")
     assert {name for name in modules if inside(name, "daemon") or inside(name, "handlers")} == {"daemon", "handlers"}

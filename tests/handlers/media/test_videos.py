@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from handlers.integrations.processes import InputRefused
 from handlers.media.payloads import ProcessVideo
 from handlers.media.tasks import process_video
 from handlers.media.worker import WorkerSettings, close_media, open_media
+from tests.handlers.media.pictures import corners
 
 SECONDS, RATE = 2, 25
 
@@ -116,6 +118,45 @@ async def test_a_video_without_sound(opened: dict[Any, Any]) -> None:
     run = await processed(opened, clip(sound=False, size=(322, 242)), output_format="mp4", max_width=161)
     assert run.value().result.audio is None
     assert run.value().result.width == 160, "sides are even"
+
+
+def turned(video: bytes, degrees: int) -> bytes:
+    """The same MP4, to be shown turned clockwise: as a camera that was held upright writes it."""
+    one, zero = 0x10000, 0
+    upright = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 0x40000000)
+    matrix = {90: (zero, one, -one, zero), 180: (-one, zero, zero, -one), 270: (zero, -one, one, zero)}[degrees]
+    place = video.index(upright, video.index(b"tkhd"))
+    across, also, down, there = matrix
+    return video[:place] + struct.pack(">9i", across, also, 0, down, there, 0, 0, 0, 0x40000000) + video[place + 36 :]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "size", "seen"),
+    [(90, (120, 160), ("red", "blue")), (180, (160, 120), ("blue", "blue")), (270, (120, 160), ("blue", "red"))],
+)
+async def test_a_turned_video_is_made_upright(
+    opened: dict[Any, Any], tmp_path: Path, degrees: int, size: tuple[int, int], seen: tuple[str, str]
+) -> None:
+    with tempfile.TemporaryFile() as file:
+        with av.open(file, "w", format="mp4") as output:
+            stream: Any = output.add_stream("libx264", rate=RATE)
+            stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+            picture = Image.new("RGB", (160, 120), "red")
+            picture.paste("blue", (80, 0, 160, 120))
+            for _ in range(10):
+                output.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            output.mux(stream.encode(None))
+        file.seek(0)
+        run = await processed(opened, turned(file.read(), degrees), output_format="mp4")
+    result = run.value()
+    assert (result.source.width, result.source.height) == size
+    assert (result.result.width, result.result.height, result.result.rotation) == (*size, 0)
+    poster = Image.open(io.BytesIO((tmp_path / "objects" / result.poster.target).read_bytes()))
+    with av.open(io.BytesIO((tmp_path / "objects" / result.target).read_bytes())) as made:
+        first = next(made.decode(video=0)).to_image()
+    for shown in (poster, first):
+        assert shown.size == size
+        assert (corners(shown)[0], corners(shown)[2]) == seen
 
 
 @pytest.mark.parametrize(

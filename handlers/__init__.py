@@ -6,6 +6,7 @@ may have tables ``SETTINGS`` and ``CHECKS`` of its own.
 
 #: Family to its ``WorkerSettings``. The one table.
 FAMILIES = {
+    "analytics": "handlers.analytics.worker:WorkerSettings",
     "email": "handlers.email.worker:WorkerSettings",
     "files": "handlers.files.worker:WorkerSettings",
     "media": "handlers.media.worker:WorkerSettings",
@@ -20,6 +21,7 @@ FAMILIES = {
 #: Section of the settings (``ARQD_SMTP__HOST`` is in ``smtp``) to its pydantic model; imported by every command, so
 #: the modules named here import nothing but pydantic.
 SETTINGS = {
+    "analytics": "handlers.analytics.settings:AnalyticsSettings",
     "email": "handlers.email.settings:EmailSettings",
     "files": "handlers.files.settings:FilesSettings",
     "media": "handlers.media.settings:MediaSettings",

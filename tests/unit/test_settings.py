@@ -115,7 +115,7 @@ def test_a_family_named_on_the_command_line_can_be_set_too() -> None:
         ({"ARQD_FAMILIES": '{"reports": "no_such_package.jobs:S"}'}, "no_such_package"),
         ({"ARQD_SMTP__PORT": "x", "ARQD_PROBE__PORT": "x"}, "(and 1 more)"),
         ({"ARQD_SECRETS_DIR": "/no/such/folder"}, "ARQD_SECRETS_DIR: /no/such/folder cannot be read: No such file"),
-        ({"QUEUE_CONCURRENCY": "many"}, "ARQD_FAMILY__EMAIL__MAX_JOBS (from QUEUE_CONCURRENCY): Input should be"),
+        ({"QUEUE_CONCURRENCY": "many"}, "ARQD_FAMILY__ANALYTICS__MAX_JOBS (from QUEUE_CONCURRENCY): Input should be"),
         ({"BULLMQ_BACKOFF_DELAY": "2s"}, "BULLMQ_BACKOFF_DELAY must be a whole number"),
         ({"REDIS_HOST": "h", "REDIS_PORT": "x"}, "REDIS_PORT must be a whole number"),
         ({"EMAIL_SERVICE": "pigeon"}, "EMAIL_SERVICE is none of gmail"),

@@ -70,6 +70,7 @@ class AlertSettings(BaseModel):
     every: Seconds = Field(300, ge=1, le=86_400, description="how often it looks, seconds")
     repeat: Seconds = Field(4 * 3600, gt=0, description="what lasts is told again after so long, seconds or `4h`")
     calm: Seconds = Field(900, ge=0, description="it is over once its cause has been gone for so long, seconds")
+    report: Seconds = Field(600, ge=0, description="how often it logs what each queue holds, seconds; 0: never")
     failed: Limit = _limit(
         "100", "dead letters in an hour, more is `failed_jobs`; `100 email=20` gives a queue its own"
     )

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from daemon.scheduler import Scheduler
     from daemon.settings import Settings
 
-logger = logging.getLogger("arqd.alerts")
+logger, reporter = logging.getLogger("arqd.alerts"), logging.getLogger("arqd.queues")
 
 #: Redis may be away for so long before anybody is told: a failover takes a while, seconds.
 AWAY_SECONDS = 20.0
 LOG = "log"
+_REPORTED = ("waiting", "active", "delayed", "parked", "blocked", "failed", "workers", "oldest_age_seconds")
 
 
 class Watch:
@@ -62,6 +63,8 @@ class Watch:
         if self._settings.enabled:
             scheduler.every(self._settings.every, self.check)
             scheduler.on_away(self.redis_away)
+        if self._settings.report:
+            scheduler.every(self._settings.report, self.report)
 
     # ------------------------------------------------------------------ look
 
@@ -126,6 +129,20 @@ class Watch:
                 gone.append(key)
                 del alerts[key]
         return gone
+
+    async def report(self) -> None:
+        """Log what each queue holds that holds anything."""
+        try:
+            queues = await self._inspector.queues()
+            figures = await self._inspector.figures([queue.family for queue in queues])
+        except RedisError as error:
+            logger.debug("nothing to report: %s", error)
+            return
+        for queue, (_, hour) in zip(queues, figures, strict=True):
+            counts = {name: getattr(queue, name) for name in _REPORTED}
+            told = {**counts, "completed_hour": hour.completed, "failed_hour": hour.failed}
+            if any(told.values()):
+                reporter.info("queue", extra={"family": queue.family, **told})
 
     # ------------------------------------------------------------------ tell
 

@@ -266,3 +266,13 @@ async def test_an_objective_of_a_group_is_judged_by_its_oldest_job(producer: Pro
     async with guarding(redis_url, "t", objectives="t/acme 99% 1ms, t/initech 99% 1ms", off="no_worker") as guard:
         await guard.look()
         assert guard.receiver.taken == []
+
+
+async def test_what_queues_hold_is_logged(producer: Producer, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    await enqueue(producer, 2)
+    await enqueue(producer, 1, delay=60)
+    async with guarding(redis_url, "t", "u") as guard:
+        with caplog.at_level(logging.INFO, "arqd.queues"):
+            await guard.watch.report()
+    (record,) = [each for each in caplog.records if each.name == "arqd.queues"]
+    assert (record.family, record.waiting, record.delayed, record.workers) == ("t", 2, 1, 0)

@@ -8,11 +8,14 @@ import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from daemon.console.pages.dashboard import Dashboard
 from daemon.context import JobContext
 from daemon.inspector import Inspector
 from daemon.producer import Producer
 from daemon.profiler import collapsed, flame_graph
+from tests.console.support import console
 from tests.engine import eventually, make_family, working
 from tests.integration.test_cli import Arqd, arqd, queue  # noqa: F401
 
@@ -49,6 +52,9 @@ async def test_a_blocked_worker_is_profiled_and_its_stack_kept(
         assert f"by job {job.id}" in shown.out
         assert "in spin" in shown.out
         assert "sum(range(1000))" in shown.out
+        async with console(redis_url, family, pages=Dashboard()) as found:
+            shown_page = (await (await found.browser())[0].get("/workers")).text
+        assert f'last blocked by <a class="id" href="/jobs/{quote(job.id, safe="")}">' in shown_page
         (listed,) = (await asyncio.to_thread(queue, "workers", "--json")).json()
         assert listed["pid"] == os.getpid()
     drawn = (tmp_path / "flames.svg").read_text()

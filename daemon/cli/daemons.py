@@ -262,6 +262,11 @@ async def _probe(config: Settings) -> None:
 
             targets = {family.name: SCALER_SHARE * family.values.max_jobs for family in _families(config)}
             work.append(ExternalScaler(inspector, targets).serve(config.probe.host, config.probe.scaler_port))
+        if config.probe.pod_name is not None:
+            from daemon.probe.deletion_cost import Pod, keep_cost
+
+            pod = Pod("https://kubernetes.default.svc", config.probe.pod_namespace, config.probe.pod_name)
+            work.append(keep_cost(pod, watched))
         with notifier.keeping_alive():
             await _until_one_ends(*work)
 

@@ -28,6 +28,11 @@ class ProbeSettings(BaseModel):
         le=65535,
         description="port of KEDA's external scaler (docs/operations/autoscaling.md); none: there is none",
     )
+    pod_name: str | None = Field(
+        None,
+        description="pod whose deletion cost the probe sets to the number of running jobs (Kubernetes); none: of none",
+    )
+    pod_namespace: str = Field("default", description="namespace of that pod")
     workers: int = Field(
         1, ge=0, le=256, description="worker processes beside the probe (`--processes`); 0: it only tells the backlog"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -35,8 +36,12 @@ GRACE_BEYOND_DRAIN = 15
 
 @cache
 def built(overlay: str) -> list[dict[str, Any]]:
+    return build(FOLDER / "overlays" / overlay)
+
+
+def build(folder: Path) -> list[dict[str, Any]]:
     assert shutil.which("kubectl"), "the tests of the manifests need kubectl 1.27 or later"
-    done = subprocess.run(["kubectl", "kustomize", str(FOLDER / "overlays" / overlay)], capture_output=True, text=True)
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 
@@ -244,3 +249,26 @@ def test_the_compose_file_holds() -> None:
         if name != "redis":
             assert service["command"][0] in DAEMONS
             load_settings(service["environment"])
+
+
+def test_a_component_lets_workers_say_how_busy_they_are(tmp_path: Path) -> None:
+    # kustomize takes relative paths only.
+    laptop, component = (
+        os.path.relpath(FOLDER / each, tmp_path) for each in ("overlays/laptop", "components/deletion-cost")
+    )
+    text = f"resources: [{laptop}]\ncomponents: [{component}]\nnamespace: arqd\n"
+    (tmp_path / "kustomization.yaml").write_text(text)
+    documents = build(tmp_path)
+    for version in VERSIONS:
+        for document in documents:
+            kubernetes_validate.validate(document, version, strict=True)
+    [worker] = [e for e in documents if (e["kind"], e["metadata"]["name"]) == ("Deployment", "arqd-worker")]
+    spec = worker["spec"]["template"]["spec"]
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("arqd-worker", True)
+    names = {each["name"] for each in spec["initContainers"][0]["env"]}
+    assert names == {"ARQD_PROBE__POD_NAME", "ARQD_PROBE__POD_NAMESPACE"}
+    load_settings(dict.fromkeys(names, "x"))
+    [role] = [each for each in documents if each["kind"] == "Role"]
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}]
+    others = [e for e in documents if e["kind"] == "Deployment" and e is not worker]
+    assert {each["spec"]["template"]["spec"]["automountServiceAccountToken"] for each in others} == {False}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import re
 import secrets
 from collections.abc import Iterator
@@ -12,10 +10,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from daemon.connections import connect
 from daemon.console.roles import Role
@@ -29,6 +23,7 @@ from daemon.payload import Payload
 from daemon.producer import Producer
 from daemon.scheduler import Scheduler
 from daemon.supervisor import Supervisor
+from tests.certificates import certificate
 from tests.servers import RedisServer, binary_of, free_port
 
 PAGE = Path(__file__).parents[2] / "docs/operations/redis.md"
@@ -50,31 +45,6 @@ class WorkerSettings(FamilySettings):
     family = FAMILY
     functions = (echo,)
     max_tries = 1
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a key and a certificate of 127.0.0.1 that signs itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    key_file, file = folder / "key.pem", folder / "cert.pem"
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    return key_file, file
 
 
 class Guarded:

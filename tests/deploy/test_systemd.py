@@ -14,7 +14,7 @@ from daemon.producer import Producer
 from tests.deploy.host import Host
 from tests.servers import RedisServer
 
-pytestmark = pytest.mark.deploy
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 
 UNIT = "arqd@deployed.service"
 SETTINGS = "ARQD_FAMILIES__DEPLOYED=deploy_family:WorkerSettings\n"

@@ -14,7 +14,7 @@ from handlers.files.payloads import FileOperation, MadeFile, ProcessedFile, Proc
 from handlers.files.settings import FilesSettings
 from handlers.files.types import SUFFIXES, type_named
 from handlers.integrations.clamd import Clamd
-from handlers.integrations.object_store.store import WRITTEN, ObjectStore
+from handlers.integrations.object_store.store import WRITTEN, ObjectConflict, ObjectStore
 from handlers.integrations.processes import Processes, scratch
 from handlers.integrations.sources import Sources
 
@@ -130,7 +130,14 @@ async def _made(
 async def _put(
     ctx: JobContext, service: FileService, operation: Any, key: str, file: BinaryIO, content_type: str
 ) -> MadeFile:
-    written = await service.store.put_once(ctx, key, file, content_type=content_type)
+    try:
+        written = await service.store.put_once(ctx, key, file, content_type=content_type)
+    except ObjectConflict:
+        # The file itself is named by its content: another job has put the same one there meanwhile.
+        found = await service.store.head(key) if operation == "store" else None
+        if found is None:
+            raise
+        written = found
     url = await service.store.link(key)
     return MadeFile(operation=operation, key=key, url=url, content_type=content_type, size=written.size)
 

@@ -26,6 +26,8 @@ from handlers.integrations.process_child import Tell
 #: Formats that are read, by FFmpeg's names.
 FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif"
 CODECS = {"mp4": ("libx264", "aac", "video/mp4"), "webm": ("libvpx-vp9", "libopus", "video/webm")}
+#: A title may be in any encoding; PyAV 19 takes each, its predecessors have to be told.
+_ANY_TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 MOST_PIXELS = 8192 * 4320
 AUDIO_RATE = 48_000
 #: How much of a video is read to find out what it is, bytes and microseconds.
@@ -229,7 +231,7 @@ def _graph(
 def _opened(file: BinaryIO) -> Iterator[av.container.InputContainer]:
     file.seek(0)
     try:
-        with av.open(file, "r", options={"format_whitelist": FORMATS, **PROBE}, metadata_errors="replace") as container:
+        with av.open(file, "r", options={"format_whitelist": FORMATS, **PROBE}, **_ANY_TEXT) as container:
             for stream in container.streams.video:
                 if stream.width * stream.height > MOST_PIXELS:
                     raise PermanentError(f"the video is {stream.width}x{stream.height}: too large")

@@ -252,3 +252,9 @@ def test_payloads() -> None:
     ):
         with pytest.raises(ValidationError):
             ProcessFile.model_validate({**least, **fields})
+
+
+async def test_the_same_upload_at_the_same_time(opened: dict[Any, Any]) -> None:
+    runs = await asyncio.gather(*(taken(opened, pdf("twice")) for _ in range(4)))
+    assert [run.ending for run in runs] == ["completed"] * 4
+    assert len({made(run, "store").key for run in runs}) == 1

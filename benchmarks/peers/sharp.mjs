@@ -1,5 +1,5 @@
 // Thumbnails by sharp, for benchmarks/images.py: reads a line of JSON, answers with one.
-//   {"do": "thumbnails", "files": [...], "folder": "...", "flying": n, "threads": n} → {"seconds", "rss"}
+//   {"do": "thumbnails", "files": [...], "folder": "...", "flying": n, "threads": n} → {"seconds", "processor", "rss"}
 //   {"do": "sizes", "cases": [[width, height, boxWidth|null, boxHeight|null, fit, withoutEnlargement], ...]} → {"sizes"}
 import { createInterface } from 'node:readline';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ async function thumbnails({ files, folder, flying, threads }) {
   sharp.concurrency(threads);
   sharp.cache(false);
   const waiting = files.map((file, number) => [file, join(folder, `${number}.jpg`)]);
+  const before = process.cpuUsage();
   const begun = process.hrtime.bigint();
   await Promise.all(
     Array.from({ length: flying }, async () => {
@@ -17,7 +18,9 @@ async function thumbnails({ files, folder, flying, threads }) {
       }
     }),
   );
-  return { seconds: Number(process.hrtime.bigint() - begun) / 1e9, rss: process.resourceUsage().maxRSS * 1024 };
+  const seconds = Number(process.hrtime.bigint() - begun) / 1e9;
+  const { user, system } = process.cpuUsage(before);
+  return { seconds, processor: (user + system) / 1e6, rss: process.resourceUsage().maxRSS * 1024 };
 }
 
 async function sizes({ cases }) {

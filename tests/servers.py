@@ -300,7 +300,7 @@ class SentinelServers(_Several):
             client.flushall()
 
     def _settle(self) -> None:
-        _until(
+        wait_until(
             lambda: all(self._ready(sentinel) for sentinel in self.sentinels), "the Sentinels did not find each other"
         )
 
@@ -399,7 +399,14 @@ class ClusterServers(_Several):
         for n, replica in enumerate(self.nodes[self.PRIMARIES :]):
             with replica.client() as client:
                 client.execute_command("CLUSTER REPLICATE", names[n % self.PRIMARIES])
-        _until(lambda: all(map(self._follows, self.nodes[self.PRIMARIES :])), "the replicas did not follow")
+        wait_until(lambda: all(map(self._follows, self.nodes[self.PRIMARIES :])), "the replicas did not follow")
+        wait_until(lambda: all(map(self._knows_replicas, self.nodes)), "the replicas are not known everywhere")
+
+    def _knows_replicas(self, node: RedisServer) -> bool:
+        with node.client() as client:
+            entries = client.execute_command("CLUSTER SLOTS")
+        # First and last slot, then the nodes that have them.
+        return all(len(entry) == 2 + len(self.nodes) // self.PRIMARIES for entry in entries)
 
     @staticmethod
     def _follows(replica: RedisServer) -> bool:
@@ -412,13 +419,14 @@ class ClusterServers(_Several):
             return str(client.execute_command("CLUSTER MYID"))
 
     def _settle(self) -> None:
-        _until(lambda: all(map(self._serves, self.nodes)), "the nodes did not find each other")
+        wait_until(lambda: all(map(self._serves, self.nodes)), "the nodes did not find each other")
 
     def _serves(self, node: RedisServer) -> bool:
         with node.client(decode_responses=True) as client:
             info = client.execute_command("CLUSTER INFO")
             known = client.execute_command("CLUSTER NODES")
-        return info["cluster_state"] == "ok" and len(known) == len(self.nodes)
+        ready = (info["cluster_state"], info["cluster_slots_ok"]) == ("ok", str(SLOTS))
+        return ready and len(known) == len(self.nodes)
 
     def migrate(self, slot: int, to: RedisServer, *, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Move a slot as ``--cluster reshard`` does, key by key; ``meanwhile`` is called with half of them moved."""
@@ -446,7 +454,8 @@ def _folder(parent: Path, name: str) -> Path:
     return folder
 
 
-def _until(condition: Callable[[], bool], otherwise: str) -> None:
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    """Poll a condition until it is true."""
     deadline = time.monotonic() + START_SECONDS
     while not condition():
         if time.monotonic() > deadline:

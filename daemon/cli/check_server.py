@@ -75,8 +75,12 @@ async def _server(
         nodes = await client.primaries()
         own = {pattern: key for pattern, key in needed.items() if pattern != ABORT}
         for (host, port), node in nodes.items():
-            async for finding in _examine(node, f"{host}:{port}", own, clustered=True):
-                yield _at(f"{host}:{port}", finding)
+            try:
+                with translated():
+                    async for finding in _examine(node, f"{host}:{port}", own, clustered=True):
+                        yield _at(f"{host}:{port}", finding)
+            except ArqdError as error:
+                yield Finding("FAIL", "redis", f"{host}:{port}: {error}")
         return
     if isinstance(client.connection_pool, SentinelConnectionPool):
         async for finding in check_topology.sentinels(client):

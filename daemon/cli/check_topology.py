@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
@@ -23,7 +23,7 @@ ENOUGH = 3
 async def cluster(client: Cluster, families: Sequence[Family]) -> AsyncIterator[Finding]:
     """Examine how the nodes of a cluster work together, and tell where each family is."""
     primaries = await client.primaries()
-    first = next(iter(primaries.values()))
+    first = await _living(primaries.values())
     slots = await first.execute_command("CLUSTER SLOTS")
     homes: dict[Address, list[str]] = {address: [] for address in primaries}
     for family in families:
@@ -49,6 +49,20 @@ async def cluster(client: Cluster, families: Sequence[Family]) -> AsyncIterator[
     if await _setting(first, "cluster-require-full-coverage") == "yes":
         text = "cluster-require-full-coverage is yes: while one primary is gone every family stops, not only its own"
         yield Finding("WARN", "coverage", f"{text}; set it to no")
+
+
+async def _living(nodes: Iterable[Any]) -> Any:
+    """Give the first node that answers."""
+    failure: Exception | None = None
+    for node in nodes:
+        try:
+            await node.ping()
+        except LOST as error:
+            failure = failure or error
+        else:
+            return node
+    assert failure is not None, "a cluster that answers has primaries"
+    raise failure
 
 
 async def _state(node: Any) -> str:

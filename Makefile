@@ -9,12 +9,17 @@ FAULTS_WORKERS ?= 2
 FAULTS_STRICT ?= 1
 SOAK_SECONDS ?= 600
 BENCH_ARGS ?=
+# What `make test-servers` puts in Valkey's place, and what it runs there: the engine's tests. Those of the command and of
+# the benchmark start programs, and reach the servers through the same code; one database is enough for the outbox.
+SERVERS ?= redis sentinel cluster
+ENGINE_TESTS ?= tests/lua tests/integration --ignore-glob="tests/integration/test_cli*" \
+	--ignore=tests/integration/test_bench.py --ignore=tests/integration/test_embedded.py -k "not postgresql"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-deploy test-faults soak lint format lock bench clean
+.PHONY: help run test test-servers test-deploy test-faults soak lint format lock bench clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r c t; do printf '%-14s%s\n' "$$c" "$$t"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r c t; do printf '%-18s%s\n' "$$c" "$$t"; done
 
 .venv/installed: requirements.lock pyproject.toml scripts/setup.sh
 	@sh scripts/setup.sh
@@ -30,6 +35,13 @@ test: .venv/installed ## run the tests; one of them: make test PYTEST_ARGS="test
 test-deploy: .venv/installed ## run the units under a real systemd and the pods under podman (root on Debian)
 	@sh scripts/test_tools.sh deploy
 	@$(PY) -m pytest tests/deploy -m deploy -rP $(PYTEST_ARGS)
+
+test-servers: .venv/installed ## run the engine's tests on Redis, under Sentinel and in a cluster
+	@sh scripts/test_tools.sh
+	@for server in $(SERVERS); do echo "On $$server:"; \
+	    $(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow" $(ENGINE_TESTS) --server $$server \
+	        $(PYTEST_ARGS) || exit 1; \
+	done
 
 test-faults: .venv/installed ## run every fault test, the slow ones too, and hold all to what docs/reliability.md promises
 	@sh scripts/test_tools.sh

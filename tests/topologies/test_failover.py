@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
+from daemon.errors import RedisUnavailable
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import eventually, make_family, working
@@ -69,6 +70,36 @@ async def test_sentinel_promotes_a_replica(tmp_path: Path, started: list[Any]) -
     started.append(servers)
     servers.start()
     await _outlives(servers.url, servers.primary)
+
+
+async def test_families_of_other_nodes_do_not_notice(tmp_path: Path, started: list[Any]) -> None:
+    """Without a replica and without full coverage: a family whose node is gone waits, the others work."""
+    servers = ClusterServers(tmp_path, timeout_ms=500, cluster_require_full_coverage="no", appendonly="yes")
+    started.append(servers)
+    servers.start()
+
+    async def work(ctx: object, n: int) -> int:
+        return n
+
+    def home(name: str) -> RedisServer:
+        return servers.owner(key_slot(FamilyKeys.of(name).queue.encode()))
+
+    gone = home("t")
+    other = next(name for name in ("u", "v", "w", "x", "y", "z") if home(name) is not gone)
+    families = [make_family(name, work, lease=2, keep_completed=None) for name in ("t", other)]
+    async with Producer.connect(servers.url) as producer, working(servers.url, *families) as supervisor:
+        waits = await producer.enqueue("work", [1], family="t", delay=1)
+        gone.kill()
+        for n in range(20):
+            job = await producer.enqueue("work", [n], family=other)
+            assert await job.result(timeout=10) == n
+            # By then the other nodes have noticed, too.
+            await asyncio.sleep(0.1)
+        with pytest.raises(RedisUnavailable):
+            await producer.enqueue("work", [2], family="t")
+        gone.start()
+        assert await waits.result(timeout=30) == 1
+        assert supervisor.state == "running"
 
 
 async def test_a_cluster_promotes_a_replica(tmp_path: Path, started: list[Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from redis.crc import key_slot
@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import make_family, until, working
-from tests.servers import ClusterServers
+from tests.servers import ClusterServers, RedisServer, wait_until
 
 JOBS = 300
 SLOT = key_slot(FamilyKeys.of("t").queue.encode())
@@ -25,7 +25,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers
     servers.kill()
 
 
-async def test_a_slot_moves_under_load(cluster: ClusterServers) -> None:
+def key_by_key(cluster: ClusterServers, target: RedisServer) -> None:
+    cluster.migrate(SLOT, target)
+
+
+def at_once(cluster: ClusterServers, target: RedisServer) -> None:
+    """Let the nodes move the slot themselves, as Valkey does since 9.0."""
+    with target.client(decode_responses=True) as client:
+        name = client.execute_command("CLUSTER MYID")
+    with cluster.owner(SLOT).client() as client:
+        client.execute_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", SLOT, SLOT, "NODE", name)
+    wait_until(lambda: cluster.owner(SLOT) is target, "the slot did not move")
+
+
+@pytest.mark.parametrize("move", [key_by_key, at_once])
+async def test_a_slot_moves_under_load(cluster: ClusterServers, move: Callable[..., None]) -> None:
+    cluster.flush()
     runs: Counter[int] = Counter()
 
     async def work(ctx: object, n: int) -> int:
@@ -38,7 +53,7 @@ async def test_a_slot_moves_under_load(cluster: ClusterServers) -> None:
     family = make_family("t", work, max_jobs=5, lease=5, keep_completed=None)
     async with Producer.connect(cluster.url) as producer, working(cluster.url, family) as supervisor:
         first = [await producer.enqueue("work", [n], family="t") for n in range(JOBS)]
-        moving = asyncio.create_task(asyncio.to_thread(cluster.migrate, SLOT, target))
+        moving = asyncio.create_task(asyncio.to_thread(move, cluster, target))
         # They come while the slot moves, or wait until it has moved.
         later = [await producer.enqueue("work", [n], family="t") for n in range(JOBS, JOBS + 50)]
         await moving

@@ -80,8 +80,10 @@ class Ticks:
             found, coming = await pipe.execute()
         if found:
             names = [name for name, _ in found]
-            definitions = await redis.hmget(keys.key("schedules"), names)
-            counted = await redis.hmget(keys.key("schedule:runs"), names)
+            async with redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(keys.key("schedules"), names)
+                pipe.hmget(keys.key("schedule:runs"), names)
+                definitions, counted = await pipe.execute()
             steps = [
                 self._prepared(name.decode(), now, Planned.of(raw or b"", due, runs))
                 for (name, due), raw, runs in zip(found, definitions, counted, strict=True)

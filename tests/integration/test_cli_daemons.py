@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import redis
 
+from daemon.cli import main
 from daemon.heartbeat import read_heartbeat
 from daemon.producer import SyncProducer
 from handlers import FAMILIES
@@ -326,20 +327,34 @@ def test_the_console_until_a_signal(start: Start) -> None:
     assert "Traceback" not in console.text
 
 
-def test_a_console_that_cannot_be_is_a_wrong_configuration(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("BULL_BOARD_ENABLED", "false", "the console is switched off (ARQD_CONSOLE__ENABLED)"),
+        ("ARQD_CONSOLE__JWKS_FILE", "/nowhere/none", "ARQD_CONSOLE__JWKS_FILE: "),
+        ("ARQD_CONSOLE__JWT_SECRET", "short", "ARQD_CONSOLE__JWT_SECRET: must be 32 bytes or more"),
+        ("BULL_BOARD_PATH", "admin queues", "ARQD_CONSOLE__BASE_PATH (from BULL_BOARD_PATH): write a path"),
+    ],
+)
+def test_a_console_that_cannot_be_is_a_wrong_configuration(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    variable: str, value: str, told: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ARQD_REDIS_URL", redis_url)
+    monkeypatch.setenv("ARQD_CONSOLE__PORT", "0")
+    monkeypatch.setenv(variable, value)
+    assert main(["console"]) == 78
+    said = "".join(capsys.readouterr())
+    assert told in said
+    assert "short" not in said.replace("shorter", "")
+
+
+def test_a_console_on_a_taken_port_is_a_wrong_configuration(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        for environ, told in (
-            ({"ARQD_CONSOLE__PORT": port}, f"the console cannot listen on 127.0.0.1 port {port}"),
-            ({"BULL_BOARD_ENABLED": "false"}, "the console is switched off (ARQD_CONSOLE__ENABLED)"),
-            ({"ARQD_CONSOLE__JWKS_FILE": str(tmp_path / "none")}, "ARQD_CONSOLE__JWKS_FILE: "),
-            ({"ARQD_CONSOLE__JWT_SECRET": "short"}, "ARQD_CONSOLE__JWT_SECRET: must be 32 bytes or more"),
-            ({"BULL_BOARD_PATH": "admin queues"}, "ARQD_CONSOLE__BASE_PATH (from BULL_BOARD_PATH): write a path"),
-        ):
-            console = start("console", **environ)
-            assert console.ended() == 78, console.text
-            assert told in console.text
-            assert "short" not in console.text.replace("shorter", "")
+        port = taken.getsockname()[1]
+        console = start("console", ARQD_CONSOLE__PORT=str(port))
+        assert console.ended() == 78, console.text
+        assert f"the console cannot listen on 127.0.0.1 port {port}" in console.text
 
 
 # ---------------------------------------------------------------------- up

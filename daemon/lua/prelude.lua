@@ -44,14 +44,15 @@ local function held_key(session) return prefix .. 'held:' .. session end
 local function control_key(session) return prefix .. 'ctl:' .. session end
 
 -- Sets keys, {key, value, ...}, that all live so many ms ("": until they are deleted): a command for all of them on
--- servers that have one, Valkey 9.1 and Redis 8.4.
+-- servers that have one, Valkey 9.1 and Redis 8.4. Not in a cluster: when Valkey 9.1 moves a slot at once, what that command
+-- sets meanwhile does not come along.
 local function set_keys(values, life)
   if life == '' then
     redis.call('MSET', unpack(values))
     return
   end
   local valkey, version = redis.VALKEY_VERSION_NUM, redis.REDIS_VERSION_NUM or 0
-  if (valkey or version) >= (valkey and 0x90100 or 0x80400) then
+  if abort_set == 'arq:abort' and (valkey or version) >= (valkey and 0x90100 or 0x80400) then
     values[#values + 1], values[#values + 2] = 'PX', life
     -- Not of a user who may not call it.
     if type(redis.pcall('MSETEX', num(#values / 2 - 1), unpack(values))) == 'number' then return end

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import socket
 import time
-from abc import abstractmethod
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from daemon.publish import publish, run_at_startup
 from daemon.routed import single_of
 
 if TYPE_CHECKING:
+    from daemon.metrics import FamilyMetrics
     from daemon.run import Run
     from daemon.supervisor import Supervisor
 
@@ -37,6 +40,9 @@ class ArqWorker(arq.worker.Worker):
     """
 
     broker: Broker
+    metrics: FamilyMetrics
+    #: The last job that blocked the event loop (`daemon.watchdog`).
+    stalled: dict[str, Any] | None = None
 
     def __init__(
         self, family: Family, supervisor: Supervisor, *, burst: bool = False, max_burst_jobs: int = -1
@@ -82,9 +88,26 @@ class ArqWorker(arq.worker.Worker):
         #: Whether the family's schedules are known to Redis; a stock class has none.
         self._scheduled = family.stock is not None
 
-    @abstractmethod
     def info(self) -> bytes:
         """What to publish of this worker, as JSON."""
+        values = self.family.values
+        return json.dumps(
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "slots": values.max_jobs,
+                "running": len(self.running),
+                "draining": self.draining,
+                "functions": sorted(self.family.functions),
+                "shared_limits": [limit.name for limit in values.shared_limits],
+                "max_tries": {name: f.max_tries or values.max_tries for name, f in self.family.functions.items()},
+                "started": self.supervisor.started,
+                "mean_seconds": self.metrics.mean_seconds(),
+                "lag": self.supervisor.loop_lag,
+                "memory": self.supervisor.memory,
+                "stalled": self.stalled,
+            }
+        ).encode()
 
     async def heart_beat(self) -> None:
         """Once a second: what is published of the worker, arq's health-check key, cron jobs."""

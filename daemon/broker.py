@@ -220,6 +220,7 @@ class Broker:
         channel: Channel | None = None,
         meanwhile: Callable[[], None] = lambda: None,
         statistics: Mapping[str, int] = NOTHING,
+        slots: int | None = None,
     ) -> Tick:
         """Settle outcomes (at most 128) and claim up to ``wanted`` jobs in one round trip; see ``lua/tick.lua``.
 
@@ -227,11 +228,11 @@ class Broker:
             channel: a connection of the caller's own; None uses the client.
             meanwhile: called while the server works, which needs a channel.
             statistics: amounts by field, added unless an outcome is refused.
+            slots: how many of the claimed begin at once, all when None; ``lua/begin.lua`` tells of the others.
         """
-        args: list[Any] = [session, n, wanted, int(alone), settings.lease, settings.default_timeout]
-        args += [settings.max_crashes, settings.keep_count, settings.keep_age, settings.poll, len(statistics)]
-        for field in statistics.items():
-            args += field
+        args: list[Any] = [session, n, wanted, wanted if slots is None else slots, int(alone), settings.lease]
+        args += [settings.default_timeout, settings.max_crashes, settings.keep_count, settings.keep_age, settings.poll]
+        args += (len(statistics), *(part for item in statistics.items() for part in item))
         args += pack_outcomes(outcomes)
         reply = await (self.run("tick", *args) if channel is None else self._overlap(channel, meanwhile, args))
         if reply[0] != b"ok":

@@ -177,6 +177,14 @@ class Channel:
             link = await self._open()
         return link.send(command)
 
+    def tell(self, *command: Any) -> bool:
+        """Send a command whose reply nobody waits for; False when the connection is lost."""
+        link = self._link
+        if link is None or link.lost:
+            return False
+        link.send(command).add_done_callback(_forget)
+        return True
+
     async def overlap(self, meanwhile: Callable[[], None], *command: Any) -> Any:
         """Send a command, do something while the server works, and give the reply."""
         reply = await self.start(*command)
@@ -207,3 +215,9 @@ class Channel:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+
+def _forget(reply: asyncio.Future[Any]) -> None:
+    """Take notice of an error, which would be logged when it is collected."""
+    if not reply.cancelled():
+        reply.exception()

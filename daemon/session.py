@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from redis.exceptions import RedisError
@@ -18,6 +18,7 @@ from daemon.connections import LOST, translate
 from daemon.errors import RedisRefused
 from daemon.keys import spoken_id
 from daemon.limits import lanes_of_settings
+from daemon.lua import SCRIPTS
 from daemon.observer import sum_up
 from daemon.search.indexer import publish
 
@@ -59,6 +60,8 @@ class Session:
         self._channel = Channel(worker.broker.redis, worker.keys.queue)
         self._doubtful = False
         self._renewed = False
+        # Which of its connections has the script that `begin` calls.
+        self._loaded = 0
 
     @property
     def carries(self) -> bool:
@@ -78,10 +81,11 @@ class Session:
         """The family's limits have changed: register again before the next call."""
         self._renewed = True
 
-    async def tick(self, wanted: int, alone: bool, meanwhile: Callable[[], None]) -> Tick | None:
+    async def tick(self, wanted: int, slots: int, alone: bool, meanwhile: Callable[[], None]) -> Tick | None:
         """Settle outcomes and claim up to ``wanted`` jobs; see `Broker.tick`.
 
         Args:
+            slots: how many of these begin at once; `begin` tells of the others.
             meanwhile: called while the reply is under way.
 
         Returns:
@@ -110,6 +114,7 @@ class Session:
                 self._channel,
                 meanwhile,
                 sum_up(self._sending, carried.copy()),
+                slots,
             )
         except (*LOST, RedisError) as error:
             if worker.permits is not None:
@@ -131,6 +136,16 @@ class Session:
             self._carried = sum_up(accepted, carried)
         self._acknowledge(reply)
         return reply
+
+    def begin(self, ids: Sequence[bytes]) -> bool:
+        """Tell that jobs claimed ahead begin; False when they must not, since their connection is lost.
+
+        What is sent now has left before the next turn of the event loop, in which they begin.
+        """
+        if self._loaded != self._channel.opened:
+            self._loaded = self._channel.opened
+            self._channel.tell("SCRIPT", "LOAD", SCRIPTS["begin"].text)
+        return self._channel.tell(*self.worker.broker.call("begin", self.worker.supervisor.session, *ids))
 
     def _take(self) -> list[Outcome]:
         taken: list[Outcome] = []
@@ -213,6 +228,7 @@ class Session:
         worker, values = self.worker, self.worker.family.values
         # What came with the last reply is held, too, though its call may have been lost before it could be started.
         worker.start_claimed()
+        worker.prefetch.drop()
         recent = [outcome for at, outcome in self._settled if at > time.monotonic() - RESEND_SECONDS]
         running = {run.claim.id: run for run in worker.running.values()}
         held = {key: Held(key, run.number, run.claim.score, run.stamp) for key, run in running.items()}

@@ -1,7 +1,7 @@
 """One family's loop: settle what ended and claim what is due in one call, start executors, sleep until woken.
 
 1. `main` registers the session (sync), then goes round: `_round` is one call of the tick script.
-2. `_start` prepares each claim and runs it in a task; `finished` takes its outcome back.
+2. `start` prepares each claim and runs it in a task; `finished` takes its outcome back.
 3. With nothing to settle and nothing to claim it waits (`_idle`) for a job to end, the wake-up mark, or a due time.
 4. A lost connection keeps the outcomes; after it, sync comes first.
 """
@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
-import socket
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
@@ -30,6 +27,7 @@ from daemon.listeners import Listeners
 from daemon.metrics import OUTCOME_OF_KIND, FamilyMetrics
 from daemon.permits import Permits
 from daemon.pool import end_pool, process_pool
+from daemon.prefetch import Prefetch
 from daemon.producer import Producer
 from daemon.progress import Progress
 from daemon.retry import RetryPolicy
@@ -52,9 +50,6 @@ class Worker(ArqWorker):
         supervisor: the process: session, connections, lease renewal and wake-ups are shared by its workers.
         burst: end when nothing waits any more.
     """
-
-    #: The last job that blocked the event loop (`daemon.watchdog`).
-    stalled: dict[str, Any] | None = None
 
     def __init__(
         self, family: Family, supervisor: Supervisor, *, burst: bool = False, max_burst_jobs: int = -1
@@ -92,6 +87,7 @@ class Worker(ArqWorker):
         self.keep_failed_ms = round(values.keep_failed * 1000)
         self.session = Session(self)
         self.permits = Permits(self) if values.shared_limits else None
+        self.prefetch = Prefetch(self)
         self._claimed: list[tuple[Claim, int, int]] = []
         self._in_call = False
         self.listeners = Listeners(self)
@@ -110,7 +106,7 @@ class Worker(ArqWorker):
     @property
     def busy(self) -> bool:
         """Whether it runs a job, has one to settle, or is in a call that may bring one."""
-        return bool(self.running or self._claimed or self.session.outcomes or self._in_call)
+        return bool(self.running or self._claimed or self.prefetch or self.session.outcomes or self._in_call)
 
     @property
     def may_claim(self) -> bool:
@@ -153,13 +149,17 @@ class Worker(ArqWorker):
             self.notify_due()
         elif verb == "abort":
             number, _, job_id = rest.partition(" ")
-            run = self.running.get(job_id.encode("utf-8", "surrogateescape"))
-            if run is not None and str(run.number) == number and run.stop is None:
+            raw = job_id.encode("utf-8", "surrogateescape")
+            run = self.running.get(raw)
+            if run is None:
+                self.prefetch.abort(raw, number)
+            elif str(run.number) == number and run.stop is None:
                 self.executor.cancel(run, "abort")
 
     def drain(self) -> None:
         """Claim nothing more; `main` ends when what runs has ended."""
         self.draining = True
+        self.prefetch.start()
         self._wake.set()
 
     def hand_back(self) -> None:
@@ -180,27 +180,6 @@ class Worker(ArqWorker):
         """The lease could not be renewed: Redis does not know this session any more, so register again."""
         self._restore_mark = True
         self._wake.set()
-
-    def info(self) -> bytes:
-        """What to publish of this worker, as JSON."""
-        values = self.family.values
-        return json.dumps(
-            {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "slots": values.max_jobs,
-                "running": len(self.running),
-                "draining": self.draining,
-                "functions": sorted(self.family.functions),
-                "shared_limits": [limit.name for limit in values.shared_limits],
-                "max_tries": {name: f.max_tries or values.max_tries for name, f in self.family.functions.items()},
-                "started": self.supervisor.started,
-                "mean_seconds": self.metrics.mean_seconds(),
-                "lag": self.supervisor.loop_lag,
-                "memory": self.supervisor.memory,
-                "stalled": self.stalled,
-            }
-        ).encode()
 
     async def report_progress(self, job_id: str, percent: int, note: str | None) -> None:
         """See `JobContext.progress`; a lost connection is no reason to fail the job."""
@@ -237,11 +216,11 @@ class Worker(ArqWorker):
                 await self._idle()
         await self.session.leave()
 
-    def _free(self) -> int:
-        """Slots it may fill now."""
+    def _free(self, ahead: int = 0) -> int:
+        """Slots it may fill now, with these that do not exist."""
         if self.draining or self.supervisor.isolated_from(self) or (self.permits and self.permits.held_up):
             return 0
-        free = self.max_jobs - len(self.running) - len(self._claimed)
+        free = self.max_jobs + ahead - len(self.running) - len(self._claimed) - len(self.prefetch)
         if self.max_burst_jobs >= 0:
             free = min(free, self.max_burst_jobs - self._jobs_started() - len(self.running) - len(self._claimed))
         return max(free, 0)
@@ -256,11 +235,12 @@ class Worker(ArqWorker):
     async def _round(self) -> None:
         """One tick. While its reply is under way the claims of the one before are started."""
         alone = self.supervisor.isolates(self)
-        wanted = self._free() if self._claimable else 0
+        slots, wanted = (self._free(), self._free(self.prefetch.size)) if self._claimable else (0, 0)
         self._restore_mark = self._heard = False
         self._in_call = True
+        sent = self.loop.time()
         try:
-            reply = await self.session.tick(wanted, alone, self.start_claimed)
+            reply = await self.session.tick(wanted, slots, alone, self.start_claimed)
         finally:
             self._in_call = False
         if reply is None:
@@ -269,7 +249,10 @@ class Worker(ArqWorker):
         if reply.told:
             self.supervisor.courier.wake()
         self._plan(reply)
-        self._claimed = [(claim, self.session.number, reply.now) for claim in reply.claims]
+        self.prefetch.observe(sent, self.loop.time())
+        self._claimed = [(claim, self.session.number, reply.now) for claim in reply.claims[:slots]]
+        if len(reply.claims) > slots:
+            self.prefetch.add(reply.claims[slots:], self.session.number, reply.now)
         if alone:
             suspect = any(float(claim.score) >= SUSPECT_SCORE for claim in reply.claims)
             self.supervisor.isolate(self if suspect else None)
@@ -307,9 +290,17 @@ class Worker(ArqWorker):
         """Start what the last reply brought."""
         claimed, self._claimed = self._claimed, []
         for claim, number, now in claimed:
-            self._start(claim, number, now)
+            self.start(claim, number, now)
+        if self.prefetch:
+            self.prefetch.start()
 
-    def _start(self, claim: Claim, number: int, now_ms: int) -> None:
+    def start(self, claim: Claim, number: int, now_ms: int) -> None:
+        """Start a job.
+
+        Args:
+            number: of the call that claimed it.
+            now_ms: Redis's clock then.
+        """
         if self.draining:
             # It came with the last call before the drain.
             self.session.outcomes.append(Outcome("l", claim.id, number, "", -1, score=claim.score))
@@ -327,6 +318,7 @@ class Worker(ArqWorker):
             # It was given up before; what runs under its id now is another claim.
             return
         del self.running[run.claim.id]
+        self.prefetch.slot_free()
         if outcome is not None:
             self._ended(run, outcome, duration)
         else:

@@ -27,6 +27,7 @@ SHARED = (
 NAMES = (
     "enqueue",
     "tick",
+    "begin",
     "sync",
     "renew",
     "await",

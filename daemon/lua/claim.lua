@@ -139,7 +139,7 @@ local function claim(found, names, records)
   local states = there(flows) and redis.call('HMGET', flows, unpack(ids)) or {}
   -- Formatting a number costs as much as a command: what is the same for all is written once.
   local token, held_at, usual = session .. ':' .. n, num(HELD + now), num(default_timeout + 10000)
-  local claim_number = n .. ' '
+  local claim_number, begun = n .. ' ', 4 * ARGV[6]
   local bytes, scores, holding, at = 0, {}, {}, #claims
   local tokens, others = {}, {}
   for i, id in ipairs(ids) do
@@ -169,7 +169,7 @@ local function claim(found, names, records)
       set_keys({ 'arq:in-progress:' .. id, token }, life)
     end
     scores[2 * i - 1], scores[2 * i] = held_at, id
-    holding[2 * i - 1], holding[2 * i] = id, claim_number .. found[2 * i]
+    holding[2 * i - 1], holding[2 * i] = id, claim_number .. found[2 * i] .. (at < begun and '' or NOT_BEGUN)
     if names and #names[i] > 0 then holding[2 * i] = holding[2 * i] .. '\t' .. table.concat(names[i], '\t') end
     claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
     claims[at + 4] = 0

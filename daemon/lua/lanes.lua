@@ -230,9 +230,10 @@ local function write_lanes()
   if #none > 0 then redis.call('HDEL', active, unpack(none)) end
 end
 
--- Frees what a session holds and its process no longer runs: `crashed` counts a crash (twice crashed runs alone,
--- `max_crashes` is handed out once more for its burial), otherwise the job just returns to its place.
+-- Frees what a session holds and its process no longer runs: `crashed` counts a crash of what had begun (twice crashed
+-- runs alone, `max_crashes` is handed out once more for its burial), otherwise the job just returns to its place.
 local function release_orphan(session, id, entry, crashed, max_crashes)
+  crashed = crashed and not string.find(entry, NOT_BEGUN, 1, true)
   local score = tonumber(string.match(entry, '^%d+ (%S+)'))
   local count = crashed and redis.call('HINCRBY', crashes, id, 1) or 0
   tell(crashed and 'crashed' or 'released', id, name_of(id))

@@ -21,6 +21,8 @@ local prefix = ARGV[1]
 local READY, LEVEL, STEP = -4503599627370496, 281474976710656, 64
 local HELD, SUSPECT, BLOCKED = 35184372088832, 70368744177664, 105553116266496
 local DAY = 86400000
+-- Stands in what a session holds behind the score of a job that it has claimed and not begun.
+local NOT_BEGUN = ' ~'
 -- As Redis wants it.
 local HELD_TEXT = '35184372088832'
 

@@ -1,9 +1,10 @@
 -- One round of a worker: settle what ended, reap one dead session, promote what came due, claim.
--- ARGV: 3 session, 4 call number, 5 jobs wanted, 6 "1" if this process runs nothing at all (it may take a suspect),
---   7 lease ms, 8 default timeout ms, 9 max crashes, 10 completed kept (count, -1 no bound), 11 and their age ms,
---   12 poll ms where stock workers share the queue (0: none do, and it polls only if stock producers were seen in the
+-- ARGV: 3 session, 4 call number, 5 jobs wanted, 6 how many of them begin at once (the others: lua/begin.lua),
+--   7 "1" if this process runs nothing at all (it may take a suspect),
+--   8 lease ms, 9 default timeout ms, 10 max crashes, 11 completed kept (count, -1 no bound), 12 and their age ms,
+--   13 poll ms where stock workers share the queue (0: none do, and it polls only if stock producers were seen in the
 --   last hour, every 500);
---   13 how many statistics of these outcomes follow, a field and an amount each (lua/events.lua): added if none of them
+--   14 how many statistics of these outcomes follow, a field and an amount each (lua/events.lua): added if none of them
 --     is refused; then the outcomes. Those beside each other with the same kind, claim number, b and c are told together:
 --     kind, claim number, b, c, how many, and of each its id, enqueue stamp, a and its event's detail.
 --     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep (ms, or "age ms, count" of its own:
@@ -16,9 +17,9 @@
 --   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
 --    {id, record or nil, score, 0 or what is unusual: {ended tries, crashes, "1" if to be aborted, its last failure's
 --     history line or 0, why it is to be failed by a child or ''}, ...}, "1" if this call wrote to the outbox}.
-local session, n, wanted, alone = ARGV[3], tonumber(ARGV[4]), math.min(tonumber(ARGV[5]), 128), ARGV[6] == '1'
-local lease, default_timeout, max_crashes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local keep_count, keep_age, poll = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local session, n, wanted, alone = ARGV[3], tonumber(ARGV[4]), math.min(tonumber(ARGV[5]), 128), ARGV[7] == '1'
+local lease, default_timeout, max_crashes = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local keep_count, keep_age, poll = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local held = held_key(session)
 
 -- Number and time (us) of its last call.
@@ -42,7 +43,7 @@ local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 
 -- ---------------------------------------------------------------- settle
 local refused, ended, unheld, counts, changed = {}, {}, {}, {}, {}
-local first_settle = 14 + 2 * ARGV[13]
+local first_settle = 15 + 2 * ARGV[14]
 if #ARGV >= first_settle then
   local counted = there(active)
 
@@ -149,7 +150,7 @@ if #ARGV >= first_settle then
   keep_within_budget()
 end
 
-if #refused == 0 then count_up(ARGV, 14, first_settle - 1) end
+if #refused == 0 then count_up(ARGV, 15, first_settle - 1) end
 
 -- ---------------------------------------------------------------- reap
 local function reap()

@@ -85,10 +85,10 @@ class SimulatedWorker(Worker):
             keyring=process.keyring,
         )
 
-    def _start(self, claim: Claim, number: int, now_ms: int) -> None:
+    def start(self, claim: Claim, number: int, now_ms: int) -> None:
         job = spoken_id(claim.id.decode("utf-8", "replace"))
         self.supervisor.simulation.note("claimed", self.supervisor.name, job)
-        super()._start(claim, number, now_ms)
+        super().start(claim, number, now_ms)
         self.supervisor.simulation.job_started(self.supervisor)
 
     def _count(self, run: Run, kind: str, duration: float) -> None:

@@ -193,11 +193,11 @@ class Engine:
     async def tick(
         self, session: str = A, *outcomes: Outcome, wanted: int = 0, alone: bool = False, n: int | None = None,
         timeout: int = 300_000, max_crashes: int = 3, keep_count: int = -1, keep_age: int = -1, poll: int = 0,
-        statistics: dict[str, int] | None = None,
+        statistics: dict[str, int] | None = None, slots: int | None = None,
     ) -> Tick:  # fmt: skip
         settings = TickSettings(self.lease, timeout, max_crashes, keep_count, keep_age, poll)
         reply = await self.broker.tick(
-            session, self._number(session, n), wanted, alone, settings, outcomes, statistics=statistics or {}
+            session, self._number(session, n), wanted, alone, settings, outcomes, statistics=statistics or {}, slots=slots
         )
         await self.check()
         return reply
@@ -207,6 +207,10 @@ class Engine:
         reply = await self.tick(session, wanted=wanted, **options)
         assert reply.status == "ok"
         return [Mine(claim, self.n[session]) for claim in reply.claims]
+
+    async def begin(self, *jobs: Mine, session: str = A) -> None:
+        await self.broker.run("begin", session, *(mine.claim.id for mine in jobs))
+        await self.check()
 
     async def take(self, name: str, session: str = A, **options: Any) -> Mine:
         """Enqueue a job and claim it."""

@@ -43,7 +43,7 @@ class Job:
     """A job as the model sees it.
 
     ``state`` is ready, later, suspect, held or the index it ended in; a held one has a holder and the call that
-    claimed it, and goes back to its place when it is let go.
+    claimed it, and goes back to its place when it is let go. One that was claimed ahead has not begun.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Job:
     crashes: int = 0
     holder: str = ""
     call: int = 0
+    begun: bool = True
 
 
 @dataclass
@@ -115,6 +116,9 @@ class States(RuleBasedStateMachine):
         job.state = "suspect" if job.place.suspect else "ready"
 
     def crashed(self, job: Job) -> None:
+        if not job.begun:
+            self.let_go(job)
+            return
         job.crashes += 1
         if 1 < job.crashes < MAX_CRASHES:
             job.place = Place(job.level, 0, self.engine.now)
@@ -171,6 +175,8 @@ class States(RuleBasedStateMachine):
         assert {job_id.decode().rpartition(":")[2] for job_id in lost} == expected
         for name in expected:
             del process.runs[name]
+        for name in process.runs:
+            self.jobs[name].begun = True
         for job in self.jobs.values():
             if job.holder == session and job.name not in process.runs:
                 self.let_go(job)
@@ -183,11 +189,13 @@ class States(RuleBasedStateMachine):
             self._places: dict[tuple[str, str, int], Place] = {}
         return self._places
 
-    def tick(self, session: str, *outcomes: Outcome, wanted: int = 0, alone: bool = False) -> None:
+    def tick(
+        self, session: str, *outcomes: Outcome, wanted: int = 0, alone: bool = False, slots: int | None = None
+    ) -> None:
         """One call: settle, reap, promote, claim."""
         process = self.processes[session]
         before = {each: other.lease_end for each, other in self.processes.items()}
-        reply = self.run(self.engine.tick(session, *outcomes, wanted=wanted, alone=alone))
+        reply = self.run(self.engine.tick(session, *outcomes, wanted=wanted, alone=alone, slots=slots))
         process.calls += 1
         if reply.status == "sync":
             assert process.lease_end == 0, "a session with a lease is known"
@@ -206,9 +214,10 @@ class States(RuleBasedStateMachine):
             expected = []
         claims = [Mine(claim, self.engine.n[session]) for claim in reply.claims]
         assert [mine.name for mine in claims] == [job.name for job in expected], "priorities in order"
-        for job, mine in zip(expected, claims, strict=True):
+        for number, (job, mine) in enumerate(zip(expected, claims, strict=True)):
             assert int(mine.claim.crashes) == job.crashes
             job.state, job.holder, job.call = "held", session, mine.n
+            job.begun = slots is None or number < slots
             self.places[job.name, session, mine.n] = job.place
             process.runs[job.name] = mine
 
@@ -236,9 +245,19 @@ class States(RuleBasedStateMachine):
             state = "later" if delay else "ready"
             self.jobs[name] = Job(name, level, state, Place(level, number), self.engine.now + delay)
 
-    @rule(session=st.sampled_from(SESSIONS), wanted=st.integers(1, 4))
-    def claim(self, session: str, wanted: int) -> None:
-        self.tick(session, wanted=wanted, alone=not self.processes[session].runs)
+    @rule(session=st.sampled_from(SESSIONS), wanted=st.integers(1, 4), slots=st.sampled_from([None, None, 0, 1, 2]))
+    def claim(self, session: str, wanted: int, slots: int | None) -> None:
+        self.tick(session, wanted=wanted, alone=not self.processes[session].runs, slots=slots)
+
+    @rule(session=st.sampled_from(SESSIONS), which=st.integers(0, 9))
+    def begin(self, session: str, which: int) -> None:
+        """It begins a job that it believes to hold; others may hold it by now."""
+        runs = self.processes[session].runs
+        if runs:
+            mine = runs[list(runs)[which % len(runs)]]
+            self.run(self.engine.begin(mine, session=session))
+            job = self.jobs[mine.name]
+            job.begun = job.begun or job.holder == session
 
     @rule(
         session=st.sampled_from(SESSIONS), kind=st.sampled_from("ccrrbla"), which=st.integers(0, 9),

@@ -206,3 +206,12 @@ async def test_a_full_server_lets_workers_come_and_go(full: tuple[Engine, Fill])
     assert [other.name for other in await engine.claim(B)] == ["b"]
     assert await engine.sync(B, leave=True) == []
     assert (await engine.look("b")).band == "ready"
+
+
+async def test_a_job_claimed_ahead_that_a_process_says_it_runs_has_begun(engine: Engine) -> None:
+    await engine.enqueue("a", "b")
+    first, _ = await engine.claim(wanted=2, slots=0)
+    assert await engine.sync(A, first.held()) == []
+    assert (await engine.look("a")).holders[A] == f"{first.n} {first.claim.score.decode()}"
+    seen = await engine.look("b")
+    assert (seen.band, seen.crashes, seen.holders) == ("ready", 0, {})

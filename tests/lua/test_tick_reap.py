@@ -35,6 +35,40 @@ async def test_a_dead_sessions_job_returns_with_a_crash_counted(engine: Engine) 
     assert (mine.name, mine.claim.crashes) == ("a", b"1")
 
 
+async def test_a_job_claimed_ahead_has_no_part_in_the_crash_until_it_begins(engine: Engine) -> None:
+    await engine.enqueue("begun", "next", "last")
+    places = [(await engine.look(name)).score for name in ("begun", "next", "last")]
+    await engine.sync(B)
+    claims = await engine.claim(B, wanted=3, slots=1)
+    await engine.begin(claims[1], session=B)
+    await engine.pass_time(LEASE + 1, A)
+    await engine.tick()
+    seen = [await engine.look(name) for name in ("begun", "next", "last")]
+    assert [(job.score, job.crashes, job.holders) for job in seen] == [
+        (places[0], 1, {}), (places[1], 1, {}), (places[2], 0, {}),
+    ]  # fmt: skip
+
+
+async def test_a_job_claimed_ahead_counts_in_its_lane(engine: Engine) -> None:
+    await engine.sync(lanes={"s:g:*": "1||"})
+    await engine.enqueue(engine.job("a", group="x"), engine.job("b", group="x"))
+    (mine,) = await engine.claim(wanted=2, slots=0)
+    await engine.begin(mine)
+    assert (await engine.look("a")).holders[A] == f"{mine.n} {mine.claim.score.decode()}\tg:x"
+    await engine.settle(mine.complete())
+    assert [each.name for each in await engine.claim(wanted=2)] == ["b"]
+
+
+async def test_beginning_what_another_process_has_by_now_changes_nothing(engine: Engine) -> None:
+    await engine.enqueue("a")
+    await engine.sync(B)
+    (mine,) = await engine.claim(B, slots=0)
+    await engine.pass_time(LEASE + 1, A)
+    await engine.claim(A)
+    await engine.begin(mine, session=B)
+    assert list((await engine.look("a")).holders) == [A]
+
+
 async def test_nothing_of_the_dead_session_stays(engine: Engine) -> None:
     await engine.enqueue("a")
     await engine.broker.redis.rpush(engine.keys.key("ctl", B), "abort 1 x")

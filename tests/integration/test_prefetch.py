@@ -1,0 +1,163 @@
+"""Jobs claimed before there is a slot for them: in order, once, and given back where they would wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+import uvloop
+
+from daemon import prefetch
+from daemon.context import JobContext
+from daemon.job import JobState
+from daemon.keys import FamilyKeys, raw_id
+from daemon.producer import Producer
+from daemon.worker import Worker
+from tests.engine import in_state, make_family, until, working
+
+KEYS = FamilyKeys.of("t")
+
+
+class Handler:
+    """Holds up jobs until they are let go."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.tries: list[tuple[int, int]] = []
+        self.gate = asyncio.Event()
+
+    async def hold(self, ctx: JobContext, n: int) -> int:
+        self.started.append(n)
+        self.tries.append((n, ctx.job_try))
+        await self.gate.wait()
+        return n
+
+    async def quick(self, ctx: JobContext, n: int) -> int:
+        self.started.append(n)
+        await asyncio.sleep(0.003)
+        return n
+
+
+async def _ahead(worker: Worker, producer: Producer, count: int = 4, function: str = "hold") -> list[str]:
+    """Let a worker of one slot claim one job and the others ahead; give their ids."""
+    await until(lambda: worker.listening)
+    worker.prefetch.size = count - 1
+    jobs = await producer.enqueue_many(function, [(n,) for n in range(count)], family="t")
+    await until(lambda: len(worker.prefetch) == count - 1)
+    return [job.job_id for job in jobs]
+
+
+async def test_short_jobs_are_claimed_ahead_and_run_in_order_and_never_too_many(
+    redis_url: str, producer: Producer
+) -> None:
+    handler, most, ahead = Handler(), 0, 0
+    jobs = await producer.enqueue_many("quick", [(n,) for n in range(400)], family="t")
+    async with working(redis_url, make_family("t", handler.quick, max_jobs=5)) as supervisor:
+        (worker,) = supervisor.workers
+        while len(handler.started) < 400:
+            most, ahead = max(most, len(worker.running)), max(ahead, len(worker.prefetch))
+            await asyncio.sleep(0)
+        assert [await job.result(20) for job in jobs] == list(range(400))
+    assert handler.started == list(range(400))
+    assert most == 5
+    assert 0 < ahead <= 5
+
+
+async def test_what_would_wait_is_handed_back_to_others(redis_url: str, producer: Producer) -> None:
+    busy, other = Handler(), Handler()
+    other.gate.set()
+    async with working(redis_url, make_family("t", busy.hold, max_jobs=1)) as supervisor:
+        ids = await _ahead(supervisor.workers[0], producer)
+        async with working(redis_url, make_family("t", other.hold, max_jobs=1)):
+            results = [await producer.job(job_id, "t").result(20) for job_id in ids[1:]]
+        assert results == [1, 2, 3]
+        assert busy.started == [0]
+        assert other.tries == [(1, 1), (2, 1), (3, 1)]
+        busy.gate.set()
+        assert await producer.job(ids[0], "t").result(20) == 0
+
+
+async def test_a_draining_worker_hands_them_back_at_once(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE", 60)
+    handler = Handler()
+    async with working(redis_url, make_family("t", handler.hold, max_jobs=1)) as supervisor:
+        ids = await _ahead(supervisor.workers[0], producer)
+        supervisor.drain()
+        for job_id in ids[1:]:
+            await in_state(producer.job(job_id, "t"), JobState.WAITING)
+        assert handler.started == [0]
+        handler.gate.set()
+    assert handler.started == [0]
+
+
+async def test_one_that_is_aborted_never_begins(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE", 60)
+    handler = Handler()
+    async with working(redis_url, make_family("t", handler.hold, max_jobs=1)) as supervisor:
+        ids = await _ahead(supervisor.workers[0], producer)
+        aborting = asyncio.create_task(producer.job(ids[1], "t").abort())
+        worker = supervisor.workers[0]
+        await until(lambda: any(claim.aborted == b"1" for claim, *_ in worker.prefetch._claims))
+        handler.gate.set()
+        assert await aborting
+        assert [await producer.job(job_id, "t").result(20) for job_id in ids[2:]] == [2, 3]
+    assert handler.started == [0, 2, 3]
+
+
+async def test_after_a_lost_connection_each_runs_once(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE", 60)
+    handler = Handler()
+    async with working(redis_url, make_family("t", handler.hold, max_jobs=1)) as supervisor:
+        ids = await _ahead(supervisor.workers[0], producer)
+        supervisor.workers[0].session._channel.close()
+        handler.gate.set()
+        assert [await producer.job(job_id, "t").result(20) for job_id in ids] == [0, 1, 2, 3]
+    assert handler.started == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+async def test_redis_knows_that_a_job_begins_before_its_first_line_runs(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE", 60)
+    marks: list[list[bytes]] = []
+    ready, ids = threading.Event(), []
+
+    async def look(ctx: JobContext, n: int) -> int:
+        """Look from within the first step, in which the event loop does nothing else."""
+        if n == 0:
+            await asyncio.to_thread(ready.wait, 30)
+            return 0
+        with redis.Redis.from_url(redis_url) as client:
+            deadline = time.monotonic() + 5
+            while True:
+                held = [client.hget(key, ids[n]) or b"" for key in client.keys(KEYS.key("held", "*"))]
+                if not any(b"~" in entry for entry in held) or time.monotonic() > deadline:
+                    marks.append(held)
+                    return n
+
+    async def work() -> None:
+        async with (
+            Producer.connect(redis_url) as own,
+            working(redis_url, make_family("t", look, max_jobs=1)) as supervisor,
+        ):
+            ids.extend(map(raw_id, await _ahead(supervisor.workers[0], own, function="look")))
+            ready.set()
+            await until(lambda: len(marks) == 3, 20)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(work())
+
+    await asyncio.to_thread(run)
+    assert all(len(held) == 1 and b"~" not in held[0] for held in marks)

@@ -1,9 +1,9 @@
 """Jobs claimed ahead: where short jobs fill all slots, the next one is here when a slot gets free.
 
-Without them a slot would stay empty for a round trip and more after each job: at 100 slots and jobs of 10 ms for a
-third of the time. As many are claimed ahead as lately ended within two round trips, none where jobs take long. What waits
-here for longer than `PATIENCE` is handed back, uncounted, for other workers. Redis knows which have not begun: no crash
-counts for these.
+Without them a slot would stay empty for a round trip and more after each job: with 100 slots and jobs of 10 ms for a
+third of the time. As many are claimed ahead as lately ended within two round trips, none where jobs take long. What
+waits here for longer than `PATIENCE` is handed back, uncounted, for other workers. Redis knows which have not begun: no
+crash counts for these.
 """
 
 from __future__ import annotations

@@ -197,7 +197,14 @@ class Engine:
     ) -> Tick:  # fmt: skip
         settings = TickSettings(self.lease, timeout, max_crashes, keep_count, keep_age, poll)
         reply = await self.broker.tick(
-            session, self._number(session, n), wanted, alone, settings, outcomes, statistics=statistics or {}, slots=slots
+            session,
+            self._number(session, n),
+            wanted,
+            alone,
+            settings,
+            outcomes,
+            statistics=statistics or {},
+            slots=slots,
         )
         await self.check()
         return reply

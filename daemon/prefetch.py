@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: How long a claimed job waits for a slot here, seconds; far below any lease, so that a process that was stopped and
 #: goes on begins nothing that another one has by now.
 PATIENCE = 0.1
+#: At most so many wait here: what one call brings.
+MOST = 128
 #: Over how long a time the pace is averaged, seconds.
 SMOOTH = 0.05
 
@@ -32,7 +34,7 @@ class Prefetch:
         worker: whose slots they wait for.
 
     Attributes:
-        size: how many it should have now; at most as many as there are slots.
+        size: how many it should have now.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -44,7 +46,7 @@ class Prefetch:
         self._ended = 0
         # Stock workers watch what is claimed; permits and a burst's jobs are counted when they are claimed.
         forbidden = worker.family.stock or worker.family.values.shared_limits or worker.max_burst_jobs >= 0
-        self._most = 0 if forbidden else worker.max_jobs
+        self._most = 0 if forbidden else MOST
         self.size = 0
 
     def __len__(self) -> int:

@@ -64,7 +64,7 @@ async def test_short_jobs_are_claimed_ahead_and_run_in_order_and_never_too_many(
         assert [await job.result(20) for job in jobs] == list(range(400))
     assert handler.started == list(range(400))
     assert most == 5
-    assert 0 < ahead <= 5
+    assert 0 < ahead <= prefetch.MOST
 
 
 async def test_what_would_wait_is_handed_back_to_others(redis_url: str, producer: Producer) -> None:

@@ -125,8 +125,8 @@ class Scheduler:
     async def _hold(self) -> float | None:
         """Take or renew the lease; None when it is held, else for how many seconds another still has it."""
         ms = round(LEASE_SECONDS * 1000)
-        if self.leading and await self._client.get(LEASE) == self._id.encode():
-            await self._client.pexpire(LEASE, ms)
+        # That of another is prolonged once by it, and then this process leads no more.
+        if self.leading and await self._client.getex(LEASE, px=ms) == self._id.encode():
             return None
         left = await self._client.eval(SCRIPTS["lead"].text, 1, LEASE, self._id, ms)
         return None if left < 0 else left / 1000

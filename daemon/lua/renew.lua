@@ -9,8 +9,12 @@ redis.call('DEL', mark)
 observe(lease, true)
 redis.call('ZADD', workers, num(now + lease), session)
 redis.call('HSET', session_key(session), 'info', ARGV[5])
-for _, index in ipairs({ completed, aborted, expired }) do trim(index, -1, tonumber(ARGV[6])) end
-trim(dead, tonumber(redis.call('HGET', conf, 'keep_failed_count') or nil) or -1, tonumber(ARGV[7]))
+-- An idle family costs little: what there is nothing of is not looked at.
+local unusual = redis.call('EXISTS', abort_set, tags, lanes, limits, parked) > 0
+if redis.call('EXISTS', completed, aborted, expired, dead) > 0 then
+  for _, index in ipairs({ completed, aborted, expired }) do trim(index, -1, tonumber(ARGV[6])) end
+  trim(dead, tonumber(redis.call('HGET', conf, 'keep_failed_count') or nil) or -1, tonumber(ARGV[7]))
+end
 -- Repairs what was counted wrong; without a budget nothing is counted.
 if byte_budget() then
   recount(2000)
@@ -19,7 +23,7 @@ elseif redis.call('UNLINK', sizes) == 1 then
   redis.call('HDEL', clock, 'bytes', 'recount', 'counted', 'full')
 end
 -- A worker whose slots are all taken makes no other call that would find a stock abort().
-if redis.call('EXISTS', abort_set) == 1 then
+if unusual and redis.call('EXISTS', abort_set) == 1 then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, 1, 1, 'LIMIT', 0, 100)) do stock_abort(id, true) end
   tell_stock_aborts()
   -- One of an unknown id would stay for ever.
@@ -37,7 +41,7 @@ local bands = {
   { PARKED, '(' .. num(PARKED + 1099511627776) },
   { PARKED + margin, '+inf' },
 }
-for _, band in ipairs(bands) do
+for _, band in ipairs(redis.call('EXISTS', queue) == 1 and bands or {}) do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, num(band[1]), band[2], 'LIMIT', 0, 100)) do
     redis.call('ZADD', queue, num(HELD - 1), id)
   end
@@ -57,10 +61,10 @@ local function prune_tags()
   if #gone > 0 then redis.call('HDEL', tags, unpack(gone, 1, math.min(#gone, 5000))) end
   redis.call('HSET', clock, 'prune', found[1])
 end
-if has_groups() then prune_tags() end
+if unusual and has_groups() then prune_tags() end
 
 -- A lane whose admitted job was removed before it ran would wait for ever for its end: look at all of them again.
-for _, lane in ipairs(redis.call('ZRANGEBYSCORE', lanes, num(NEVER), '+inf', 'LIMIT', 0, 500)) do
+for _, lane in ipairs(unusual and redis.call('ZRANGEBYSCORE', lanes, num(NEVER), '+inf', 'LIMIT', 0, 500) or {}) do
   redis.call('ZADD', lanes, num(now), lane)
 end
 
@@ -80,7 +84,7 @@ local function prune_limits()
   end
   redis.call('HSET', clock, 'prune:limits', found[1])
 end
-if redis.call('EXISTS', limits) == 1 then prune_limits() end
+if unusual and redis.call('EXISTS', limits) == 1 then prune_limits() end
 trim_dedup(500)
 
 -- What was removed while it was parked, and a message to this worker that may have been lost.
@@ -101,7 +105,7 @@ local function look_at_parked()
     end
   end
 end
-if redis.call('EXISTS', parked) == 1 then look_at_parked() end
+if unusual and redis.call('EXISTS', parked) == 1 then look_at_parked() end
 local waits = set_mark()
 set_suspects()
 return waits and 2 or 1

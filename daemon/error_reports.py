@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sentry_sdk
@@ -67,11 +67,11 @@ class _Reports:
     def __init__(self, *, payload: bool, retries: bool) -> None:
         self._payload, self._retries = payload, retries
 
-    def running(self, run: Run, family: str) -> AbstractContextManager[None]:
-        return nullcontext()
+    def begin(self, run: Run, family: str) -> None:
+        """Sentry is told of errors alone."""
 
     def ended(self, run: Run, outcome: Outcome | None) -> None:
-        """Sentry is told of errors alone."""
+        """See `begin`."""
 
     def failed(self, run: Run, error: BaseException, family: str, reason: str | None, *, hidden: bool) -> None:
         if reason is None and not self._retries:

@@ -6,7 +6,6 @@ Without one a worker has the plain `Executor`, so nothing here is on a job's way
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from daemon.decisions import Decisions
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 class Instrument(Protocol):
     """What is told; what it raises would end the job, so it must not raise."""
 
-    def running(self, run: Run, family: str) -> AbstractContextManager[None]:
-        """Give what surrounds a try, its hooks and its outcome."""
+    def begin(self, run: Run, family: str) -> None:
+        """A try begins, in a context of its own: what is set in that need not be taken back."""
         ...
 
     def failed(self, run: Run, error: BaseException, family: str, reason: str | None, *, hidden: bool) -> None:
@@ -72,10 +71,9 @@ class InstrumentedExecutor(Executor):
 
     async def execute(self, run: Run, call: Callable[[], Any]) -> None:
         """See `Executor.execute`."""
-        with ExitStack() as stack:
-            for instrument in self.instruments:
-                stack.enter_context(instrument.running(run, self.family.name))
-            await super().execute(run, call)
+        for instrument in self.instruments:
+            instrument.begin(run, self.family.name)
+        await super().execute(run, call)
 
 
 def add_instrument(instrument: Instrument) -> None:

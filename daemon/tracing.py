@@ -8,14 +8,23 @@ process; nothing of it is imported before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from random import random
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.propagate import extract, inject
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+)
 
 from daemon import __version__, codec
 from daemon.carried import TRACE, inject_with, request_id
@@ -32,19 +41,22 @@ if TYPE_CHECKING:
 
 SYSTEM = "arqd"
 _NANOSECONDS = 1_000_000_000
-_tracers: list[Tracer] = []
+#: The context of a job whose trace is not kept: what it does is not recorded, either.
+_LEFT_OUT = trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 1, is_remote=True)), contexts.Context())
+_tracers: list[tuple[Tracer, float]] = []
 
 
-def trace_with(provider: TracerProvider | None = None) -> None:
+def trace_with(provider: TracerProvider | None = None, *, share: float = 1.0) -> None:
     """Trace what this process enqueues and the jobs that its workers run.
 
     Args:
         provider: where spans go; default the process's own, as a service that traces already has set it.
+        share: of the requests and jobs that would begin a trace, those that do; then the provider's sampler is asked.
     """
     tracer = trace.get_tracer("arqd", __version__, provider)
-    _tracers.append(tracer)
-    inject_with(_injector(tracer))
-    add_instrument(_Tracing(tracer))
+    _tracers.append((tracer, share))
+    inject_with(_injector(tracer, share))
+    add_instrument(_Tracing(tracer, share))
 
 
 def tracer_of(endpoint: str, sample: float, service: str) -> Callable[[], None]:
@@ -63,12 +75,12 @@ def tracer_of(endpoint: str, sample: float, service: str) -> Callable[[], None]:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
     resource = Resource.create({"service.name": service, "service.version": __version__})
-    provider = SdkProvider(sampler=ParentBased(TraceIdRatioBased(sample)), resource=resource)
+    provider = SdkProvider(sampler=ParentBased(ALWAYS_ON), resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
-    trace_with(provider)
+    trace_with(provider, share=sample)
     return provider.shutdown
 
 
@@ -83,11 +95,16 @@ def _attributes(operation: str, job_id: str, family: str, function: str) -> dict
     }
 
 
-def _injector(tracer: Tracer) -> Callable[[str, str, str], dict[str, str]]:
+def _injector(tracer: Tracer, share: float) -> Callable[[str, str, str], dict[str, str]]:
     def handed_over(job_id: str, family: str, function: str) -> dict[str, str]:
+        above = trace.get_current_span().get_span_context()
+        if (not above.trace_flags.sampled) if above.is_valid else _left_out(share):
+            # Nobody will see this trace: a context in the record would more than double what a small job costs.
+            return {}
         span = tracer.start_span(f"enqueue {family}", kind=SpanKind.PRODUCER)
-        if span.is_recording():
-            span.set_attributes(_attributes("enqueue", job_id, family, function))
+        if not span.is_recording():
+            return {}
+        span.set_attributes(_attributes("enqueue", job_id, family, function))
         carrier: dict[str, str] = {}
         inject(carrier, trace.set_span_in_context(span))
         span.end()
@@ -99,23 +116,21 @@ def _injector(tracer: Tracer) -> Callable[[str, str, str], dict[str, str]]:
 class _Tracing:
     """See `daemon.instruments.Instrument`."""
 
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
+    def __init__(self, tracer: Tracer, share: float) -> None:
+        self._tracer, self._share = tracer, share
 
-    def running(self, run: Run, family: str) -> AbstractContextManager[None]:
-        return self._running(run, family)
-
-    @contextmanager
-    def _running(self, run: Run, family: str) -> Iterator[None]:
+    def begin(self, run: Run, family: str) -> None:
         carrier = (run.options or {}).get(TRACE)
+        if carrier is None and _left_out(self._share):
+            contexts.attach(_LEFT_OUT)
+            return
         # A handler's task inherits whatever the worker's loop had: a job that carries nothing begins a trace.
         parent = extract(carrier if isinstance(carrier, dict) else {}, contexts.Context())
         span = self._tracer.start_span(f"process {family}", parent, SpanKind.CONSUMER)
         if span.is_recording():
             self._describe(span, run, family)
             self._wait(run, family, parent)
-        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-            yield
+        contexts.attach(trace.set_span_in_context(span, parent))
 
     def _describe(self, span: Span, run: Run, family: str) -> None:
         span.set_attributes(_attributes("process", run.job_id, family, run.name))
@@ -152,6 +167,12 @@ class _Tracing:
         span = trace.get_current_span()
         if span.is_recording():
             span.set_attribute("arqd.outcome", OUTCOME_OF_KIND[outcome.kind] if outcome else "lost")
+            span.end()
+
+
+def _left_out(share: float) -> bool:
+    """Decide whether a trace that would begin here is not to be kept."""
+    return random() >= share  # noqa: S311
 
 
 class TracedRequests:
@@ -159,7 +180,7 @@ class TracedRequests:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._tracer = _tracers[-1]
+        self._tracer, self._share = _tracers[-1]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -167,6 +188,8 @@ class TracedRequests:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         parent, method = extract(headers, contexts.Context()), scope["method"]
+        if not trace.get_current_span(parent).get_span_context().is_valid and _left_out(self._share):
+            parent = _LEFT_OUT
         with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER) as span:
             span.set_attributes({"http.request.method": method, "url.path": scope["path"]})
 

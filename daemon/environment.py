@@ -222,6 +222,8 @@ def _smtp(given: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+_NODES = {"ETH_MAINNET_RPC": "MAINNET", "ETH_SEPOLIA_RPC": "SEPOLIA", "POLYGON_RPC": "POLYGON"}
+
 FALLBACKS = (
     Fallback(
         ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB"),
@@ -241,6 +243,15 @@ FALLBACKS = (
         ("ARQD_EMAIL__SENDER",),
         "the sender",
         lambda given: {"ARQD_EMAIL__SENDER": given["EMAIL_FROM"]},
+    ),
+    *(
+        Fallback(
+            (name,),
+            (f"ARQD_RPC__{network}",),
+            f"URL of a node of {network.lower()}",
+            lambda given, name=name, network=network: {f"ARQD_RPC__{network}": given[name]},  # type: ignore[misc]
+        )
+        for name, network in _NODES.items()
     ),
     Fallback(
         ("BULLMQ_CONCURRENCY_EMAIL",),

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     )
     rpc: dict[str, SecretStr] = Field(
         default_factory=dict,
-        description="URLs of chains' nodes: `ARQD_RPC__MAINNET`, `ARQD_RPC__POLYGON`, `ARQD_RPC__137` …",
+        description="URLs of chains' nodes, several behind blanks: `ARQD_RPC__MAINNET`, `ARQD_RPC__137` …",
     )
     outbox: OutboxSettings = Field(OutboxSettings(), description="the relay of the outbox")
     archive: ArchiveSettings = Field(ArchiveSettings(), description="the dead-letter archive")

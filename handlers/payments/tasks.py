@@ -19,6 +19,7 @@ from daemon.context import JobContext
 from daemon.errors import PermanentError, RetryAfter
 from handlers.integrations.database import Database
 from handlers.integrations.http import HttpClient, HttpUnavailable
+from handlers.integrations.rpc import network_missing
 from handlers.payments.attempts import Attempt, Attempts, State
 from handlers.payments.crypto import Chain
 from handlers.payments.payloads import RetriedPayment, RetryPayment
@@ -163,7 +164,7 @@ async def _check_transfer(ctx: JobContext, service: PaymentService, job: RetryPa
     """Nothing is charged: a transfer that has arrived is written down, for one payment only."""
     chain = service.chains.get(job.network_id or "")
     if chain is None:
-        raise PermanentError(f"there is no node for {job.network_id}: set ARQD_RPC__{str(job.network_id).upper()}")
+        raise PermanentError(network_missing(str(job.network_id)))
     last = await service.attempts.last(job.provider, job.payment_id)
     if last is not None and last.state == "succeeded":
         return _result(job, last.number, last.detail or "", last.object_id, last.closed_at)

@@ -7,6 +7,7 @@ from typing import Any
 from daemon.family import Exponential, FamilySettings
 from handlers.integrations.database import Database
 from handlers.integrations.http import HttpClient
+from handlers.integrations.rpc import networks
 from handlers.payments.attempts import Attempts
 from handlers.payments.commissions import pay_commission
 from handlers.payments.crypto import Chain
@@ -32,9 +33,7 @@ async def open_payments(ctx: dict[Any, Any]) -> None:
     if payments.yookassa_shop_id is not None and payments.yookassa_key is not None:
         key = payments.yookassa_key.get_secret_value()
         providers["yookassa"] = YooKassa(http, payments.yookassa_url, payments.yookassa_shop_id, key)
-    chains = {
-        name.lower(): Chain(http, url.get_secret_value(), payments.confirmations) for name, url in settings.rpc.items()
-    }
+    chains = {name: Chain(network, payments.confirmations) for name, network in networks(settings.rpc, http).items()}
     database = await Database.open(settings)
     ctx["payments"] = PaymentService(payments, database, http, Attempts(database), providers, chains)
 

@@ -1,0 +1,213 @@
+"""JSON-RPC of the nodes of a chain: several for each network, of which one that fails is left alone for a while.
+
+`Network.on_one_node` runs a step on one node from its beginning to its end, and on the next one where that one fails:
+two nodes may be at different heights, or on different sides of a fork, so what belongs together comes from one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from daemon.errors import PermanentError, RetryAfter
+from handlers.integrations.http import HttpClient, HttpError, HttpReply, HttpTooLarge, HttpUnavailable
+
+T = TypeVar("T")
+
+#: Networks by name, and what they call themselves.
+CHAIN_IDS = {"mainnet": 1, "sepolia": 11_155_111, "polygon": 137}
+#: How long a node that failed is asked last, or not at all where it said 429 without a time, seconds.
+REST = 15.0
+
+
+class RpcRefused(HttpError):
+    """The node answers a call with an error.
+
+    Attributes:
+        code: JSON-RPC's, or the status.
+    """
+
+    def __init__(self, host: str, method: str, code: Any) -> None:
+        self.code = code
+        super().__init__(f"{host} answers {method} with the error {code}")
+
+
+class NodeFailed(HttpError):
+    """The node cannot be used now."""
+
+
+class Node:
+    """One node.
+
+    Args:
+        url: of its JSON-RPC, the operator's own.
+        rate: calls per second this process makes to it at most; None: any number.
+    """
+
+    def __init__(self, http: HttpClient, url: str, rate: float | None = None) -> None:
+        self._http = http
+        self._url = url
+        self._pause = 1 / rate if rate else 0.0
+        self._next = 0.0
+        self._chain_id: int | None = None
+        #: Until then it is asked last, and until then not at all; times of the monotonic clock.
+        self.resting_until = self.told_to_wait_until = 0.0
+
+    async def call(self, method: str, *params: Any) -> Any:
+        """Make a call.
+
+        Raises:
+            RpcRefused: the node answers with an error.
+            NodeFailed: it does not answer, or has to be left alone.
+        """
+        await self._take_turn()
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        try:
+            reply = await self._http.post(self._url, json=request)
+        except HttpTooLarge as error:
+            raise RpcRefused(str(error).partition(" ")[0], method, "too large") from None
+        except HttpUnavailable as error:
+            self._rest()
+            raise NodeFailed(str(error)) from None
+        return self._result(reply, method)
+
+    async def chain_id(self) -> int:
+        """Give the number of its chain; it is asked once."""
+        if self._chain_id is None:
+            self._chain_id = int(await self.call("eth_chainId"), 16)
+        return self._chain_id
+
+    async def height(self) -> int:
+        """Give the number of its newest block."""
+        return int(await self.call("eth_blockNumber"), 16)
+
+    async def block_hash(self, number: int) -> str | None:
+        """Give the hash of the block with this number; None where it has none yet."""
+        block = await self.call("eth_getBlockByNumber", hex(number), False)
+        return None if block is None else str(block["hash"])
+
+    async def _take_turn(self) -> None:
+        now = time.monotonic()
+        turn = max(now, self._next)
+        self._next = turn + self._pause
+        if turn > now:
+            await asyncio.sleep(turn - now)
+
+    def _rest(self, told: float | None = None) -> None:
+        now = time.monotonic()
+        self.resting_until = now + REST
+        if told is not None:
+            self.told_to_wait_until = now + told
+
+    def _result(self, reply: HttpReply, method: str) -> Any:
+        try:
+            answer = reply.json()
+        except HttpError:
+            answer = None
+        error = answer.get("error") if isinstance(answer, Mapping) else None
+        code = error.get("code") if isinstance(error, Mapping) else None
+        if reply.status == 429 or code == 429:
+            self._rest(REST if reply.retry_after is None else reply.retry_after)
+            raise NodeFailed(f"{reply.host} says that these are too many calls")
+        if error is not None or reply.status == 413:
+            raise RpcRefused(reply.host, method, reply.status if code is None else code)
+        if not reply.ok or not isinstance(answer, Mapping) or "result" not in answer:
+            # A key that has expired is no reason to fail where another node would answer.
+            self._rest()
+            raise NodeFailed(f"{reply.host} answers {reply.status} to {method}")
+        return answer["result"]
+
+
+class Network:
+    """The nodes of one chain, the preferred one first."""
+
+    def __init__(self, name: str, nodes: Sequence[Node]) -> None:
+        self.name = name
+        self.nodes = tuple(nodes)
+
+    async def on_one_node(self, step: Callable[[Node], Awaitable[T]]) -> T:
+        """Run a step on a node; where that fails in the middle, run it anew on the next one.
+
+        Raises:
+            RetryAfter: all of them said to wait.
+            NodeFailed: none can be used.
+            RpcRefused: a node answers with an error.
+            PermanentError: a node is of another chain.
+        """
+        now = time.monotonic()
+        usable = [node for node in self.nodes if node.told_to_wait_until <= now]
+        failure = None
+        for node in sorted(usable, key=lambda node: node.resting_until > now):
+            try:
+                await self._of_this_chain(node)
+                return await step(node)
+            except NodeFailed as error:
+                failure = error
+        waiting = [node.told_to_wait_until - time.monotonic() for node in self.nodes]
+        if failure is None or min(waiting) > 0:
+            raise RetryAfter(max(0.0, min(waiting)), "job")
+        raise failure
+
+    async def chain_id(self) -> int:
+        """Give the number of the chain."""
+        return await self.on_one_node(lambda node: node.chain_id())
+
+    async def _of_this_chain(self, node: Node) -> None:
+        expected = CHAIN_IDS.get(self.name) or (int(self.name) if self.name.isdecimal() else None)
+        if expected is not None and await node.chain_id() != expected:
+            raise PermanentError(
+                f"a node of ARQD_RPC__{self.name.upper()} is of chain {await node.chain_id()}, not {expected}"
+            )
+
+
+def networks(rpc: Mapping[str, Any], http: HttpClient, rate: float | None = None) -> dict[str, Network]:
+    """Give the networks of the settings: by name, and those of `CHAIN_IDS` by number, too.
+
+    Args:
+        rpc: ``settings.rpc``: URLs of a network, blanks between them.
+    """
+    found = {
+        name.lower(): Network(name.lower(), [Node(http, url, rate) for url in urls.get_secret_value().split()])
+        for name, urls in rpc.items()
+    }
+    for name, number in CHAIN_IDS.items():
+        if name in found or str(number) in found:
+            one = found.get(name) or found[str(number)]
+            found = {name: one, str(number): one, **found}
+    return found
+
+
+def network_missing(name: str) -> str:
+    """Tell that a network has no node."""
+    return f"there is no node for {name}: set ARQD_RPC__{name.upper()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """How a transaction stands on the chain.
+
+    Attributes:
+        receipt: as the node gives it; None: it is in no block, or its block was taken back.
+        depth: blocks on it, its own included.
+        detail: for people.
+    """
+
+    receipt: Any
+    depth: int
+    detail: str
+
+
+async def inclusion(node: Node, tx_hash: str) -> Inclusion:
+    """Look a transaction up: its receipt, whether its block is part of the chain, and how deep it is."""
+    receipt = await node.call("eth_getTransactionReceipt", tx_hash)
+    if receipt is None:
+        known = await node.call("eth_getTransactionByHash", tx_hash)
+        return Inclusion(None, 0, "in the pool" if known else "not on the chain (yet)")
+    number = int(receipt["blockNumber"], 16)
+    if await node.block_hash(number) != receipt["blockHash"]:
+        return Inclusion(None, 0, "its block was taken back")
+    depth = await node.height() - number + 1
+    return Inclusion(receipt, depth, f"{depth} confirmations")

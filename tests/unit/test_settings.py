@@ -234,6 +234,7 @@ GMAIL = {"smtp.host": "smtp.gmail.com", "smtp.port": 587, "smtp.tls": "starttls"
         ({"BULLMQ_CONCURRENCY_EMAIL": "8", "QUEUE_CONCURRENCY": "7"}, {"family.email.max_jobs": 8}),
         ({"BULLMQ_CONCURRENCY_EMAIL": "8", "ARQD_FAMILY__EMAIL__MAX_JOBS": "9"}, {"family.email.max_jobs": 9}),
         ({"BULLMQ_CONCURRENCY_EMAIL": "8", "ARQD_FAMILY": '{"email": {"max_jobs": 9}}'}, {"family.email.max_jobs": 9}),
+        ({"ETH_MAINNET_RPC": "http://127.0.0.1:1"}, {"rpc.mainnet": "http://127.0.0.1:1"}),
         ({"BULLMQ_MAX_ATTEMPTS": "3"}, {"family.email.max_tries": 3}),
         ({"BULLMQ_BACKOFF_DELAY": "2500"}, {"family.email.backoff": Backoff(2.5, True, 3600)}),
         ({"QUEUE_REMOVE_ON_COMPLETE": "10"}, {"family.email.keep_completed": 10}),
@@ -249,7 +250,8 @@ def test_every_fallback_sets_a_setting_there_is() -> None:
     known = {name for row in settings_table().splitlines()[2:] for name in re.findall(r"`(ARQD_[^`]+)`", row)[:1]}
     for row in FALLBACKS:
         for name in row.sets:
-            assert re.sub(r"FAMILY__(\*|EMAIL|MEDIA)__", "FAMILY__<FAMILY>__", name) in known
+            plain = re.sub(r"(?<=_RPC)__\w+", "", name)
+            assert re.sub(r"FAMILY__(\*|EMAIL|MEDIA)__", "FAMILY__<FAMILY>__", plain) in known
 
 
 def test_a_package_of_ones_own_brings_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

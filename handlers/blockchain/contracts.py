@@ -1,0 +1,117 @@
+"""A contract's events, read from a node with web3. It takes a second to import: the running family does so, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from web3 import AsyncWeb3
+from web3.exceptions import TransactionNotFound
+from web3.logs import DISCARD
+from web3.providers.async_base import AsyncBaseProvider
+
+from handlers.blockchain.index import ChainEvent
+from handlers.integrations.rpc import Node
+
+#: Numbers of types this wide or wider travel as text: JSON's readers round them.
+WIDE = 56
+
+
+class NodeProvider(AsyncBaseProvider):
+    """Has web3 call a node the way everything here does: with its limits, and its errors."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._node = node
+
+    async def make_request(self, method: Any, params: Any) -> Any:
+        """Make a call; errors are those of `Node.call`."""
+        return {"jsonrpc": "2.0", "id": 1, "result": await self._node.call(method, *params)}
+
+
+class ContractEvents:
+    """Events of one name of one contract.
+
+    Args:
+        abis: readings of the event, all with one topic: they differ in what is indexed.
+        address: the contract's.
+    """
+
+    def __init__(self, abis: Sequence[Any], address: str) -> None:
+        topics = {_topic(abi) for abi in abis}
+        if len(topics) != 1:
+            raise ValueError(f"there are several events {abis[0]['name']}: give the signature")
+        self.name = str(abis[0]["name"])
+        (self.topic,) = topics
+        self.address: str = AsyncWeb3.to_checksum_address(address)
+        # Read without a node.
+        self._readings = [(abi, AsyncWeb3().eth.contract(abi=[abi]).events[abi["name"]]()) for abi in abis]
+        self._clients: dict[Node, AsyncWeb3[NodeProvider]] = {}
+
+    async def between(self, node: Node, first: int, last: int) -> list[ChainEvent]:
+        """Give the events of these blocks, in order.
+
+        Raises:
+            RpcRefused: the node refuses the range, or anything else.
+            NodeFailed: see `Node.call`.
+        """
+        asked: Any = {"fromBlock": first, "toBlock": last, "address": self.address, "topics": [self.topic]}
+        logs = await self._client(node).eth.get_logs(asked)
+        return self._read(await node.chain_id(), logs)
+
+    async def of_transaction(self, node: Node, tx_hash: Any) -> list[ChainEvent] | None:
+        """Give the events of a transaction, None for one that is in no block; raises as `between`."""
+        try:
+            receipt = await self._client(node).eth.get_transaction_receipt(tx_hash)
+        except TransactionNotFound:
+            return None
+        return self._read(await node.chain_id(), receipt["logs"])
+
+    def _client(self, node: Node) -> AsyncWeb3[NodeProvider]:
+        if node not in self._clients:
+            self._clients[node] = AsyncWeb3(NodeProvider(node))
+        return self._clients[node]
+
+    def _read(self, chain_id: int, logs: Iterable[Any]) -> list[ChainEvent]:
+        found = []
+        for log in logs:
+            if log["address"] == self.address and log["topics"] and AsyncWeb3.to_hex(log["topics"][0]) == self.topic:
+                parameters = self._parameters(log)
+                if parameters is not None:
+                    found.append(self._event(chain_id, log, parameters))
+        return sorted(found, key=lambda event: (event.block_number, event.log_index))
+
+    def _parameters(self, log: Any) -> dict[str, Any] | None:
+        """Give what the event says; None where it is another contract's idea of this name and these types."""
+        for abi, reading in self._readings:
+            for found in reading.process_receipt({"logs": [log]}, errors=DISCARD):
+                return {each["name"]: _plain(found["args"][each["name"]], each["type"]) for each in abi["inputs"]}
+        return None
+
+    def _event(self, chain_id: int, log: Any, parameters: dict[str, Any]) -> ChainEvent:
+        return ChainEvent(
+            chain_id=chain_id,
+            tx_hash=AsyncWeb3.to_hex(log["transactionHash"]),
+            log_index=int(log["logIndex"]),
+            block_number=int(log["blockNumber"]),
+            block_hash=AsyncWeb3.to_hex(log["blockHash"]),
+            address=self.address,
+            topic=self.topic,
+            event=self.name,
+            parameters=parameters,
+        )
+
+
+def _topic(abi: Any) -> str:
+    return AsyncWeb3.to_hex(AsyncWeb3.keccak(text=f"{abi['name']}({','.join(each['type'] for each in abi['inputs'])})"))
+
+
+def _plain(value: Any, kind: str) -> Any:
+    """Give a value as JSON has it."""
+    if isinstance(value, list | tuple):
+        return [_plain(each, kind.rpartition("[")[0]) for each in value]
+    if isinstance(value, bytes):
+        return AsyncWeb3.to_hex(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if int(kind.lstrip("uint") or 256) >= WIDE else value
+    return value

@@ -1,0 +1,200 @@
+"""An endpoint like OpenAI's: a conversation goes there, and the reply comes as server-sent events, piece by piece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.errors import PermanentError, RetryAfter
+from handlers.ai.budget import Tokens
+from handlers.ai.settings import AiSettings
+from handlers.integrations.http import HttpClient, HttpError, HttpReply, HttpStream
+
+#: Largest stream of a reply, bytes; a token takes some 300.
+LONGEST = 200_000_000
+#: What a 429 says that no waiting helps against.
+_EXHAUSTED = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
+)
+#: Characters in a token, where nobody counts: fewer than usual, so that the estimate is high.
+PER_TOKEN = 3
+
+
+class BalanceExhausted(PermanentError):
+    """The account has no balance left: top it up, then retry the dead letters."""
+
+
+class Refused(PermanentError):
+    """The endpoint refuses the request for good."""
+
+
+class StreamBroken(HttpError):
+    """The reply ended before its end.
+
+    Attributes:
+        used: tokens, as far as they are known.
+    """
+
+    def __init__(self, message: str, used: Tokens) -> None:
+        self.used = used
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of a model."""
+
+    model: str
+    messages: list[dict[str, str]]
+    max_tokens: int
+    temperature: float | None
+    schema: Mapping[str, Any] | None
+
+    @property
+    def estimate(self) -> Tokens:
+        """The most it uses."""
+        characters = len(json.dumps(self.messages, ensure_ascii=False)) + len(json.dumps(self.schema or ""))
+        return Tokens(characters // PER_TOKEN + 1, self.max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model has answered."""
+
+    text: str
+    finish_reason: str
+    used: Tokens
+
+
+class Endpoint:
+    """Asks models."""
+
+    def __init__(self, http: HttpClient, settings: AiSettings) -> None:
+        self._http = http
+        self._settings = settings
+        self._headers = {"accept": "text/event-stream"}
+        if settings.key is not None:
+            self._headers["authorization"] = f"Bearer {settings.key.get_secret_value()}"
+
+    async def ask(self, request: Request, take: Callable[[str], Awaitable[None]], timeout: float) -> Reply:
+        """Ask, and hand each piece of the reply on as it comes.
+
+        Args:
+            timeout: limit on the whole call, seconds.
+
+        Raises:
+            RetryAfter: too many requests or tokens for now.
+            BalanceExhausted, Refused: permanent.
+            StreamBroken: the reply ended before its end, or the endpoint failed in the middle.
+            HttpError: any other failure; see `handlers.integrations.http`.
+        """
+        url = f"{self._settings.base_url}/chat/completions"
+        sent = {"json": self._body(request), "headers": self._headers}
+        async with self._http.stream("POST", url, timeout=timeout, max_body=LONGEST, **sent) as stream:
+            if not stream.reply.ok:
+                raise await self._refusal(stream)
+            return await _read(request, stream, take)
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        settings = self._settings
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": request.messages,
+            settings.tokens_field: request.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.temperature is not None:
+            body["temperature"] = request.temperature
+        if request.schema is not None and settings.response_format != "none":
+            kind = settings.response_format
+            more = {"json_schema": {"name": "reply", "schema": request.schema}} if kind == "json_schema" else {}
+            body["response_format"] = {"type": kind, **more}
+        return body
+
+    async def _refusal(self, stream: HttpStream) -> Exception:
+        """Give what a reply without success means."""
+        head = stream.reply
+        body = b"".join([chunk async for chunk in stream.chunks()])
+        reply = HttpReply(head.host, head.status, head.headers, body, head.seconds)
+        code = _code(reply)
+        if reply.status == 402 or code in _EXHAUSTED:
+            return BalanceExhausted(f"{reply.host}: {code or reply.status}: the account's balance is used up")
+        if reply.status == 429:
+            wait = reply.retry_after
+            return RetryAfter(self._settings.rate_wait if wait is None else wait, "function")
+        try:
+            reply.checked("function")
+        except PermanentError:
+            return Refused(f"{reply.host} answers {reply.status}" + (f": {code}" if code else ""))
+        except Exception as error:
+            return error
+        raise AssertionError("unreachable")
+
+
+def _code(reply: HttpReply) -> str:
+    """Give the word for what is wrong; the message may quote what was asked."""
+    try:
+        error = reply.json()["error"]
+        return str(error.get("code") or error.get("type") or "")[:100]
+    except (HttpError, LookupError, TypeError, AttributeError):
+        return ""
+
+
+async def _read(request: Request, stream: HttpStream, take: Callable[[str], Awaitable[None]]) -> Reply:
+    host = stream.reply.host
+    pieces: list[str] = []
+    counted: Tokens | None = None
+    finish, done = "", False
+
+    def used() -> Tokens:
+        return counted or Tokens(request.estimate.prompt, sum(map(len, pieces)) // PER_TOKEN + 1)
+
+    try:
+        async for data in _events(stream.chunks()):
+            if data == "[DONE]":
+                done = True
+                break
+            said = json.loads(data)
+            if said.get("error"):
+                raise StreamBroken(f"{host} failed in the middle of a reply", used())
+            counted = _counted(said.get("usage")) or counted
+            for choice in said.get("choices") or ():
+                finish = choice.get("finish_reason") or finish
+                if text := (choice.get("delta") or {}).get("content"):
+                    pieces.append(text)
+                    await take(text)
+    except (ValueError, AttributeError, TypeError):
+        raise StreamBroken(f"{host} answers with something that is no stream of a reply", used()) from None
+    except HttpError as error:
+        raise error if isinstance(error, StreamBroken) else StreamBroken(str(error), used()) from None
+    if not done and not finish:
+        raise StreamBroken(f"{host}: the reply ends in the middle", used())
+    return Reply("".join(pieces), finish or "stop", used())
+
+
+def _counted(usage: Any) -> Tokens | None:
+    if not isinstance(usage, Mapping):
+        return None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if isinstance(prompt, int) and isinstance(completion, int):
+        return Tokens(prompt, completion)
+    return None
+
+
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Give the data of server-sent events."""
+    rest = b""
+    lines: list[str] = []
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
+        for line in whole:
+            if not line and lines:
+                yield "\n".join(lines)
+                lines = []
+            elif line.startswith(b"data:"):
+                lines.append(line[5:].decode("utf-8", "replace").removeprefix(" "))
+    if lines:
+        yield "\n".join(lines)

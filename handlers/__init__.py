@@ -15,6 +15,9 @@ FAMILIES = {
     "notifications": "handlers.notifications.worker:WorkerSettings",
     "payments": "handlers.payments.worker:WorkerSettings",
     "push": "handlers.push.worker:WorkerSettings",
+    "ai": "handlers.ai.worker:WorkerSettings",
+    "blockchain": "handlers.blockchain.worker:WorkerSettings",
+    "social": "handlers.social.worker:WorkerSettings",
     "webhooks": "handlers.webhooks.worker:WorkerSettings",
 }
 
@@ -33,6 +36,9 @@ SETTINGS = {
     "maintenance": "handlers.maintenance.settings:MaintenanceSettings",
     "payments": "handlers.payments.settings:PaymentsSettings",
     "exports": "handlers.exports.settings:ExportsSettings",
+    "social": "handlers.social.settings:SocialSettings",
+    "ai": "handlers.ai.settings:AiSettings",
+    "blockchain": "handlers.blockchain.settings:BlockchainSettings",
     "http": "handlers.integrations.http_settings:HttpSettings",
     "object_store": "handlers.integrations.object_store.settings:ObjectStoreSettings",
 }

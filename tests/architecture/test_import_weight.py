@@ -27,6 +27,7 @@ HEAVY = (
     "httpcore",
     "httpx",
     "jinja2",
+    "jsonschema_rs",
     "opentelemetry",
     "prometheus_client",
     "pydantic_settings",

@@ -1,0 +1,77 @@
+"""collect_mentions on Mastodon and Bluesky: each once, from a cursor, with limits honoured; on both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from daemon.errors import RetryAfter
+from tests.handlers.social.conftest import NETWORKS, Square
+from tests.handlers.social.networks import told
+
+networks = pytest.mark.parametrize("network", NETWORKS)
+
+
+@networks
+async def test_each_is_found_once(square: Square, network: str) -> None:
+    server = square.servers[network]
+    server.page = 3
+    start = datetime.now(UTC) - timedelta(hours=1)
+    for number in range(8):
+        server.mention(f"@acme hello & {number}", start + timedelta(minutes=number))  # type: ignore[attr-defined]
+    assert (await square.run(square.collecting(network))).value().found == 8
+    assert [row.text for row in await square.mentions()] == [f"@acme hello & {number}" for number in range(8)]
+    (row, *_) = await square.mentions()
+    assert row.author.startswith("ada")
+    assert row.at == (start.replace(microsecond=start.microsecond // 1000 * 1000))
+    assert row.url.startswith("https://")
+    asked = len(server.requests)
+    assert (await square.run(square.collecting(network))).value().found == 0
+    assert len(server.requests) == asked + 1
+    server.mention("@acme once more")  # type: ignore[attr-defined]
+    assert (await square.run(square.collecting(network))).value().found == 1
+    assert len(await square.mentions()) == 9
+
+
+@networks
+@pytest.mark.parametrize("query", ["#tickets", "concert tickets"])
+async def test_a_query_has_a_cursor_of_its_own(square: Square, network: str, query: str) -> None:
+    square.servers[network].mention("concert #tickets")  # type: ignore[attr-defined]
+    for wanted in (query, None):
+        assert (await square.run(square.collecting(network, query=wanted))).value().found == 1
+    assert (await square.run(square.collecting(network, query=query))).value().found == 0
+
+
+@networks
+async def test_nothing_older(square: Square, network: str) -> None:
+    now = datetime.now(UTC)
+    for hours in (50, 1):
+        square.servers[network].mention(f"{hours}", now - timedelta(hours=hours))  # type: ignore[attr-defined]
+    run = await square.run(square.collecting(network, since=now - timedelta(days=1)))
+    assert run.value().found == 1
+    assert [row.text for row in await square.mentions()] == ["1"]
+
+
+@networks
+async def test_a_limit_in_the_middle(square: Square, network: str) -> None:
+    """What was found stays, and the next try finds the rest, each once."""
+    server = square.servers[network]
+    server.page = 2
+    start = datetime.now(UTC) - timedelta(hours=1)
+    for number in range(6):
+        server.mention(f"{number}", start + timedelta(minutes=number))  # type: ignore[attr-defined]
+    usual, pages = server.answer, 0
+
+    def limited(request: object) -> object:
+        nonlocal pages
+        pages += "createSession" not in request.path  # type: ignore[attr-defined]
+        return told({}, 429, retry_after="5") if pages == 3 else usual(request)  # type: ignore[arg-type]
+
+    server.answer = limited  # type: ignore[method-assign, assignment]
+    run = await square.run(square.collecting(network))
+    assert isinstance(run.error, RetryAfter)
+    assert (run.error.seconds, run.error.scope) == (5, "group")
+    assert len(await square.mentions()) == 4
+    assert (await square.run(square.collecting(network))).value().found == 2
+    assert sorted(row.text for row in await square.mentions()) == [str(number) for number in range(6)]

@@ -63,6 +63,12 @@ class _Told(Payload, family="blockchain"):
     endpoint: str | None = Field(None, min_length=1, max_length=2000)
     secret_ref: str | None = Field(None, pattern=r"^[A-Za-z0-9_]{1,100}$")
 
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if self.endpoint is not None and "://" in self.endpoint and self.secret_ref is None:
+            raise ValueError("a URL needs a secret_ref: the name of the secret that signs (ARQD_WEBHOOKS__SECRETS)")
+        return self
+
 
 class HandleEvent(_Told, family="blockchain", function="handle_event", returns=VerifiedEvent):
     """Check that an event has happened and is final, and hand it on.

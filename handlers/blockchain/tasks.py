@@ -50,7 +50,7 @@ class BlockchainService:
     http: HttpClient
     index: EventIndex
     networks: Mapping[str, Network]
-    #: Makes what reads a contract's events; of a module that takes a second to import.
+    #: Makes what reads a contract's events; its module takes a second to import.
     contract: Callable[[Sequence[Any], str], Events]
 
     def network(self, name: str) -> Network:
@@ -108,8 +108,7 @@ async def handle_event(ctx: JobContext, job: HandleEvent) -> VerifiedEvent:
     """
     service: BlockchainService = ctx["blockchain"]
     service.must_tell(job)
-    events = service.events(job)
-    network = service.network(job.network_id)
+    network, events = service.network(job.network_id), service.events(job)
     event, depth = await network.on_one_node(lambda node: _final(ctx, service, node, events, job))
     existed = told = False
     if job.action != "verify":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from daemon.family import Exponential, FamilySettings
 from handlers.blockchain.index import EventIndex
 from handlers.blockchain.indexer import index_events
-from handlers.blockchain.tasks import BlockchainService, handle_event
+from handlers.blockchain.tasks import BlockchainService, Events, handle_event
 from handlers.integrations.database import Database
 from handlers.integrations.http import HttpClient
 from handlers.integrations.rpc import networks
@@ -19,22 +20,27 @@ if find_spec("web3") is None:
 
 
 async def open_blockchain(ctx: dict[Any, Any]) -> None:
-    """Load web3, open the database and a client for the nodes.
+    """Open the database and a client for the nodes; where there are nodes, load web3.
 
     Raises:
         ConfigurationError: tables are missing, or a setting cannot be used.
         DatabaseUnavailable: the database cannot be reached.
     """
-    from handlers.blockchain.contracts import ContractEvents
-
     settings = ctx["settings"]
+    if settings.rpc:
+        # Now, and not in the middle of the first job.
+        import handlers.blockchain.contracts  # noqa: F401
     database = await Database.open(settings)
     # The nodes' addresses are the operator's own.
     http = HttpClient.of(settings, guarded=False)
     chains = networks(settings.rpc, http, settings.blockchain.calls_per_second)
-    ctx["blockchain"] = BlockchainService(
-        settings.blockchain, database, http, EventIndex(database), chains, ContractEvents
-    )
+    ctx["blockchain"] = BlockchainService(settings.blockchain, database, http, EventIndex(database), chains, _contract)
+
+
+def _contract(abis: Sequence[Any], address: str) -> Events:
+    from handlers.blockchain.contracts import ContractEvents
+
+    return ContractEvents(abis, address)
 
 
 async def close_blockchain(ctx: dict[Any, Any]) -> None:

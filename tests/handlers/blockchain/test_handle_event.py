@@ -132,6 +132,7 @@ def test_payloads() -> None:
         {"signature": TICKET_ALLOCATED},
         {"signature": "Paid(struct x)"},
         {"action": "burn"},
+        {"endpoint": "https://shop.example/hook"},
         {"network_id": "Main Net"},
         {"more": 1},
     ):

@@ -118,4 +118,4 @@ class Chain:
             said |= {"eventId": str(event_id), "seat": seat}
             place = (int(log["blockNumber"], 16), log["blockHash"], log["transactionHash"], int(log["logIndex"], 16))
             found.append((*place, json.dumps(said, sort_keys=True)))
-        return sorted(found)
+        return sorted(found, key=lambda row: (row[0], row[3]))

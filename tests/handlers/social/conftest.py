@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,15 @@ class Square:
             return list((await connection.execute(select(MENTIONS).order_by(MENTIONS.c.at))).all())
 
     async def age(self, hours: float) -> None:
-        """Have posts been written down and sent so long ago, and the networks forget what they then do."""
+        """Have posts been sent so long ago, and the networks forget what they then do."""
         earlier = timedelta(hours=hours)
         async with self.service.database.begin() as connection:
-            for row in (await connection.execute(select(POSTS))).all():
-                moved: dict[str, Any] = {"opened_at": row.opened_at - earlier}
-                moved["sent_at"] = row.sent_at - earlier if row.sent_at else None
-                await connection.execute(update(POSTS).where(POSTS.c.key == row.key).values(moved))
+            sent = select(POSTS.c.key, POSTS.c.sent_at).where(POSTS.c.sent_at.is_not(None))
+            for row in (await connection.execute(sent)).all():
+                moved = update(POSTS).where(POSTS.c.key == row.key)
+                await connection.execute(moved.values(sent_at=row.sent_at - earlier))
         for server in self.servers.values():
-            for each in server.posts:
-                if at := each.get("created_at"):
-                    each["created_at"] = (datetime.fromisoformat(at) - earlier).astimezone(UTC).isoformat()
-            server.forget()  # type: ignore[attr-defined]
+            server.forget()
 
 
 @pytest.fixture

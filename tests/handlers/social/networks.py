@@ -55,6 +55,12 @@ class NetworkServer(Receiver):
     def limits(self, reset: datetime) -> dict[str, str]:
         raise NotImplementedError
 
+    def forget(self) -> None:
+        raise NotImplementedError
+
+    def mention(self, text: str, at: datetime | None = None) -> None:
+        raise NotImplementedError
+
 
 class MastodonServer(NetworkServer):
     """One account on a server. ``kept`` are idempotency keys; `forget` is what an hour does."""

@@ -19,7 +19,7 @@ async def test_each_is_found_once(square: Square, network: str) -> None:
     server.page = 3
     start = datetime.now(UTC) - timedelta(hours=1)
     for number in range(8):
-        server.mention(f"@acme hello & {number}", start + timedelta(minutes=number))  # type: ignore[attr-defined]
+        server.mention(f"@acme hello & {number}", start + timedelta(minutes=number))
     assert (await square.run(square.collecting(network))).value().found == 8
     assert [row.text for row in await square.mentions()] == [f"@acme hello & {number}" for number in range(8)]
     (row, *_) = await square.mentions()
@@ -29,7 +29,7 @@ async def test_each_is_found_once(square: Square, network: str) -> None:
     asked = len(server.requests)
     assert (await square.run(square.collecting(network))).value().found == 0
     assert len(server.requests) == asked + 1
-    server.mention("@acme once more")  # type: ignore[attr-defined]
+    server.mention("@acme once more")
     assert (await square.run(square.collecting(network))).value().found == 1
     assert len(await square.mentions()) == 9
 
@@ -37,7 +37,7 @@ async def test_each_is_found_once(square: Square, network: str) -> None:
 @networks
 @pytest.mark.parametrize("query", ["#tickets", "concert tickets"])
 async def test_a_query_has_a_cursor_of_its_own(square: Square, network: str, query: str) -> None:
-    square.servers[network].mention("concert #tickets")  # type: ignore[attr-defined]
+    square.servers[network].mention("concert #tickets")
     for wanted in (query, None):
         assert (await square.run(square.collecting(network, query=wanted))).value().found == 1
     assert (await square.run(square.collecting(network, query=query))).value().found == 0
@@ -47,7 +47,7 @@ async def test_a_query_has_a_cursor_of_its_own(square: Square, network: str, que
 async def test_nothing_older(square: Square, network: str) -> None:
     now = datetime.now(UTC)
     for hours in (50, 1):
-        square.servers[network].mention(f"{hours}", now - timedelta(hours=hours))  # type: ignore[attr-defined]
+        square.servers[network].mention(f"{hours}", now - timedelta(hours=hours))
     run = await square.run(square.collecting(network, since=now - timedelta(days=1)))
     assert run.value().found == 1
     assert [row.text for row in await square.mentions()] == ["1"]
@@ -60,7 +60,7 @@ async def test_a_limit_in_the_middle(square: Square, network: str) -> None:
     server.page = 2
     start = datetime.now(UTC) - timedelta(hours=1)
     for number in range(6):
-        server.mention(f"{number}", start + timedelta(minutes=number))  # type: ignore[attr-defined]
+        server.mention(f"{number}", start + timedelta(minutes=number))
     usual, pages = server.answer, 0
 
     def limited(request: object) -> object:

@@ -25,7 +25,7 @@ names = (f"job-{number}" for number in itertools.count())
 #: What the network does with a call that publishes, and what happens before a try.
 WORDS = st.sampled_from(["ok", "429", "500", "500-done", "cut", "cut-done"])
 EVENTS = st.sampled_from(["", "", "crash", "two hours"])
-several = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+several = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @networks

@@ -14,6 +14,7 @@ from handlers.payments.payloads import Commission, RetriedPayment
 from handlers.payments.tables import ATTEMPTS, REFERRALS, TRANSACTIONS
 from tests.handlers.payments.providers import StripeServer
 from tests.handlers.payments.support import PROVIDERS, Shop, charge, failed_payment, order
+from tests.handlers.sequences import examples
 
 #: Of these, for each of two providers and two databases: over 200. Commissions get as many on each database.
 EXAMPLES = 52
@@ -24,7 +25,9 @@ WORDS = st.sampled_from(
 #: provider forgets its keys; the dead letter is sent back.
 EVENTS = st.sampled_from(["", "", "", "crash", "other job", "a day", "redrive"])
 names = (f"pi_{number}" for number in itertools.count())
-several = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+several = settings(
+    max_examples=examples(EXAMPLES), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.mark.timeout(240)

@@ -92,12 +92,10 @@ class Users:
             InvalidUser: for an address, a language or a zone that is none.
         """
         given = {"email": email, "name": name, "lang": lang, "timezone": timezone}
-        values = {column: value or None for column, value in given.items() if value is not None}
+        emptied = {column: None for column in ("email", "name") if given[column] == ""}
+        values = {column: value for column, value in given.items() if value} | emptied
         _check_user(user_id)
         _check(values)
-        for column in ("lang", "timezone"):
-            if column in values and values[column] is None:
-                del values[column]
         async with self.database.begin() as connection:
             whole = {**asdict(User(user_id)), **values}
             new = insert(connection, USERS).values(whole)

@@ -139,7 +139,7 @@ async def worked(url: str, folder: Path, files: list[Path], lag: Lag) -> tuple[f
     Returns:
         The seconds, the most memory a job added, processor time of the processes and of the worker.
     """
-    family = load_family(WorkerSettings, {"max_jobs": PROCESSES + 1})
+    family = load_family(WorkerSettings, {"max_jobs": 3 * PROCESSES})
     family.ctx["settings"] = SimpleNamespace(
         var_dir=folder,
         object_store_url=None,

@@ -23,7 +23,7 @@ Step = Literal["minute", "hour"]
 SEPARATOR, LONGEST = "\x1f", 2**45
 #: Length of a bucket and how far back they are shown, ms; the keys' expiry leaves a margin.
 _LENGTH: dict[str, int] = {"minute": 60_000, "hour": 3_600_000}
-_KEPT: dict[str, int] = {"minute": 86_400_000, "hour": 14 * 86_400_000}
+_KEPT: dict[str, int] = {"minute": 86_400_000, "hour": (15 * 24 - 1) * 3_600_000}
 #: Up to this range it is told by minutes unless asked otherwise, ms.
 _BY_MINUTES = 3 * 3_600_000
 _READ = 500

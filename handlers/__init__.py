@@ -13,6 +13,7 @@ FAMILIES = {
     "maintenance": "handlers.maintenance.worker:WorkerSettings",
     "exports": "handlers.exports.worker:WorkerSettings",
     "notifications": "handlers.notifications.worker:WorkerSettings",
+    "reports": "handlers.reports.worker:WorkerSettings",
     "payments": "handlers.payments.worker:WorkerSettings",
     "push": "handlers.push.worker:WorkerSettings",
     "ai": "handlers.ai.worker:WorkerSettings",
@@ -39,6 +40,7 @@ SETTINGS = {
     "social": "handlers.social.settings:SocialSettings",
     "ai": "handlers.ai.settings:AiSettings",
     "blockchain": "handlers.blockchain.settings:BlockchainSettings",
+    "reports": "handlers.reports.settings:ReportsSettings",
     "http": "handlers.integrations.http_settings:HttpSettings",
     "object_store": "handlers.integrations.object_store.settings:ObjectStoreSettings",
 }

@@ -39,6 +39,7 @@ SENT = (
     ("SCRIPT", "LOAD", "return 1"),
     ("BZPOPMIN", KEY, "1"),
     ("BLPOP", KEY, "1"),
+    ("GETEX", KEY),
     ("CLIENT", "ID"),
     ("CLIENT", "UNBLOCK", "0"),
     ("XREAD", "STREAMS", KEY, "$"),

@@ -79,6 +79,7 @@ class Processes:
         self._burst, self._recycling, self._notifier = burst, recycling, notifier
         self._children: dict[int, Process] = {}
         self._leaving: int | None = None
+        self._left = 0
         self._ready = False
         self._stopping = asyncio.Event()
 
@@ -153,10 +154,11 @@ class Processes:
             self._notifier.ready(status)
 
     def _recycle(self, beats: list[Mapping[str, Any]], places: list[int]) -> None:
-        for place, beat in zip(places, beats, strict=True):
+        # In turn: one that is soon due again must not keep the others from it.
+        for place, beat in sorted(zip(places, beats, strict=True), key=lambda each: (each[0] <= self._left, each[0])):
             if not self._stopping.is_set() and (why := self._recycling.due(beat)):
                 _tell(f"worker process {place} {why}: draining it")
-                self._leaving = place
+                self._leaving = self._left = place
                 _send([self._children[place]], signal.SIGTERM)
                 return
 

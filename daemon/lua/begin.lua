@@ -1,5 +1,6 @@
 -- A process begins jobs that it claimed before it had a slot for them: from now on it may be these that kill it.
 -- ARGV: 3 session, then the ids
+-- Returns nothing.
 local held, ids, fields = held_key(ARGV[3]), { unpack(ARGV, 4) }, {}
 for i, entry in ipairs(redis.call('HMGET', held, unpack(ids))) do
   -- Reaped: another process has it.

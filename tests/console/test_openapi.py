@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from daemon.archive import Archive
+from daemon.archiver import Archiver
 from daemon.console.api.openapi import document
 from daemon.console.app import create_app
 from daemon.console.roles import Role
@@ -28,6 +32,7 @@ from daemon.console.settings import ConsoleSettings
 from daemon.family import load_family
 from daemon.serving import serve
 from handlers.email.worker import WorkerSettings
+from handlers.integrations.database import Database
 from tests.asking import FUNCTIONS
 from tests.engine import make_family
 from tests.servers import RedisServer
@@ -47,14 +52,20 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = RedisServer(tmp_path_factory.mktemp("valkey")).start()
+def served(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("console")
+    server = RedisServer(folder).start()
     ready, stop, found = threading.Event(), asyncio.Event(), []
     loop = asyncio.new_event_loop()
 
     async def run() -> None:
+        families = [make_family("t", *FUNCTIONS), load_family(WorkerSettings)]
+        database = Database(f"sqlite:///{shutil.copyfile(sqlite_template, folder / 'arqd.db')}")
         async with Services.open(
-            server.url, ConsoleSettings(submit_rate=0), [make_family("t", *FUNCTIONS), load_family(WorkerSettings)]
+            server.url,
+            ConsoleSettings(submit_rate=0),
+            families,
+            archiver=lambda redis: Archiver(redis, [family.name for family in families], Archive(database)),
         ) as services:
             app = create_app(services)
             _, token = await services.tokens.add("schemathesis", Role.ADMIN)
@@ -70,6 +81,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             await stop.wait()
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+        await database.close()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()

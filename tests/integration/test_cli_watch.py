@@ -59,7 +59,7 @@ class TestStats:
         assert (status, err) == (0, "")
         lines = [line.split() for line in out.splitlines()]
         assert lines[1][:4] == ["family", "enqueued", "completed", "failed"]
-        assert lines[2][:4] == ["email", "4", "2", "1"]
+        assert ["email", "4", "2", "1"] in [line[:4] for line in lines]
         assert ["email", "2", "1"] in lines
         assert "no worker is running" in out
         found = json.loads(arqd("stats", "--json")[1])
@@ -104,11 +104,11 @@ class TestTop:
     def test_a_frame(self, arqd: Arqd) -> None:
         status, out, err = arqd("top", "--once")
         assert (status, err) == (0, "")
-        header, row = (line.split() for line in out.splitlines()[:2])
+        header, *rows = (line.split() for line in out.splitlines())
+        row = next(row for row in rows if row[0] == "email")
         assert dict(zip(header, row, strict=False)) | {"waiting": "1", "dead": "1"} == dict(
             zip(header, row, strict=False)
         )
-        assert row[0] == "email"
 
     def test_an_unknown_family(self, arqd: Arqd) -> None:
         status, _, err = arqd("top", "emial", "--once")
@@ -195,7 +195,7 @@ class TestTail:
         [
             (["emial"], 1, "there is no family 'emial'"),
             (["email", "--since", "once"], 2, "write an ISO 8601 time"),
-            (["email", "reports", "--since", "1-2.3"], 1, "there is no family 'reports'"),
+            (["email", "reprots", "--since", "1-2.3"], 1, "there is no family 'reprots'"),
         ],
     )
     def test_what_makes_no_sense(self, arqd: Arqd, words: list[str], status: int, told: str) -> None:

@@ -54,6 +54,7 @@ async def test_program(redis_url: str, square: Square, tmp_path: Path) -> None:
 async def test_a_network_of_ones_own(square: Square, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drivers, "_drivers", dict(drivers._drivers))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pigeons", raising=False)
     (tmp_path / "pigeons.py").write_text(PROGRAMS["pigeons.py"])
     makers = drivers.load_drivers(("pigeons",))
     async with Receiver() as loft:

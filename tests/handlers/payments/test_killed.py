@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[3]
 #: Runs a job in a process that dies at, or behind, an await; gives how that ended.
 Kill = Callable[..., Awaitable[str]]
 MODES = ("at", "behind")
+#: The walk takes minutes on PostgreSQL: there every third await, unless EVERY_AWAIT is set.
+EVERY = "EVERY_AWAIT" in os.environ
 
 
 @pytest.fixture
@@ -46,21 +48,22 @@ async def kill(shop: Shop) -> AsyncIterator[Kill]:
     await process.wait()
 
 
-async def awaits(kill: Kill, job: Payload) -> int:
-    """Give how many awaits a job has that nothing disturbs."""
+async def awaits(shop: Shop, kill: Kill, job: Payload) -> range:
+    """Give the awaits of a job that nothing disturbs, counted from 1."""
     word, _, number = (await kill(job)).partition(" ")
     assert word == "ended"
     assert int(number) > 8
-    return int(number)
+    each = EVERY or "sqlite" in shop.environ["ARQD_DATABASE_URL"]
+    return range(1, int(number) + 1, 1 if each else 3)
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_charging(shop: Shop, kill: Kill, provider: str) -> None:
     server = failed_payment(shop, provider)
-    count = await awaits(kill, charge(provider))
+    numbers = await awaits(shop, kill, charge(provider))
     kept = set()
-    for number in range(1, count + 1):
+    for number in numbers:
         for mode in MODES:
             name = f"pi_{mode}{number}"
             failed_payment(shop, provider, name)
@@ -78,9 +81,9 @@ async def test_charging(shop: Shop, kill: Kill, provider: str) -> None:
 
 @pytest.mark.timeout(240)
 async def test_a_commission(shop: Shop, kill: Kill) -> None:
-    count = await awaits(kill, order(0, "r0"))
+    numbers = await awaits(shop, kill, order(0, "r0"))
     existed = set()
-    for number in range(1, count + 1):
+    for number in numbers:
         for mode in MODES:
             job = order(number, f"{mode}{number}")
             assert await kill(job, **{mode: number}) == "killed"

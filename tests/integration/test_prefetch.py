@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-import redis
 import uvloop
 
 from daemon import prefetch
@@ -18,6 +17,7 @@ from daemon.keys import FamilyKeys, raw_id
 from daemon.producer import Producer
 from daemon.worker import Worker
 from tests.engine import in_state, make_family, until, working
+from tests.servers import each_node
 
 KEYS = FamilyKeys.of("t")
 
@@ -138,13 +138,16 @@ async def test_redis_knows_that_a_job_begins_before_its_first_line_runs(
         if n == 0:
             await asyncio.to_thread(ready.wait, 30)
             return 0
-        with redis.Redis.from_url(redis_url) as client:
-            deadline = time.monotonic() + 5
-            while True:
-                held = [client.hget(key, ids[n]) or b"" for key in client.keys(KEYS.key("held", "*"))]
-                if not any(b"~" in entry for entry in held) or time.monotonic() > deadline:
-                    marks.append(held)
-                    return n
+        deadline = time.monotonic() + 5
+        while True:
+            held = [
+                node.hget(key, ids[n]) or b""
+                for node in each_node(redis_url)
+                for key in node.keys(KEYS.key("held", "*"))
+            ]
+            if not any(b"~" in entry for entry in held) or time.monotonic() > deadline:
+                marks.append(held)
+                return n
 
     async def work() -> None:
         async with (

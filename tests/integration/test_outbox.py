@@ -239,6 +239,7 @@ async def test_a_relay_dies_in_mid_batch(
         await Outbox(connection).enqueue_many([Order(number=n) for n in range(20)])
     dying = Dying(database.engine, redis, lease=0.2)
     dying.step = step
+    begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         await dying.move()
     assert await rows(database) == 20
@@ -248,7 +249,9 @@ async def test_a_relay_dies_in_mid_batch(
             await producer.broker("orders").drain(1000)
             assert await ids(redis) == {}
     successor = Relay(database.engine, redis, lease=0.2)
-    assert await successor.move() == 0, "the batch is its relay's until the lease ends"
+    assert await successor.move() == 0 or time.monotonic() - begun > 0.2, (
+        "the batch is its relay's until the lease ends"
+    )
     deadline = time.monotonic() + 10
     while await rows(database):
         await successor.drain()

@@ -77,11 +77,10 @@ class Prefetch:
         worker, claims, self._starting = self._worker, self._claims, False
         if worker.draining:
             self._hand_back(len(claims))
-        begin = worker.loop.time()
-        slots = min(worker.max_jobs - len(worker.running), len(claims))
-        while claims and claims[0][3] + PATIENCE < begin:
+        overdue = worker.loop.time() - PATIENCE
+        while claims and claims[0][3] < overdue:
             self._hand_back(1)
-            slots -= 1
+        slots = min(worker.max_jobs - len(worker.running), len(claims))
         if slots <= 0 or not worker.session.begin([claims[i][0].id for i in range(slots)]):
             return
         for _ in range(slots):

@@ -50,7 +50,7 @@ async def run_burst(url: str, *families: Family, timeout: float = 20, **options:
     return supervisor
 
 
-async def until(condition: Callable[[], T], seconds: float = 10) -> T:
+async def until(condition: Callable[[], T], seconds: float = 30) -> T:
     """Poll a condition until it is true, and give what it gave."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -59,7 +59,7 @@ async def until(condition: Callable[[], T], seconds: float = 10) -> T:
     return found
 
 
-async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 10) -> T:
+async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 30) -> T:
     """Poll an asynchronous condition until it is true, and give what it gave."""
     deadline = time.monotonic() + seconds
     while not (found := await condition()):

@@ -56,7 +56,9 @@ def create_app(services: Services, pages: Pages | None = None) -> FastAPI:
         problem = problem_of(error)
         if pages is None or request.url.path.startswith(f"{base}/api/"):
             return problem.response()
-        if problem.status == 401 and request.method == "GET" and not request.url.path.startswith(f"{base}/login"):
+        # Who listens to changes could do nothing with a page to log in.
+        page = request.method == "GET" and "text/event-stream" not in request.headers.get("accept", "")
+        if problem.status == 401 and page and not request.url.path.startswith(f"{base}/login"):
             return RedirectResponse(f"{base}/login?{urlencode({'next': request.url.path})}", 303)
         return await pages.problem(request, problem)
 

@@ -80,6 +80,11 @@ async def test_who_may_open_what(site: Console, role: Role | None) -> None:
             assert not re.search(r"<script(?! type=\"module\" src=)|\sstyle=|\son[a-z]+=", answer.text), path
 
 
+async def test_who_listens_and_is_not_logged_in_gets_no_page_to_log_in(site: Console) -> None:
+    answer = await site.client().get("/changes", headers={"accept": "text/event-stream"})
+    assert answer.status_code == 401
+
+
 @pytest.mark.parametrize("path", FORMS)
 async def test_who_may_change_what(site: Console, path: str) -> None:
     fields = FORMS[path]

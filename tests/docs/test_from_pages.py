@@ -194,7 +194,7 @@ async def test_step_2_reads_both(run: Callable[..., Any], redis_url: str, tmp_pa
         assert done.returncode == 0, done.stderr
         for pool, job in jobs:
             assert job is not None
-            assert await job.result(1) == "Hi to a@example.com"
+            assert await job.result(30) == "Hi to a@example.com"
             await pool.aclose()
 
 

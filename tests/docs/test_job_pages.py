@@ -50,7 +50,7 @@ def test_the_family_with_limits(redis_url: str, tmp_path: Path) -> None:
     with SyncProducer.connect(redis_url) as producer:
         jobs = [producer.enqueue(function, ["acme"], family="tenants", group="acme") for function in ("sync", "report")]
         run(tmp_path, redis_url, "-m", "daemon", "run", "tenants:WorkerSettings", "--burst")
-        assert [job.result(5) for job in jobs] == ["acme", "acme"]
+        assert [job.result(30) for job in jobs] == ["acme", "acme"]
 
 
 def test_the_family_with_versions(redis_url: str, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_family_with_versions(redis_url: str, tmp_path: Path) -> None:
     with SyncProducer.connect(redis_url) as producer:
         job = producer.enqueue(SendInvoice(customer="acme"))
         run(tmp_path, redis_url, "-m", "daemon", "run", "versions:WorkerSettings", "--burst")
-        assert job.result(5) == "acme (en)"
+        assert job.result(30) == "acme (en)"
 
 
 def test_the_family_with_a_budget(redis_url: str, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_families_that_share_a_limit(redis_url: str, tmp_path: Path) -> None:
             for family, function in (("summaries", "summarize"), ("translations", "translate"))
         ]
         run(tmp_path, redis_url, "-m", "daemon", "run", *families, "--burst")
-        assert [job.result(5) for job in jobs] == ["good morni", "GOOD MORNING"]
+        assert [job.result(30) for job in jobs] == ["good morni", "GOOD MORNING"]
     commands = re.findall(r"^\$ arqd (limits .*)$", PAGES["limits"], re.MULTILINE)
     assert len(commands) == 5
     told = [run(tmp_path, redis_url, "-m", "daemon", *shlex.split(command)) for command in commands]

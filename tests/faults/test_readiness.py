@@ -79,7 +79,7 @@ async def test_work_that_nobody_takes_is_seen_by_the_renewals_alone(
     family = make_family("t", take, lease=1)
     async with Producer.connect(redis_url) as producer, working(redis_url, family) as supervisor:
         (worker,) = supervisor.workers
-        await (await producer.enqueue("take", [], family="t")).result(5)
+        await (await producer.enqueue("take", [], family="t")).result(30)
         assert supervisor.snapshot()["families"]["t"]["claimable_since"] is None
         with monkeypatch.context() as patched:
             patched.setattr(Session, "tick", hang)

@@ -127,6 +127,6 @@ async def check(url: str, load: Load) -> None:
         for number, job in enumerate(load.jobs):
             if number % 25 == 0:
                 handle = producer.job(job.id)
-                assert await handle.result(5) == {"number": number}
+                assert await handle.result(30) == {"number": number}
                 assert (await handle.info(reveal=True)).state is JobState.COMPLETED
                 assert (await handle.logs(reveal=True)).lines[0].text == f"turn {number}"

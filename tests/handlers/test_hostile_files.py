@@ -51,7 +51,7 @@ async def test_hostile_files(redis_url: str, producer: Producer, tmp_path: Path,
     wrong = []
     for (_, each, _), job in zip(given, jobs, strict=True):
         try:
-            await job.result(5)
+            await job.result(30)
             told = ""
         except JobFailed as error:
             told = f"{error.type}: {error.message}"

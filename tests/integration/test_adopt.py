@@ -159,13 +159,13 @@ async def test_its_retry_rule_is_kept(redis_url: str, stock: ArqRedis, load: Loa
     assert info is not None
     assert (info.success, info.job_try) == (False, 1)
     assert "no" in str(info.result)
-    assert await retried.result(1) == 2
+    assert await retried.result(30) == 2
 
 
 async def test_a_try_given_at_enqueue_counts(redis_url: str, stock: ArqRedis, load: Load) -> None:
     job = await enqueued(stock, "second_time", _job_try=2)
     await run_burst(redis_url, load())
-    assert await job.result(1) == 2
+    assert await job.result(30) == 2
 
 
 async def test_hooks_and_context_are_kept(redis_url: str, stock: ArqRedis, load: Load) -> None:
@@ -205,9 +205,9 @@ async def test_pickle_needs_to_be_accepted(redis_url: str, load: Load) -> None:
     pool = await create_pool(RedisSettings.from_dsn(redis_url))
     job, failing, strange = [await enqueued(pool, *call) for call in (("add", 1, 2), ("fail",), ("opaque",))]
     await run_burst(redis_url, family)
-    assert await job.result(1) == 3
+    assert await job.result(30) == 3
     with pytest.raises(ValueError, match="no"):
-        await failing.result(1)
+        await failing.result(30)
     info = await strange.result_info()
     assert info is not None
     assert not info.success
@@ -326,7 +326,7 @@ async def test_errors_of_arqd_reach_a_client_that_has_only_arq(redis_url: str, l
     job = await enqueued(pool, "refuse")
     await run_burst(redis_url, load(accept_pickle=True, functions=[arq_func(refuse, name="refuse")], **without))
     with pytest.raises(JobExecutionFailed, match="no such account"):
-        await job.result(1)
+        await job.result(30)
     raw = await pool.get("arq:result:" + job.job_id)
     assert raw is not None
     assert b"daemon" not in raw
@@ -404,7 +404,7 @@ async def test_an_adopted_class_beside_a_family(redis_url: str, stock: ArqRedis,
 
     job = await enqueued(stock, "add", 1)
     await run_burst(redis_url, load(), make_family("t", ours))
-    assert await job.result(1) == 1
+    assert await job.result(30) == 1
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ async def test_what_is_secret_or_encrypted_is_not_archived_in_clear(
     assert await of(redis, archive).retry() == {"retried": 2}
     await run_burst(redis_url, family, keyring=ring)
     async with Producer.connect(redis_url, keyring=ring) as producer:
-        assert [await producer.job(f"shop:o{order}").result(5) for order in (1, 2)] == [1, 2]
+        assert [await producer.job(f"shop:o{order}").result(30) for order in (1, 2)] == [1, 2]
 
 
 async def keep(into: list[bytes], data: bytes) -> None:

@@ -68,7 +68,7 @@ async def plant(producer: Producer, job_id: bytes, record: bytes | None, score: 
 
 async def goes_on(producer: Producer) -> None:
     """The worker of this family still runs other jobs."""
-    assert await (await producer.enqueue(Add(a=99))).result(5) == 99
+    assert await (await producer.enqueue(Add(a=99))).result(30) == 99
 
 
 # ---------------------------------------------------------------- functions and payloads
@@ -88,7 +88,7 @@ async def test_a_job_of_an_unknown_function_is_kept_told_and_run_by_who_knows_it
         assert "parked: no worker knows the function 'later'" in caplog.text
         await goes_on(producer)
     async with working(redis_url, make_family("t", add, later)):
-        assert await job.result(5) == 7
+        assert await job.result(30) == 7
     assert (await job.info()).note is None
 
 
@@ -107,7 +107,7 @@ async def test_by_name_a_payload_that_does_not_fit_is_a_dead_letter_at_once(
     job = await producer.enqueue("add", fields, family="t")
     await run_burst(redis_url, FAMILY)
     with pytest.raises(JobFailed) as caught:
-        await job.result(1)
+        await job.result(30)
     assert (caught.value.type, caught.value.reason) == ("ValidationError", "payload")
     assert "4711" not in caught.value.message + caught.value.traceback
     info = await job.info()
@@ -137,7 +137,7 @@ async def test_a_wrong_priority_is_refused_with_the_names(producer: Producer) ->
 async def test_a_run_at_in_the_past_runs_at_once_and_a_naive_one_is_refused(redis_url: str, producer: Producer) -> None:
     async with working(redis_url, FAMILY):
         job = await producer.enqueue(Add(a=1), run_at=datetime.now(UTC) - timedelta(days=400))
-        assert await job.result(5) == 1
+        assert await job.result(30) == 1
     with pytest.raises(InvalidJob, match="no time zone"):
         await producer.enqueue(Add(a=1), run_at=datetime.now())  # noqa: DTZ005
 
@@ -162,7 +162,7 @@ async def test_a_pickle_is_a_dead_letter_and_never_decoded(redis_url: str, produ
         assert info.error is not None
         assert (info.error["type"], info.error["reason"]) == ("Unreadable", "unreadable")
         with pytest.raises(JobFailed, match="Unreadable"):
-            await producer.job("t:pickle").result(1)
+            await producer.job("t:pickle").result(30)
         await goes_on(producer)
         await Inspector(producer.redis, ["t"]).jobs("t", JobState.FAILED)
         assert await Control(producer.redis, ["t"]).retry(["t:pickle"]) == {"t:pickle": "retried"}
@@ -254,7 +254,7 @@ async def test_an_id_without_its_payload_expires(redis_url: str, producer: Produ
     await producer.redis.delete("arq:job:" + job.job_id)
     await run_burst(redis_url, FAMILY)
     with pytest.raises(JobExpired, match="its payload is gone"):
-        await job.result(1)
+        await job.result(30)
     assert await job.status() is JobState.EXPIRED
 
 

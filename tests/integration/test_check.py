@@ -157,7 +157,7 @@ async def test_the_rights_it_asks_for_are_enough_and_none_is_missing(redis_serve
     url = user(server, "+@connection", "+@transaction", "+info", *rules, *patterns)
     async with working(url, FAMILY), Producer.connect(url) as producer:
         job = await producer.enqueue("greet", ["Ada"], family="greetings")
-        assert await job.result(10) == "Ada"
+        assert await job.result(30) == "Ada"
         delayed = await producer.enqueue("greet", ["Ada"], family="greetings", delay=60)
         assert await delayed.abort()
         await Inspector(producer.redis, ["greetings"]).queue("greetings")

@@ -85,7 +85,7 @@ def worker(redis_url: str) -> Iterator[None]:
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not running or running[0][1].state == "starting":
         assert time.monotonic() < deadline, "no worker"
         time.sleep(0.01)

@@ -73,7 +73,7 @@ def test_a_job_is_shown_masked_and_revealed_with_its_key(arqd: Arqd, redis_url: 
     with SyncProducer.connect(redis_url, keyring=KeyRing.parse(NEW)) as producer:
         job = producer.enqueue(Pick(text="canary"))
         work(redis_url, NEW)
-        assert job.result(5) == "canary"
+        assert job.result(30) == "canary"
         assert (job.info().result, job.info(reveal=True).result) == ("**********", "canary")
         assert job.result(5, reveal=False) == "**********"
         assert job.logs(reveal=True).lines == []

@@ -73,14 +73,14 @@ async def test_a_paused_queue_runs_nothing_new_and_a_resumed_one_at_once(
         assert await control.pause("t")
         assert not await control.pause("t")
         waiting = await producer.enqueue("number", [1], family="t")
-        assert await (await producer.enqueue("number", [2], family="u")).result(5) == 2
+        assert await (await producer.enqueue("number", [2], family="u")).result(30) == 2
         assert (await control.inspector.queue("t")).paused
         assert await waiting.status() is JobState.WAITING
         assert await running.status() is JobState.ACTIVE
         assert await running.abort()
         assert await control.resume("t")
         assert not await control.resume("t")
-        assert await waiting.result(5) == 1
+        assert await waiting.result(30) == 1
         assert not (await control.inspector.queue("t")).paused
 
 
@@ -89,7 +89,7 @@ async def test_a_delayed_job_runs_in_time_after_a_pause(redis_url: str, producer
         await control.pause("t")
         job = await producer.enqueue("number", [1], family="t", delay=0.3)
         await control.resume("t")
-        assert await job.result(5) == 1
+        assert await job.result(30) == 1
 
 
 # ---------------------------------------------------------------------- drain, clean, clear
@@ -114,7 +114,7 @@ async def spread(producer: Producer, control: Control) -> None:
 
 async def test_drain_removes_what_waits_and_is_delayed(redis_url: str, producer: Producer, control: Control) -> None:
     job = await fill(redis_url, producer)
-    waiting = asyncio.create_task(job.result(5))
+    waiting = asyncio.create_task(job.result(30))
     await eventually(lambda: producer.redis.hlen("{t}:waiters"))
     assert await control.drain("t", dry_run=True) == 300
     assert await counts(control) == (170, 130, 0, 4, 6, 1)
@@ -313,7 +313,7 @@ async def test_promote_runs_a_delayed_job_now(redis_url: str, producer: Producer
     async with working(redis_url, family()):
         job = await producer.enqueue("number", [7], family="t", delay=600)
         assert await control.promote([job.id, "t:nothing"]) == {job.id: "promoted", "t:nothing": "not_found"}
-        assert await job.result(5) == 7
+        assert await job.result(30) == 7
         assert await control.promote([job.id]) == {job.id: "not_delayed"}
 
 
@@ -344,7 +344,7 @@ async def test_abort_in_every_state(redis_url: str, producer: Producer, control:
         }  # fmt: skip
         for job in (running, waiting, delayed):
             with pytest.raises(asyncio.CancelledError):
-                await job.result(5)
+                await job.result(30)
             assert await job.status() is JobState.ABORTED
     assert await done.result() == 1
     assert set(await producer.redis.keys("*nothing*")) == keys == set()

@@ -91,7 +91,7 @@ async def test_a_job_of_an_encrypted_family(redis_url: str, sealing: Producer, v
     job = await sealing.enqueue(OpenVault(text="canary", pin="canary-pin"), tags=["vip"], priority=3)
     assert b"canary" not in await everything(sealing.redis)
     async with working(redis_url, vault, keyring=RING):
-        assert await job.result(10) == Opened(text="canary in a result", pin="canary-pin")
+        assert await job.result(30) == Opened(text="canary in a result", pin="canary-pin")
     assert b"canary" not in await everything(sealing.redis)
     info = await job.info()
     assert (info.payload, info.result) == (MASK, MASK)
@@ -116,7 +116,7 @@ async def test_a_dead_letter_keeps_everything_encrypted(redis_url: str, sealing:
     assert len(shown.error["traceback"]) <= TRACEBACK_LIMIT
     assert [line["message"] for line in shown.history] == ["canary in an error"] * 2
     with pytest.raises(JobFailed, match="canary in an error"):
-        await job.result(5)
+        await job.result(30)
     with pytest.raises(JobFailed) as caught:
         await job.result(5, reveal=False)
     assert caught.value.message == MASK
@@ -184,7 +184,7 @@ async def test_nobody_hands_over_in_clear(redis_url: str, producer: Producer, va
         assert (job.id, job.created, all(one.created for one in many)) == ("vault:mine", True, True)
         assert b"canary" not in await everything(knowing.redis)
         await run_burst(redis_url, vault, keyring=RING)
-        assert await many[-1].result(5) == "canary"
+        assert await many[-1].result(30) == "canary"
 
 
 async def test_half_of_a_call_was_encrypted_already(redis_url: str, sealing: Producer, vault: Family) -> None:
@@ -203,7 +203,7 @@ async def test_what_came_in_clear_before_the_first_worker_is_run_and_told(
     job = await sealing.enqueue("pick", {"text": "canary"}, family="vault")
     await run_burst(redis_url, vault, keyring=RING)
     assert "came in clear" in caplog.text
-    assert await job.result(5) == "canary"
+    assert await job.result(30) == "canary"
     assert (await job.info()).result == MASK
 
 
@@ -218,7 +218,7 @@ async def test_in_clear_again(redis_url: str, producer: Producer) -> None:
     await Control(producer.redis, ["t"]).allow_clear("t")
     job = await producer.enqueue("work", ["x"], family="t")
     await run_burst(redis_url, make_family("t", work))
-    assert await job.result(5) == "x"
+    assert await job.result(30) == "x"
 
 
 async def test_dedup_keys_are_hashed_and_a_repeat_gets_its_payload_there(
@@ -262,7 +262,7 @@ async def test_the_job_with_the_key_ends_while_the_payload_is_encrypted_for_it(
     assert job.created
     assert job.id != kept.id
     await run_burst(redis_url, vault, keyring=RING)
-    assert await job.result(5) == "two"
+    assert await job.result(30) == "two"
 
 
 # ---------------------------------------------------------------- workers
@@ -289,7 +289,7 @@ async def test_without_its_key_a_job_is_parked_and_runs_where_it_is(
         assert "is encrypted with the key new " in info.note
         assert "parked" in str(await Inspector(sealing.redis, ["vault"]).explain(job.id))
         async with working(redis_url, vault, keyring=RING):
-            assert await job.result(10) == "canary"
+            assert await job.result(30) == "canary"
     assert (await job.info()).tries == 1
 
 
@@ -309,7 +309,7 @@ async def test_a_receipt_under_a_missing_key_parks_the_job_too(redis_url: str, s
     async with working(redis_url, family, keyring=RING):
         await in_state(job, JobState.PARKED)
     async with working(redis_url, family, keyring=both):
-        assert await job.result(10) == "canary"
+        assert await job.result(30) == "canary"
 
 
 async def test_what_was_moved_to_another_job_is_a_dead_letter(redis_url: str, sealing: Producer, vault: Family) -> None:
@@ -317,9 +317,9 @@ async def test_what_was_moved_to_another_job_is_a_dead_letter(redis_url: str, se
     two = await sealing.enqueue(Pick(text="two"), job_id="two")
     await sealing.redis.set("arq:job:" + two.job_id, await sealing.redis.get("arq:job:" + one.job_id))
     await run_burst(redis_url, vault, keyring=RING)
-    assert await one.result(5) == "one"
+    assert await one.result(30) == "one"
     with pytest.raises(JobFailed, match="belongs to another job") as caught:
-        await two.result(5)
+        await two.result(30)
     assert caught.value.reason == "unreadable"
 
 
@@ -363,12 +363,12 @@ async def test_marked_fields(redis_url: str, sealing: Producer, shop: Family) ->
     assert b'"amount":7' in await everything(sealing.redis)
     await run_burst(redis_url, shop, keyring=RING)
     assert b"canary" not in await everything(sealing.redis)
-    assert await job.result(5) == Receipt(number=7, code="canary-code")
+    assert await job.result(30) == Receipt(number=7, code="canary-code")
     info = await job.info()
     assert (info.payload, info.result) == ({"card": MASK, "amount": 7}, {"number": 7, "code": MASK})
     shown = await job.info(reveal=True)
     assert (shown.payload["card"], shown.result["code"]) == ("canary-card", "canary-code")
-    assert await sealing.job(job.id).result(5) == {"number": 7, "code": "canary-code"}
+    assert await sealing.job(job.id).result(30) == {"number": 7, "code": "canary-code"}
 
 
 async def test_a_marked_field_never_travels_in_clear(redis_url: str, producer: Producer, shop: Family) -> None:
@@ -384,7 +384,7 @@ async def test_a_marked_field_never_travels_in_clear(redis_url: str, producer: P
     assert b"canary" not in await everything(producer.redis)
     job = await producer.enqueue("charge", {"card": SecretValue("canary-card")}, family="shop")
     await run_burst(redis_url, shop, keyring=RING)
-    assert await job.result(5) == {"number": 1, "code": "canary-code"}
+    assert await job.result(30) == {"number": 1, "code": "canary-code"}
 
 
 async def test_a_marked_field_without_its_key_is_parked(
@@ -395,7 +395,7 @@ async def test_a_marked_field_without_its_key_is_parked(
         await in_state(job, JobState.PARKED)
     assert "no key is set, so jobs of charge will be parked" in caplog.text
     await run_burst(redis_url, shop, keyring=RING)
-    assert (await job.result(5)).number == 1
+    assert (await job.result(30)).number == 1
 
 
 async def test_a_repeat_with_marked_fields_replaces_the_payload(
@@ -406,7 +406,7 @@ async def test_a_repeat_with_marked_fields_replaces_the_payload(
     job = await sealing.enqueue(Charge(card="canary-card", amount=2), **options)
     assert (job.id, job.replaced) == (kept.id, True)
     await run_burst(redis_url, shop, keyring=RING)
-    assert await job.result(5) == Receipt(number=2, code="canary-code")
+    assert await job.result(30) == Receipt(number=2, code="canary-code")
 
 
 # ---------------------------------------------------------------- flows, events, schedules
@@ -558,7 +558,7 @@ async def test_reencryption_leaves_nothing_under_the_old_key(redis_url: str, pro
     assert [line.text for line in (await dead.logs(reveal=True)).lines] == ["canary in a line"] * 2
     await Control(producer.redis, ["vault"]).promote([delayed.id])
     await run_burst(redis_url, vault, keyring=RING)  # parked ones among them
-    assert await parked.result(5) == "canary 0"
+    assert await parked.result(30) == "canary 0"
     assert await producer.redis.exists(VAULT.key("parked")) == 0
     assert await Control(producer.redis, ["vault"]).retry([dead.id]) == {dead.id: "retried"}
     await run_burst(redis_url, vault, keyring=RING)  # its receipts are read again

@@ -66,7 +66,7 @@ async def test_a_workers_life_is_told(redis_url: str, producer: Producer) -> Non
 
 async def run_burst_until_done(redis_url: str, *jobs: Any) -> None:
     async with working(redis_url, make_family("t", work, backoff=Fixed(0.01))):
-        await asyncio.gather(*(job.result(10) for job in jobs), return_exceptions=True)
+        await asyncio.gather(*(job.result(30) for job in jobs), return_exceptions=True)
 
 
 async def test_events_come_as_they_happen_and_from_several_families(producer: Producer) -> None:

@@ -53,7 +53,7 @@ async def test_typed_payloads_and_results_survive(redis_url: str, producer: Prod
     bill = Bill(price=Decimal("0.10"), key=UUID(int=1), paid=datetime(2026, 3, 1, tzinfo=UTC))
     job = await producer.enqueue(Pay(bill=bill, times=2))
     await run_burst(redis_url, make_family("t", pay))
-    assert await job.result(1) == [bill, bill]
+    assert await job.result(30) == [bill, bill]
     assert seen == [Pay(bill=bill, times=2)]
 
 
@@ -112,7 +112,7 @@ async def test_the_context_is_arqs_mapping_with_attributes(redis_url: str, produ
     before = datetime.now(UTC) - timedelta(seconds=1)
     async with working(redis_url, make_family("t", work, follow, ctx={"shared": "x"})):
         job = await producer.enqueue("work", [], family="t", tags=["a"], priority=3)
-        assert await producer.job(await job.result(5)).result(5) is False
+        assert await producer.job(await job.result(30)).result(5) is False
     ctx = seen[0]
     assert (ctx.job_id, ctx.function, ctx.family, ctx.job_try, ctx.tags) == (job.job_id, "work", "t", 1, ["a"])
     assert (ctx["job_id"], ctx["job_try"], ctx["shared"]) == (job.job_id, 1, "x")
@@ -134,7 +134,7 @@ async def test_an_error_in_on_job_start_fails_the_try(redis_url: str, producer: 
     job = await producer.enqueue("work", [], family="t")
     await run_burst(redis_url, make_family("t", work, on_job_start=refuse, max_tries=1))
     with pytest.raises(JobFailed, match="RuntimeError: no database"):
-        await job.result(1)
+        await job.result(30)
     assert ran == []
 
 
@@ -148,9 +148,9 @@ async def test_errors_in_hooks_at_the_end_do_not_lose_the_result(
         return 7
 
     async with working(redis_url, make_family("t", work, on_job_end=broken, after_job_end=broken)):
-        assert await (await producer.enqueue("work", [], family="t")).result(5) == 7
+        assert await (await producer.enqueue("work", [], family="t")).result(30) == 7
         await until(lambda: "after_job_end failed" in caplog.text)
-        assert await (await producer.enqueue("work", [], family="t")).result(5) == 7
+        assert await (await producer.enqueue("work", [], family="t")).result(30) == 7
     assert "on_job_end failed" in caplog.text
 
 
@@ -172,7 +172,7 @@ async def test_a_timeout_cancels_and_is_tried_again(redis_url: str, producer: Pr
     family = make_family("t", func(slow, name="slow", timeout=0.05), backoff=Fixed(0))
     async with working(redis_url, family):
         job = await producer.enqueue("slow", [], family="t")
-        assert await job.result(5) == 2
+        assert await job.result(30) == 2
     assert cancelled == [1]
 
 
@@ -189,7 +189,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again_and_t
     async with working(redis_url, make_family("t", swallows, job_timeout=0.05, max_tries=1, max_jobs=1)):
         job = await producer.enqueue("swallows", [], family="t")
         with pytest.raises(JobFailed, match=r"TimeoutError: timed out after 0\.05 s"):
-            await job.result(5)
+            await job.result(30)
     told = [line for line in caplog.records if line.message == "does not end when it is cancelled"]
     assert {vars(line)["job_id"] for line in told} == {job.id}
 
@@ -201,7 +201,7 @@ async def test_a_cancelled_error_of_the_handlers_own_is_an_ordinary_failure(redi
     job = await producer.enqueue("cancels", [], family="t")
     await run_burst(redis_url, make_family("t", cancels, max_tries=2, backoff=Fixed(0)))
     with pytest.raises(JobFailed) as caught:
-        await job.result(1)
+        await job.result(30)
     assert (caught.value.type, caught.value.tries) == ("CancelledError", 2)
 
 
@@ -218,7 +218,7 @@ async def test_a_plain_function_runs_in_a_thread_inside_the_jobs_context(
         return [threading.current_thread() is threading.main_thread(), ctx.job_try, n]
 
     async with working(redis_url, make_family("t", where)):
-        assert await (await producer.enqueue("where", [3], family="t")).result(5) == [False, 1, 3]
+        assert await (await producer.enqueue("where", [3], family="t")).result(30) == [False, 1, 3]
 
 
 async def test_a_thread_past_its_timeout_keeps_its_slot_and_that_is_told(
@@ -242,9 +242,9 @@ async def test_a_thread_past_its_timeout_keeps_its_slot_and_that_is_told(
         assert len(supervisor.workers[0].running) == 1
         assert (await job.status(), await other.status()) == (JobState.ACTIVE, JobState.WAITING)
         release.set()
-        assert await other.result(5) == "quick"
+        assert await other.result(30) == "quick"
         with pytest.raises(JobFailed, match="TimeoutError"):
-            await job.result(5)
+            await job.result(30)
 
 
 async def test_cpu_work_runs_in_another_process_and_its_errors_come_back(redis_url: str, producer: Producer) -> None:
@@ -310,7 +310,7 @@ async def test_progress_out_of_range_is_refused(redis_url: str, producer: Produc
     job = await producer.enqueue("work", [percent], family="t")
     await run_burst(redis_url, make_family("t", work, max_tries=1))
     with pytest.raises(JobFailed, match=r"InvalidJob: progress .* is not 0 to 100"):
-        await job.result(1)
+        await job.result(30)
 
 
 async def test_a_result_over_the_limit_is_a_dead_letter_at_once(redis_url: str, producer: Producer) -> None:
@@ -321,9 +321,9 @@ async def test_a_result_over_the_limit_is_a_dead_letter_at_once(redis_url: str, 
     ok = await producer.enqueue("large", [900], family="t")
     job = await producer.enqueue("large", [1000], family="t")
     await run_burst(redis_url, family)
-    assert len(await ok.result(1)) == 900
+    assert len(await ok.result(30)) == 900
     with pytest.raises(JobFailed, match=r"TooLarge: the result is 1,002 bytes, the limit is 1,000") as caught:
-        await job.result(1)
+        await job.result(30)
     assert caught.value.reason == "too_large"
 
 
@@ -336,7 +336,7 @@ async def test_a_result_json_cannot_carry_is_a_dead_letter_that_names_the_type(
     job = await producer.enqueue("opaque", [], family="t")
     await run_burst(redis_url, make_family("t", opaque, backoff=Fixed(999)))
     with pytest.raises(JobFailed, match=r"result cannot be written as JSON.*Event") as caught:
-        await job.result(1)
+        await job.result(30)
     assert caught.value.reason == "permanent"
 
 

@@ -92,14 +92,14 @@ async def test_a_parent_gets_its_childrens_results_in_their_order(producer: Prod
     async with at_work(redis_url):
         job = await producer.enqueue_flow(made("gather", children=children))
         assert job.created
-        assert await job.result(10) == list(range(30))
+        assert await job.result(30) == list(range(30))
 
 
 async def test_a_chain_hands_results_on_across_families(producer: Producer, redis_url: str) -> None:
     steps = [made("give", "a", 1), *(made("add_one", FAMILIES[n % 3]) for n in range(12))]
     async with at_work(redis_url):
         job = await producer.enqueue_flow(chain(*steps))
-        assert await job.result(10) == 13
+        assert await job.result(30) == 13
 
 
 async def test_steps_side_by_side_in_a_chain(producer: Producer, redis_url: str) -> None:
@@ -108,21 +108,21 @@ async def test_steps_side_by_side_in_a_chain(producer: Producer, redis_url: str)
             made("give", "a", 5), [made("add_one", "b"), made("add_one", "c")], made("gather"), made("gather")
         )
         job = await producer.enqueue_flow(steps)
-        assert await job.result(10) == [[6, 6]]
+        assert await job.result(30) == [[6, 6]]
 
 
 async def test_a_step_with_children_starts_as_a_whole(producer: Producer, redis_url: str) -> None:
     tree = made("gather", children=[made("add_one", "b"), made("gather", "c", children=[made("add_one", "a")])])
     async with at_work(redis_url):
         job = await producer.enqueue_flow(chain(made("give", "a", 1), tree))
-        assert await job.result(10) == [2, [2]]
+        assert await job.result(30) == [2, [2]]
 
 
 async def test_nested_trees_and_a_job_two_others_wait_for(producer: Producer, redis_url: str) -> None:
     shared = made("give", "c", 7)
     tree = made("gather", children=[made("gather", "b", children=[shared]), made("gather", "a", children=[shared])])
     async with at_work(redis_url):
-        assert await (await producer.enqueue_flow(tree)).result(10) == [[7], [7]]
+        assert await (await producer.enqueue_flow(tree)).result(30) == [[7], [7]]
     async with Inspector.connect(redis_url, FAMILIES) as inspector:
         assert sum(stats.totals["completed"] for stats in await inspector.queues()) == 4
 
@@ -136,14 +136,14 @@ async def test_what_a_childs_failure_does(producer: Producer, redis_url: str, ru
         job = await producer.enqueue_flow(made("tell", children=children))
         if rule == "fail":
             with pytest.raises(JobFailed, match="b:bad failed: ValueError: cannot") as failed:
-                await job.result(10)
+                await job.result(30)
             assert (failed.value.type, failed.value.reason) == ("ChildFailed", "child")
             return
         error = {"type": "ValueError", "message": "cannot", "reason": "tries"}
         expected: dict[str, Any] = {"bad": ["failed", error]}
         if rule == "ignore":
             expected["good"] = ["completed", None]
-        assert await job.result(10) == expected
+        assert await job.result(30) == expected
 
 
 async def test_a_dead_parent_sent_back_runs_with_the_results_there_are(producer: Producer, redis_url: str) -> None:
@@ -160,7 +160,7 @@ async def test_a_dead_parent_sent_back_runs_with_the_results_there_are(producer:
         await eventually(both_told)
         async with Control.connect(redis_url, FAMILIES) as control:
             assert await control.retry([job.id]) == {job.id: "retried"}
-        assert {name: state for name, (state, _) in (await job.result(10)).items()} == {
+        assert {name: state for name, (state, _) in (await job.result(30)).items()} == {
             "bad": "failed",
             "good": "completed",
         }
@@ -182,9 +182,9 @@ async def test_a_batch_that_succeeds(producer: Producer, redis_url: str) -> None
         assert isinstance(found, BatchHandle)
         assert [job.created for job in found.jobs] == [True] * 5
         for callback in (found.on_complete, found.on_success):
-            assert await callback.result(10) == list(range(5))
+            assert await callback.result(30) == list(range(5))
         with pytest.raises(JobNotFound):
-            await found.on_death.result(10)
+            await found.on_death.result(30)
         status = await found.status()
         assert (status.total, status.pending, status.states) == (5, 0, {JobState.COMPLETED: 5})
 
@@ -195,10 +195,10 @@ async def test_a_batch_in_which_one_fails(producer: Producer, redis_url: str) ->
         found = await producer.enqueue_flow(
             batch(jobs, on_complete=made("gather", "a"), on_success=made("gather", "b"), on_death=made("tell", "c"))
         )
-        assert await found.on_complete.result(10) == [1, None, None]
-        assert await found.on_death.result(10)
+        assert await found.on_complete.result(30) == [1, None, None]
+        assert await found.on_death.result(30)
         with pytest.raises(JobNotFound):
-            await found.on_success.result(10)
+            await found.on_success.result(30)
         assert (await found.status()).states == {JobState.COMPLETED: 1, JobState.FAILED: 2}
 
 
@@ -206,7 +206,7 @@ async def test_on_death_runs_at_once(producer: Producer, redis_url: str) -> None
     async with at_work(redis_url):
         jobs = [made("hold", "b"), made("fail", "c", job_id="bad")]
         found = await producer.enqueue_flow(batch(jobs, on_death=made("tell", "a")))
-        assert list(await found.on_death.result(10)) == ["bad"]
+        assert list(await found.on_death.result(30)) == ["bad"]
         assert (await found.status()).pending == 1
 
 
@@ -214,7 +214,7 @@ async def test_a_batch_of_which_nothing_is_kept(producer: Producer, redis_url: s
     async with at_work(redis_url):
         found = await producer.enqueue_flow(batch([made("give", "b")], on_death=made("tell", "a")))
         with pytest.raises(JobNotFound):
-            await found.on_death.result(10)
+            await found.on_death.result(30)
         with pytest.raises(JobNotFound, match="nothing is kept"):
             await found.status()
 
@@ -225,25 +225,25 @@ async def test_a_batch_of_which_nothing_is_kept(producer: Producer, redis_url: s
 async def test_depends_on_live_ended_and_unknown_jobs(producer: Producer, redis_url: str) -> None:
     async with at_work(redis_url):
         first = await producer.enqueue("give", [1], family="b")
-        await first.result(10)
+        await first.result(30)
         second = await producer.enqueue("give", [2], family="c", delay=0.2)
         job = await producer.enqueue("gather", [], family="a", depends_on=[first, second.id])
-        assert await job.result(10) == [1, 2]
+        assert await job.result(30) == [1, 2]
         with pytest.raises(JobFailed, match="c:never is not there"):
-            await (await producer.enqueue("gather", [], family="a", depends_on=["c:never"])).result(10)
+            await (await producer.enqueue("gather", [], family="a", depends_on=["c:never"])).result(30)
         held = await producer.enqueue("hold", [], family="b")
         waiting = await producer.enqueue("gather", [], family="a", depends_on=[held])
         assert await blocked(waiting)
         assert await held.abort()
         with pytest.raises(JobFailed, match="was aborted"):
-            await waiting.result(10)
+            await waiting.result(30)
 
 
 async def test_a_job_of_a_flow_may_depend_on_another_one(producer: Producer, redis_url: str) -> None:
     async with at_work(redis_url):
         first = await producer.enqueue("give", [1], family="b")
         child = made("gather", "c", depends_on=[first])
-        assert await (await producer.enqueue_flow(made("gather", children=[child]))).result(10) == [[1]]
+        assert await (await producer.enqueue_flow(made("gather", children=[child]))).result(30) == [[1]]
 
 
 async def test_a_flow_with_an_id_that_is_taken_is_not_made(producer: Producer) -> None:
@@ -302,7 +302,7 @@ async def test_depends_on_belongs_to_one_job(producer: Producer) -> None:
 async def test_a_payload_with_a_key_of_its_own_goes_without_it(producer: Producer, redis_url: str) -> None:
     flow = made("gather", children=[node(Keyed(value=3), dedup_key="")])
     async with at_work(redis_url):
-        assert await (await producer.enqueue_flow(flow)).result(10) == [{"value": 3}]
+        assert await (await producer.enqueue_flow(flow)).result(30) == [{"value": 3}]
 
 
 # ---------------------------------------------------------------- size, and who dies
@@ -356,7 +356,7 @@ async def test_a_producer_that_dies_after_the_commit_is_followed_by_the_workers(
     job = producer.job("a:root")
     assert await blocked(job)
     async with at_work(redis_url):
-        assert await job.result(10) == [1, 2]
+        assert await job.result(30) == [1, 2]
 
 
 async def test_a_lost_reply_of_the_commit(producer: Producer, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +375,7 @@ async def test_a_lost_reply_of_the_commit(producer: Producer, redis_url: str, mo
     assert job.created
     assert await producer.redis.exists("{a}:outbox") == 0
     async with at_work(redis_url):
-        assert await job.result(10) == [1]
+        assert await job.result(30) == [1]
 
 
 async def test_redis_lost_after_the_commit_is_no_error(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,14 +428,14 @@ async def test_the_leader_of_the_schedules_looks_after_families_without_workers(
 async def test_a_burst_ends_when_the_parent_has_run(producer: Producer, redis_url: str) -> None:
     job = await producer.enqueue_flow(chain(made("give", "a", 1), made("add_one", "a"), made("add_one", "a")))
     await run_burst(redis_url, families()[0])
-    assert await job.result(1) == 3
+    assert await job.result(30) == 3
 
 
 async def test_a_long_result_is_read_from_the_child_itself(producer: Producer, redis_url: str) -> None:
     text = "x" * 70_000
     async with at_work(redis_url):
         long = made("give", "b", text, job_id="long")
-        assert await (await producer.enqueue_flow(made("gather", children=[long]))).result(10) == [text]
+        assert await (await producer.enqueue_flow(made("gather", children=[long]))).result(30) == [text]
         held = made(
             "tell",
             job_id="later",
@@ -447,7 +447,7 @@ async def test_a_long_result_is_read_from_the_child_itself(producer: Producer, r
             await control.remove(["c:gone"])
             await in_state(producer.job("b:held"), JobState.ACTIVE)
             await control.abort(["b:held"])
-        state, error = (await job.result(10))["gone"]
+        state, error = (await job.result(30))["gone"]
         assert (state, error["type"]) == ("completed", "ResultGone")
 
 
@@ -455,7 +455,7 @@ async def test_previous_is_for_one_step(producer: Producer, redis_url: str) -> N
     async with at_work(redis_url):
         job = await producer.enqueue_flow(made("add_one", children=[made("give", "b", 1), made("give", "b", 2)]))
         with pytest.raises(JobFailed, match="had 2 jobs before it"):
-            await job.result(10)
+            await job.result(30)
 
 
 # ---------------------------------------------------------------- looking
@@ -550,8 +550,8 @@ async def test_the_same_without_await(redis_url: str) -> None:
             second = producer.enqueue("gather", [], family="c", depends_on=[first])
             root = producer.enqueue_flow(made("gather", children=[made("give", "b", 2)]))
             found = producer.enqueue_flow(batch([made("give", "b", 3)], on_complete=made("gather")))
-            results = [job.result(10) for job in (second, root, found.on_complete)]
-            return [*results, found.status().total, found.on_death, found.jobs[0].result(10)]
+            results = [job.result(30) for job in (second, root, found.on_complete)]
+            return [*results, found.status().total, found.on_death, found.jobs[0].result(30)]
 
     async with at_work(redis_url):
         assert await asyncio.to_thread(hand_over) == [[1], [2], [3], 1, None, 3]
@@ -565,11 +565,11 @@ async def test_no_key_of_a_flow_is_left_when_its_jobs_are_gone(producer: Produce
         tree = made(
             "gather", children=[made("gather", "b", children=[made("give", "c", 1)]), made("fail", "c", rule="ignore")]
         )
-        await (await producer.enqueue_flow(tree)).result(10)
+        await (await producer.enqueue_flow(tree)).result(30)
         found = await producer.enqueue_flow(
             batch([made("give", "b")], on_complete=made("give"), on_death=made("give", "c"))
         )
-        await found.on_complete.result(10)
+        await found.on_complete.result(30)
         async with Control.connect(redis_url, FAMILIES) as control:
             for family in FAMILIES:
                 await control.clear(family)

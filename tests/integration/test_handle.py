@@ -31,17 +31,17 @@ from tests.servers import looking_at
 async def test_a_result_comes_in_its_declared_type(redis_url: str) -> None:
     async with working(redis_url, make_family("t", *FUNCTIONS)), producing(redis_url) as producer:
         job = await producer.enqueue(Ask(question="why"))
-        assert await job.result(5) == Answer(text="WHY", at=NOW)
+        assert await job.result(30) == Answer(text="WHY", at=NOW)
         untyped = producer.job(job.id)
-        assert await untyped.result(5) == {"text": "WHY", "at": "2026-03-01T00:00:00Z"}
-        assert await producer.job(job.id, returns=Answer).result(5) == Answer(text="WHY", at=NOW)
+        assert await untyped.result(30) == {"text": "WHY", "at": "2026-03-01T00:00:00Z"}
+        assert await producer.job(job.id, returns=Answer).result(30) == Answer(text="WHY", at=NOW)
 
 
 async def test_a_failure_carries_type_message_and_traceback(redis_url: str) -> None:
     async with working(redis_url, make_family("t", *FUNCTIONS, max_tries=1)), producing(redis_url) as producer:
         job = await producer.enqueue(Ask(question="", fail="no such address"))
         with pytest.raises(JobFailed, match="ValueError: no such address") as caught:
-            await job.result(5)
+            await job.result(30)
         assert "in ask" in caught.value.traceback
         assert await job.status() is JobState.FAILED
         error = (await job.info()).error
@@ -68,7 +68,7 @@ async def test_status_and_progress_over_a_jobs_life(redis_url: str) -> None:
             await eventually(reported)
             assert await job.status() is JobState.ACTIVE
             assert (await job.info()).note == "waiting"
-            await done.result(5)
+            await done.result(30)
             assert (await done.status(), await done.progress()) == (JobState.COMPLETED, 100)
 
 
@@ -92,18 +92,18 @@ async def test_a_result_that_does_not_come_in_time(redis_url: str) -> None:
 async def test_no_result_where_there_is_no_job_or_none_was_kept(redis_url: str) -> None:
     async with producing(redis_url) as producer:
         with pytest.raises(JobNotFound, match="there is no job t:nothing"):
-            await producer.job("t:nothing").result(5)
+            await producer.job("t:nothing").result(30)
         async with working(redis_url, make_family("t", *FUNCTIONS, keep_result=0)):
             job = await producer.enqueue(Plain(n=5), delay=0.2)
-            assert await job.result(5) == 5
+            assert await job.result(30) == 5
             with pytest.raises(JobNotFound, match="its result was not kept"):
-                await job.result(5)
+                await job.result(30)
 
 
 async def test_a_waiting_result_is_told_when_its_job_is_removed(redis_url: str) -> None:
     async with producing(redis_url) as producer:
         job = await producer.enqueue(Plain())
-        waiting = asyncio.create_task(job.result(10))
+        waiting = asyncio.create_task(job.result(30))
         await registered(producer, job)
         assert await Control(producer.redis, ["t"]).remove([job.id]) == {job.id: "removed"}
         with pytest.raises(JobNotFound, match="was removed"):
@@ -162,10 +162,10 @@ async def test_results_of_several_families_are_awaited_at_once(redis_url: str) -
 
     async with producing(redis_url) as producer:
         first = await producer.enqueue(Plain(n=1))
-        first_result = asyncio.create_task(first.result(10))
+        first_result = asyncio.create_task(first.result(30))
         await registered(producer, first)
         second = await producer.enqueue(Other())
-        second_result = asyncio.create_task(second.result(10))
+        second_result = asyncio.create_task(second.result(30))
         async with working(redis_url, make_family("t", *FUNCTIONS), make_family("other", other)):
             assert await asyncio.gather(first_result, second_result) == [1, "other"]
 
@@ -173,7 +173,7 @@ async def test_results_of_several_families_are_awaited_at_once(redis_url: str) -
 async def test_a_result_that_is_not_awaited_any_more_leaves_the_others_alone(redis_url: str) -> None:
     async with producing(redis_url) as producer:
         job = await producer.enqueue(Plain(n=1))
-        given_up, kept = asyncio.create_task(job.result(10)), asyncio.create_task(job.result(10))
+        given_up, kept = asyncio.create_task(job.result(30)), asyncio.create_task(job.result(10))
         await registered(producer, job)
         given_up.cancel()
         async with working(redis_url, make_family("t", *FUNCTIONS)):
@@ -205,7 +205,7 @@ async def test_a_waiting_and_a_delayed_job_are_aborted_at_once(redis_url: str) -
             assert await job.abort() is True
             assert await job.status() is JobState.ABORTED
             with pytest.raises(asyncio.CancelledError):
-                await job.result(5)
+                await job.result(30)
             assert await job.abort() is True
         assert (await Inspector(producer.redis, ["t"]).queue("t")).aborted == 2
 
@@ -261,9 +261,9 @@ async def test_a_job_that_ends_before_the_reply_to_its_abort_is_heard(
 async def test_an_abort_that_came_too_late_says_so(redis_url: str) -> None:
     async with working(redis_url, make_family("t", *FUNCTIONS)), producing(redis_url) as producer:
         job = await producer.enqueue(Plain(n=2))
-        await job.result(5)
+        await job.result(30)
         assert await job.abort() is False
-        assert await job.result(5) == 2
+        assert await job.result(30) == 2
         with pytest.raises(JobNotFound, match="nothing was aborted"):
             await producer.job("t:nothing").abort()
 
@@ -285,7 +285,7 @@ async def test_a_handler_that_will_not_end_is_told_about(redis_url: str) -> None
         with pytest.raises(ResultTimeout, match=r"was told to stop but still runs after 0\.1 s"):
             await job.abort(timeout=0.1)
         release.set()
-        assert await job.result(5) == "done"
+        assert await job.result(30) == "done"
         assert await job.abort() is False
 
 

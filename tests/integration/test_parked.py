@@ -130,7 +130,7 @@ def test_a_schema_is_told_from_another_by_what_it_takes_not_by_its_texts() -> No
 async def test_an_older_payload_is_upgraded(redis_url: str, producer: Producer) -> None:
     job = await producer.enqueue(First(to="a"))
     async with working(redis_url, release(send_second)):
-        assert await job.result(5) == "aen"
+        assert await job.result(30) == "aen"
 
 
 async def test_a_newer_version_is_parked_until_a_worker_knows_it(redis_url: str, producer: Producer) -> None:
@@ -139,7 +139,7 @@ async def test_a_newer_version_is_parked_until_a_worker_knows_it(redis_url: str,
         info = await in_state(job, JobState.PARKED)
         assert info.note == "version 2 of its payload is newer than 1, known here"
         async with working(redis_url, release(send_second)):
-            assert await job.result(5) == "afr"
+            assert await job.result(30) == "afr"
 
 
 async def test_a_forgotten_version_costs_no_job(redis_url: str, producer: Producer) -> None:
@@ -150,7 +150,7 @@ async def test_a_forgotten_version_costs_no_job(redis_url: str, producer: Produc
             info = await in_state(waiting, JobState.PARKED)
             assert info.note == "its payload was written for another schema than the one known here"
         async with working(redis_url, release(send_optional)):
-            assert [await waiting.result(5) for waiting in (fits, job)] == ["a", "ab"]
+            assert [await waiting.result(30) for waiting in (fits, job)] == ["a", "ab"]
 
 
 async def test_a_payload_that_is_wrong_for_its_own_schema_is_a_dead_letter(redis_url: str, producer: Producer) -> None:

@@ -45,7 +45,7 @@ async def test_a_wrong_password_is_told_without_the_password(redis_server: Redis
             calls_ = (
                 producer.enqueue(Plain()),
                 producer.enqueue_many([Plain()]),
-                producer.job("t:x").result(5),
+                producer.job("t:x").result(30),
                 producer.job("t:x").status(),
                 producer.job("t:x").abort(),
                 producer.health(),
@@ -63,7 +63,7 @@ async def test_a_password_given_as_an_option_serves_results_too(redis_server: Re
     server = redis_server(password="right")
     async with producing(f"redis://127.0.0.1:{server.port}", password="right") as producer:
         job = await producer.enqueue(Plain(n=3))
-        result = asyncio.create_task(job.result(5))
+        result = asyncio.create_task(job.result(30))
         await registered(producer, job)
 
         def blocked() -> bool:
@@ -165,7 +165,7 @@ def test_the_synchronous_producer_serves_several_threads(worker_thread: str) -> 
 
         def use(n: int) -> list[int]:
             jobs = [producer.enqueue(Plain(n=n)), *producer.enqueue_many([Plain(n=n)] * 3)]
-            return [job.result(10) for job in jobs]
+            return [job.result(30) for job in jobs]
 
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             assert list(pool.map(use, range(8))) == [[n] * 4 for n in range(8)]
@@ -175,16 +175,16 @@ def test_the_synchronous_handle(worker_thread: str) -> None:
     with SyncProducer(worker_thread) as producer:
         job = producer.enqueue(Ask(question="why"), job_id="one")
         assert (job.id, job.family, job.created) == ("t:one", "t", True)
-        assert job.result(10) == Answer(text="WHY", at=NOW)
+        assert job.result(30) == Answer(text="WHY", at=NOW)
         assert (job.status(), job.progress(), job.info().function) == (JobState.COMPLETED, 100, "ask")
         assert producer.job("t:one").status() is JobState.COMPLETED
         delayed = producer.enqueue("plain", {"n": 1}, family="t", delay=60)
         assert delayed.abort() is True
         with pytest.raises(concurrent.futures.CancelledError):
-            delayed.result(5)
+            delayed.result(30)
         failing = producer.enqueue(Ask(question="", fail="no"), max_tries=1)
         with pytest.raises(JobFailed, match="ValueError: no"):
-            failing.result(10)
+            failing.result(30)
         with pytest.raises(InvalidJob):
             producer.enqueue(Plain(), priority="soon")
     producer.close()

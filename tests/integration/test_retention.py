@@ -69,7 +69,7 @@ async def test_a_job_brings_its_own_keep(redis_url: str) -> None:
         wrong = await producer.enqueue("send", [[1]], family="t", keep={"failed": "forever"})
         gone = await producer.enqueue("send", [], family="t", keep={"completed": "none"})
         gone_too = await producer.enqueue("fail", [], family="t", keep={"failed": "none"})
-        waiting = asyncio.create_task(gone.result(10))
+        waiting = asyncio.create_task(gone.result(30))
         await run_burst(redis_url, family())
         assert await waiting == "sent"
         assert await until_of(producer.redis, KEPT, usual.job_id) is None
@@ -165,7 +165,7 @@ async def test_a_handler_keeps_running_while_its_queue_is_full(redis_url: str) -
     async with Producer.connect(redis_url) as producer:
         job = await producer.enqueue("chain", [], family="t")
         # It is over the budget by itself, and goes as soon as whoever waits has got it.
-        result = asyncio.create_task(job.result(10))
+        result = asyncio.create_task(job.result(30))
         await eventually(lambda: producer.redis.exists(FamilyKeys.of("t").key("waiters")))
         async with working(redis_url, tight):
             assert await result == "r" * 9000
@@ -187,7 +187,7 @@ async def test_a_flow_is_refused_or_made_as_a_whole(redis_url: str) -> None:
         assert (stats.blocked, stats.waiting) == (0, 0)
         flow = await producer.enqueue_flow(node("gather", [], family="t", children=large[:1]))
         async with working(redis_url, tight):
-            assert await flow.result(10) == 1
+            assert await flow.result(30) == 1
         # The parent keeps the child's result.
         assert int(await producer.redis.hget("{t}:sizes", flow.job_id)) > 60_000
 

@@ -47,7 +47,7 @@ async def test_a_worker_keeps_the_index_within_a_second_or_so(redis_url: str, pr
     async with working(redis_url, family()):
         job = await producer.enqueue("work", "bad luck", family="t", tags=["vip"], job_id="order-17")
         with pytest.raises(Exception, match="cannot do"):
-            await job.result(10)
+            await job.result(30)
         await eventually(lambda: caught_up(producer.redis, inspector(producer), "t"))
         assert await eventually(lambda: found_by(inspector(producer), "t", "LUCK order cannot vip")) == ["order-17"]
         await job.abort()

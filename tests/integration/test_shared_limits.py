@@ -91,7 +91,7 @@ async def test_who_has_nothing_to_do_gives_back(redis_url: str, producer: Produc
     async def quick(ctx: JobContext) -> None: ...
 
     async with working(redis_url, make_family("a", quick, shared_limits="api 100/1m 50")):
-        await (await producer.enqueue("quick", family="a")).result(5)
+        await (await producer.enqueue("quick", family="a")).result(30)
 
         async def back() -> bool:
             found = await state(producer)
@@ -105,7 +105,7 @@ async def test_an_idle_worker_with_a_shared_limit_asks_nothing(redis_url: str, p
     async def quick(ctx: JobContext) -> None: ...
 
     async with working(redis_url, make_family("a", quick, shared_limits="api 5")) as supervisor:
-        await (await producer.enqueue("quick", family="a")).result(5)
+        await (await producer.enqueue("quick", family="a")).result(30)
         permits = supervisor.workers[0].permits
         assert permits is not None
         # Nothing is under way and no timer runs: what it had is given back, and there is nothing it would ask for.
@@ -216,7 +216,7 @@ async def test_explain_names_the_limit_that_is_used_up(redis_url: str, producer:
         why = await eventually(lambda: reason("shared_limit"))
         assert why.message == "The shared limit 'api' is used up: 1 jobs run and 1 may."
         release.set()
-        await second.result(10)
+        await second.result(30)
 
 
 async def test_the_command_shows_and_changes(redis_url: str, producer: Producer, arqd: Arqd) -> None:
@@ -237,7 +237,7 @@ async def test_the_command_shows_and_changes(redis_url: str, producer: Producer,
         assert (status, err) == (0, "")
         assert out.splitlines()[1].split() == ["api", "20", "1/60s", "operator", "0", "0", "-"]
         assert out.splitlines()[-1].split() == ["a", "0", "no"]
-        await (await producer.enqueue("quick", family="a")).result(5)
+        await (await producer.enqueue("quick", family="a")).result(30)
         second = await producer.enqueue("quick", family="a")
 
         async def waits() -> bool:
@@ -251,7 +251,7 @@ async def test_the_command_shows_and_changes(redis_url: str, producer: Producer,
         _, out, _ = await asyncio.to_thread(arqd, "a", "--json")
         assert [limit["name"] for limit in json.loads(out)["shared"]] == ["api"]
         await asyncio.to_thread(arqd, "--shared", "api", "--reset")
-        await second.result(5)
+        await second.result(30)
         assert (await state(producer)).source == "settings"
 
 

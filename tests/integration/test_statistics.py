@@ -37,7 +37,7 @@ async def test_what_a_worker_did(redis_url: str, producer: Producer) -> None:
     jobs = await producer.enqueue_many("work", [[0.01]] * 5, family="t")
     jobs.append(await producer.enqueue("fail", family="t"))
     async with working(redis_url, make_family("t", work, fail, backoff=Fixed(0))):
-        await asyncio.gather(*(job.result(10) for job in jobs), return_exceptions=True)
+        await asyncio.gather(*(job.result(30) for job in jobs), return_exceptions=True)
     found = await inspector(producer).stats("t", last="10m")
     assert found.step == "minute"
     assert (found.total.enqueued, found.total.completed, found.total.retried, found.total.failed) == (6, 5, 1, 1)
@@ -62,7 +62,7 @@ async def test_a_delay_that_was_asked_for_is_no_wait(redis_url: str, producer: P
     options: Any = {"delay": 1.5} if late == "delay" else {"run_at": datetime.now(UTC) + timedelta(seconds=1.5)}
     job = await producer.enqueue("work", [0], family="t", **options)
     async with working(redis_url, make_family("t", work)) as supervisor:
-        await job.result(10)
+        await job.result(30)
         metrics = supervisor.workers[0].metrics.snapshot()["functions"]["work"]
     mean_wait = (await inspector(producer).stats("t")).total.mean_wait
     assert mean_wait is not None
@@ -170,14 +170,14 @@ async def test_a_time_that_makes_no_sense_is_refused(producer: Producer) -> None
 
 async def test_minutes_that_are_over_are_read_once(redis_url: str, producer: Producer) -> None:
     async with working(redis_url, make_family("t", work)):
-        await (await producer.enqueue("work", [0], family="t")).result(10)
+        await (await producer.enqueue("work", [0], family="t")).result(30)
     seconds, _ = await producer.redis.time()
     await producer.redis.hset(f"{{t}}:stats:m:{seconds // 60 - 10}", "work\x1fc", 7)
     looking = inspector(producer)
     first = await looking.stats("t", last="1h", step="minute")
     assert first.total.completed == 8
     async with working(redis_url, make_family("t", work)):
-        await (await producer.enqueue("work", [0], family="t")).result(10)
+        await (await producer.enqueue("work", [0], family="t")).result(30)
     before = calls(redis_url, "hgetall")
     again = await looking.stats("t", last="1h", step="minute")
     # This minute and the last, and one more if a minute has passed.

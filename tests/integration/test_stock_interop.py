@@ -133,9 +133,9 @@ async def test_arqs_producer_and_arqds_share_a_queue(redis_url: str, stock: ArqR
         assert {definition.function for definition in await stock.queued_jobs()} == {"total"}
         assert len(await stock.queued_jobs()) == 2
         await run_burst(redis_url, family())
-        assert await ours.result(1) == "3"
-        assert await theirs.result(1) == "2"
-        assert await Job(ours.job_id, stock, QUEUE, codec.loads).result(1) == "3"
+        assert await ours.result(30) == "3"
+        assert await theirs.result(30) == "2"
+        assert await Job(ours.job_id, stock, QUEUE, codec.loads).result(30) == "3"
         info = await Inspector(producer.redis, ["t"]).job(theirs.job_id)
         assert (info.state, info.result) == (JobState.COMPLETED, "2")
 
@@ -171,14 +171,14 @@ async def test_status_and_info_are_right_over_a_jobs_life(redis_url: str, stock:
         assert (ended.success, ended.result, ended.job_try, ended.queue_name) == (True, "2", 1, QUEUE)
         assert ended.enqueue_time <= ended.start_time <= ended.finish_time
         with pytest.raises(asyncio.CancelledError):
-            await jobs["running"].result(1)
+            await jobs["running"].result(30)
 
 
 async def test_a_failed_jobs_exception_is_read_as_job_failed(redis_url: str, stock: ArqRedis) -> None:
     job = await enqueued(stock, "fail")
     await run_burst(redis_url, family())
     with pytest.raises(JobFailed, match="ValueError: no such thing") as caught:
-        await job.result(1)
+        await job.result(30)
     assert "in fail" in caught.value.traceback
     info = await job.result_info()
     assert info is not None
@@ -263,7 +263,7 @@ async def test_abort_of_what_is_over_or_never_was_says_no(redis_url: str, stock:
         await job.result(10, poll_delay=0.02)
         assert await job.abort(timeout=5, poll_delay=0.02) is False
         assert await Job("nothing", stock, QUEUE, codec.loads).abort(timeout=5, poll_delay=0.02) is False
-        assert await job.result(1) == "2"
+        assert await job.result(30) == "2"
 
 
 async def test_an_abort_of_an_id_that_was_not_there_does_not_kill_a_later_job(redis_url: str, stock: ArqRedis) -> None:
@@ -271,11 +271,11 @@ async def test_an_abort_of_an_id_that_was_not_there_does_not_kill_a_later_job(re
     await asyncio.sleep(0.005)
     async with working(redis_url, family()), Producer.connect(redis_url) as producer:
         job = await producer.enqueue(Sum(a=1, b=Decimal(1)), job_id="later")
-        assert await job.result(5) == "2"
+        assert await job.result(30) == "2"
 
 
 async def test_a_result_that_was_not_kept_is_not_found(redis_url: str, stock: ArqRedis) -> None:
     job = await enqueued(stock, "total", a=1, b=1)
     await run_burst(redis_url, family(keep_result=0))
     with pytest.raises(ResultNotFound):
-        await job.result(1)
+        await job.result(30)

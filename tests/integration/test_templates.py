@@ -141,7 +141,7 @@ async def test_handlers_enqueue_with_the_templates_of_their_daemon(redis_url: st
     job = await producer.enqueue(Nightly())
     templates = {"slow": {"priority": "low", "delay": "1h"}}
     async with working(redis_url, make_family("t", report, nightly), templates=templates):
-        made = producer.job(await job.result(5))
+        made = producer.job(await job.result(30))
     assert (await made.info()).priority == 7
 
 

@@ -62,14 +62,14 @@ async def test_families_of_one_process_keep_their_own_limits(redis_url: str, pro
         await until(lambda: meter.now == {"a": 1, "b": 3})
         meter.release.set()
         for job in jobs:
-            await job.result(5)
+            await job.result(30)
     assert meter.most == {"a": 1, "b": 3}
 
 
 async def test_a_slot_is_filled_again_at_once(redis_url: str, producer: Producer) -> None:
     async with working(redis_url, make_family("t", number, max_jobs=2)):
         many = [await producer.enqueue("number", [n], family="t") for n in range(300)]
-        assert [await job.result(10) for job in many] == list(range(300))
+        assert [await job.result(30) for job in many] == list(range(300))
 
 
 async def test_a_global_limit_holds_over_processes(redis_url: str, producer: Producer) -> None:
@@ -84,7 +84,7 @@ async def test_a_global_limit_holds_over_processes(redis_url: str, producer: Pro
         assert (await Inspector(producer.redis, ["t"]).queue("t")).waiting == 4
         meter.release.set()
         for job in jobs:
-            await job.result(5)
+            await job.result(30)
     assert meter.most["t"] == 2
 
 
@@ -97,7 +97,7 @@ async def test_a_rate_limit_holds_over_processes(redis_url: str, producer: Produ
     jobs = [await producer.enqueue("started", [], family="t") for _ in range(5)]
     async with working(redis_url, family()), working(redis_url, family()):
         for job in jobs[:3]:
-            await job.result(5)
+            await job.result(30)
         before = calls(redis_url, "eval", "evalsha")
         await producer.enqueue("started", [], family="t")
         await asyncio.sleep(0.1)
@@ -115,7 +115,7 @@ async def test_a_rate_limit_lets_the_next_in_when_its_time_comes(redis_url: str,
     jobs = [await producer.enqueue("note", [], family="t") for _ in range(6)]
     async with working(redis_url, make_family("t", note, rate_limit=RateLimit(2, per=0.2))):
         for job in jobs:
-            await job.result(10)
+            await job.result(30)
     assert times[-1] - times[0] > 0.35
 
 
@@ -128,8 +128,8 @@ async def test_an_idle_worker_starts_a_new_job_and_one_that_came_due(redis_url: 
         due = await producer.enqueue("number", [1], family="t", delay=0.2)
         for n in range(20):
             family = "tu"[n % 2]
-            assert await (await producer.enqueue("number", [n], family=family)).result(5) == n
-        assert await due.result(5) == 1
+            assert await (await producer.enqueue("number", [n], family=family)).result(30) == n
+        assert await due.result(30) == 1
         assert await far.status() is JobState.DELAYED
         await until(lambda: not any(worker.busy for worker in supervisor.workers))
         before = calls(redis_url, "eval", "evalsha")
@@ -162,7 +162,7 @@ async def test_a_paused_queue_starts_nothing(redis_url: str, producer: Producer)
         await eventually(mark_taken)
         assert await job.status() is JobState.WAITING
         await producer.redis.hdel("{t}:conf", "paused")
-        assert await job.result(5) == 1
+        assert await job.result(30) == 1
 
 
 # ---------------------------------------------------------------- burst
@@ -179,7 +179,7 @@ async def test_a_burst_ends_when_nothing_waits_retries_and_delayed_jobs_included
     retried = await producer.enqueue("second_time", [], family="t")
     delayed = await producer.enqueue("number", [5], family="t", delay=0.1)
     supervisor = await run_burst(redis_url, make_family("t", second_time, number, backoff=Fixed(0.1)))
-    assert (await retried.result(1), await delayed.result(1)) == (2, 5)
+    assert (await retried.result(30), await delayed.result(1)) == (2, 5)
     worker = supervisor.workers[0]
     assert (worker.jobs_complete, worker.jobs_retried, worker.jobs_failed) == (2, 1, 0)
     assert await Inspector(producer.redis, ["t"]).workers("t") == []
@@ -224,12 +224,12 @@ async def test_a_functions_own_time_outlasts_the_familys(redis_url: str, produce
     family = make_family("t", func(number, name="number", **keep), keep_result=60)
     async with working(redis_url, family) as supervisor:
         job = await producer.enqueue("number", [1], family="t")
-        await job.result(5)
+        await job.result(30)
         worker = supervisor.workers[0]
         later = Broker(producer.redis, FamilyKeys.of("t"), now=round(time.time() * 1000) + 3_600_000)
         ages = (worker.keep_ms, worker.keep_failed_ms)
         assert await later.run("renew", supervisor.session, worker.lease_ms, worker.published, *ages) == 1
-        assert await job.result(1) == 1
+        assert await job.result(30) == 1
 
 
 async def test_the_oldest_go_when_more_than_so_many_are_there(redis_url: str, producer: Producer) -> None:
@@ -344,13 +344,13 @@ async def test_a_drain_lets_short_jobs_end_and_hands_long_ones_back_uncounted(
     late = await producer.enqueue("short", [], family="t")
     go.set()
     await asyncio.wait_for(run, 10)
-    assert await ends.result(1) == "ended"
+    assert await ends.result(30) == "ended"
     info = await handed_back.info()
     assert (info.state, info.tries, info.crashes) == (JobState.WAITING, 0, 0)
     assert await late.status() is JobState.WAITING
     assert "handed back" in caplog.text
     await run_burst(redis_url, family)
-    assert await handed_back.result(1) == 1
+    assert await handed_back.result(30) == 1
 
 
 async def test_a_job_handed_back_keeps_its_place(redis_url: str, producer: Producer) -> None:
@@ -374,10 +374,10 @@ async def test_a_worker_tells_what_it_is(redis_url: str, producer: Producer) -> 
 async def test_a_handler_may_wait_for_another_job_of_its_own_worker(redis_url: str, producer: Producer) -> None:
     async def parent(ctx: JobContext) -> list[int]:
         children = [await ctx.producer.enqueue("number", [n], family="t") for n in range(3)]
-        return [await child.result(5) for child in children]
+        return [await child.result(30) for child in children]
 
     async with working(redis_url, make_family("t", parent, number)):
-        assert await (await producer.enqueue("parent", [], family="t")).result(10) == [0, 1, 2]
+        assert await (await producer.enqueue("parent", [], family="t")).result(30) == [0, 1, 2]
 
 
 async def test_a_stopped_worker_leaves_no_connection_and_no_task(redis_url: str) -> None:
@@ -387,9 +387,9 @@ async def test_a_stopped_worker_leaves_no_connection_and_no_task(redis_url: str)
         connected = {client["id"] for client in await looker.redis.client_list()}
         before = asyncio.all_tasks()
         async with Producer.connect(redis_url) as producer, working(redis_url, with_jobs):
-            assert await (await producer.enqueue("number", [1], family="t")).result(5) == 1
+            assert await (await producer.enqueue("number", [1], family="t")).result(30) == 1
             with pytest.raises(JobFailed):
-                await (await producer.enqueue("number", ["x"], family="t")).result(5)
+                await (await producer.enqueue("number", ["x"], family="t")).result(30)
 
         async def alone() -> bool:
             return {client["id"] for client in await looker.redis.client_list()} <= connected

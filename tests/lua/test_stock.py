@@ -47,7 +47,7 @@ def _result(mine: Mine, engine: Engine, error: BaseException | None = None, reas
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not await condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)

@@ -82,7 +82,7 @@ async def test_no_script_runs_while_its_keys_are_in_two_places(cluster: ClusterS
                 await asyncio.sleep(0.3)
                 assert not counted[0].done()
 
-            asyncio.run_coroutine_threadsafe(ask(), loop).result(5)
+            asyncio.run_coroutine_threadsafe(ask(), loop).result(30)
 
         await asyncio.to_thread(cluster.migrate, SLOT, target, meanwhile=half_moved)
         assert await counted[0] == len(added) == 50

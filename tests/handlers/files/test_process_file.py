@@ -201,7 +201,7 @@ async def test_switching_the_scanner_off_leaves_traces(redis_url: str, producer:
     (tmp_path / "in" / "a.png").write_bytes(written(photograph(), "PNG"))
     job = await producer.enqueue(ProcessFile(file_id="1", path="a.png", file_name="a.png"))
     await run_burst(redis_url, family)
-    assert (await job.result(1)).scanned is False
+    assert (await job.result(30)).scanned is False
     assert "not scanned for viruses: ARQD_FILES__VIRUS_SCAN is false" in (await job.logs()).lines[0].text
     page = await Audit(producer.redis).page()
     assert [(entry.action, entry.actor) for entry in page.entries] == [("files.scan-off", "files")]

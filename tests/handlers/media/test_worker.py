@@ -61,7 +61,7 @@ async def test_the_seeds_avatar_from_the_web(
     async with Receiver(Answer(503), Answer(200, oriented(6, 800, 600))) as web:
         job = await producer.enqueue("process_image", {"url": f"{web.url}/a.jpg", **AVATAR}, family="media")
         await run_burst(redis_url, family)
-        result = ProcessedImage.model_validate(await job.result(1))
+        result = ProcessedImage.model_validate(await job.result(30))
     assert (result.format, result.width, result.height, result.frames) == ("webp", 200, 200, 1)
     picture = stored(tmp_path, result.target)
     assert (picture.format, picture.size) == ("WEBP", (200, 200))
@@ -78,7 +78,7 @@ async def test_the_seeds_file_to_a_target(redis_url: str, producer: Producer, fa
         "process_image", {**fields, "targetPath": str(target), "deleteSource": True}, family="media"
     )
     await run_burst(redis_url, family)
-    result = await job.result(1)
+    result = await job.result(30)
     assert (result["target"], result["url"]) == (str(target), target.as_uri())
     assert Image.open(target).size == (400, 300)
     assert list((tmp_path / "in").iterdir()) == []

@@ -205,5 +205,5 @@ async def test_a_worker_sends_it(redis_url: str, producer: Producer, phone: Phon
     phone.onesignal.script = ["cut-done", "500-done"]
     job = await producer.enqueue(PUSH)
     await run_burst(redis_url, family)
-    assert (await job.result(1)).message_id == "message-1"
+    assert (await job.result(30)).message_id == "message-1"
     assert len(phone.onesignal.sent) == 1

@@ -49,7 +49,7 @@ async def test_it_is_verified_by_the_receiver(
 ) -> None:
     job = await producer.enqueue(event(receiver))
     await run_burst(redis_url, family)
-    result = await job.result(1)
+    result = await job.result(30)
     (request,) = receiver.requests
     for secret in (OLD, NEW):
         sent = Webhook(secret).verify(request.body, dict(request.headers))
@@ -69,7 +69,7 @@ async def test_what_is_refused_is_sent_again_just_as_it_was(
     receiver.answers += [Answer(404), Answer(302, headers={"location": "/there"}), Answer(cut="after")]
     job = await producer.enqueue(event(receiver))
     await run_burst(redis_url, family)
-    assert (await job.result(1)).attempt == 4
+    assert (await job.result(30)).attempt == 4
     assert len({request.body for request in receiver.requests}) == 1
     assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
     assert [request.path for request in receiver.requests] == ["/in"] * 4, "a redirect is not followed"
@@ -86,7 +86,7 @@ async def test_nothing_is_called_delivered_that_was_not(
     job = await producer.enqueue(event(receiver))
     await run_burst(redis_url, family)
     with pytest.raises(JobFailed, match="was not reached") as caught:
-        await job.result(1)
+        await job.result(30)
     assert (caught.value.type, caught.value.tries) == ("NotDelivered", 4)
     assert receiver.taken == []
 
@@ -102,14 +102,14 @@ async def test_gone_disables_at_once_and_an_operator_enables(
     await run_burst(redis_url, family)
     for job, told in ((gone, "answers 410, and is disabled now"), (after, "is disabled since .* arqd webhooks enable")):
         with pytest.raises(JobFailed, match=told) as caught:
-            await job.result(1)
+            await job.result(30)
         assert caught.value.reason == "permanent"
     assert len(receiver.requests) == 1
     assert [each.name for each in await endpoints.listed(disabled=True)] == ["shop"]
     await endpoints.enable("shop")
     again = await producer.enqueue(event(receiver, endpoint="shop", secret_ref=None))
     await run_burst(redis_url, family)
-    assert (await again.result(1)).status == 200
+    assert (await again.result(30)).status == 200
 
 
 @pytest.mark.parametrize(("days", "failures", "given_up"), [(1, 6, False), (6, 6, True), (6, 2, False)])
@@ -242,7 +242,7 @@ async def test_unordered_ones_do_not_wait(
     async with working(redis_url, patient):
         await in_state(first, JobState.DELAYED, tries=1)
         second = await producer.enqueue(event(receiver, 2))
-        await second.result(10)
+        await second.result(30)
 
 
 async def test_the_log_is_pruned(database: Database, endpoints: Endpoints, receiver: Receiver) -> None:

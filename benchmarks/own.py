@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from benchmarks.arqd import NAME
 from benchmarks.measure import LIMIT_SECONDS, Bench, Figures
-from benchmarks.processes import ROOT
+from benchmarks.processes import COMPILED, ROOT
 from benchmarks.server import Watch
 from benchmarks.systems import Probe, Setting
 from daemon.keys import FamilyKeys
@@ -73,12 +74,13 @@ def start(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
 
 def imports(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
     """What importing the producer takes, and ``redis.asyncio`` alone: the quickest of several, in turn."""
+    environ = {**os.environ, **COMPILED}
     times: dict[str, list[float]] = {"daemon.producer": [], "redis.asyncio": []}
     for _ in range(IMPORTS):
         for name, found in times.items():
             command = (sys.executable, "-c", IMPORT.format(name))
-            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30, check=True)
-            found.append(float(done.stdout))
+            told = subprocess.check_output(command, text=True, cwd=ROOT, env=environ, timeout=30)
+            found.append(float(told))
     ours, redis = (min(found) for found in times.values())
     return {"import producer ms": ours * 1000, "import redis.asyncio ms": redis * 1000, "import ratio": ours / redis}
 

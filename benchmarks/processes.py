@@ -23,6 +23,8 @@ from daemon.errors import ArqdError
 ROOT = Path(__file__).resolve().parents[1]
 STOP_SECONDS = 15.0
 TICKS = os.sysconf("SC_CLK_TCK")
+#: What is installed has been compiled; so are arqd's modules after their first import, whatever this process was told.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / "var" / "bytecode")}
 
 
 class Program:
@@ -38,7 +40,7 @@ class Program:
 
     def __init__(self, title: str, command: Sequence[str], environ: Mapping[str, str], *, pipes: bool = False) -> None:
         self._title, self._command, self._pipes = title, tuple(command), pipes
-        self._environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environ}
+        self._environ = {**os.environ, "PYTHONPATH": str(ROOT), **COMPILED, **environ}
 
     def __enter__(self) -> Self:
         self._output = tempfile.TemporaryFile()

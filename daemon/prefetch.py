@@ -44,8 +44,11 @@ class Prefetch:
         self._look: asyncio.TimerHandle | None = None
         self._pace = self._call = self._at = 0.0
         self._ended = 0
-        # Stock workers watch what is claimed; permits and a burst's jobs are counted when they are claimed.
-        forbidden = worker.family.stock or worker.family.values.shared_limits or worker.max_burst_jobs >= 0
+        family = worker.family
+        # Stock workers watch what is claimed; permits and a burst's jobs are counted when they are claimed. And that a
+        # job begins may be told in vain, to a connection that is dead already: it would run again after a crash.
+        once = any(function.at_most_once for function in family.functions.values())
+        forbidden = family.stock or family.values.shared_limits or once or worker.max_burst_jobs >= 0
         self._most = 0 if forbidden else MOST
         self.size = 0
 

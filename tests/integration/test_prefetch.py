@@ -12,6 +12,7 @@ import uvloop
 
 from daemon import prefetch
 from daemon.context import JobContext
+from daemon.family import func
 from daemon.job import JobState
 from daemon.keys import FamilyKeys, raw_id
 from daemon.producer import Producer
@@ -67,6 +68,19 @@ async def test_short_jobs_are_claimed_ahead_and_run_in_order_and_never_too_many(
     assert handler.started == list(range(400))
     assert most == 5
     assert 0 < ahead <= prefetch.MOST
+
+
+async def test_where_a_function_runs_at_most_once_nothing_is_claimed_ahead(redis_url: str, producer: Producer) -> None:
+    handler, ahead = Handler(), 0
+    jobs = await producer.enqueue_many("quick", [(n,) for n in range(200)], family="t")
+    careful = func(handler.hold, name="hold", at_most_once=True)
+    async with working(redis_url, make_family("t", handler.quick, careful, max_jobs=5)) as supervisor:
+        (worker,) = supervisor.workers
+        while len(handler.started) < 200:
+            ahead = max(ahead, len(worker.prefetch))
+            await asyncio.sleep(0)
+        await jobs[-1].result(30)
+    assert ahead == 0
 
 
 async def test_what_would_wait_is_handed_back_to_others(redis_url: str, producer: Producer) -> None:

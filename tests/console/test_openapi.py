@@ -93,7 +93,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> I
     server.kill()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=str)
 @pytest.mark.parametrize("known", [True, False], ids=["admin", "nobody"])
 def test_every_answer_is_documented(served: Served, mode: GenerationMode, known: bool) -> None:

@@ -113,7 +113,7 @@ async def served(
     await database.close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(480)
 async def test_every_request_of_the_file_can_be_sent(served: Console) -> None:
     _, token = await served.services.tokens.add("file", Role.ADMIN)
     variables = {"host": "http://console", "token": token}

@@ -50,7 +50,7 @@ def commands() -> list[list[str]]:
 
 
 @one_server
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(480)
 async def test_every_command_runs(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

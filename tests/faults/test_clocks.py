@@ -68,9 +68,10 @@ async def lateness(shop: Workshop, environ: dict[str, str]) -> dict[str, float]:
         seen = len(due)
 
         def started() -> bool:
+            waiting = {job for job, score in redis.zrange(KEYS.queue, 0, -1, withscores=True) if score < 2**45}
+            # Asked last: what has started was due by then, however long this process stood still.
             seconds, micros = redis.time()
             now = seconds * 1000 + micros / 1000
-            waiting = {job for job, score in redis.zrange(KEYS.queue, 0, -1, withscores=True) if score < 2**45}
             for job in due.keys() - waiting - {name.encode() for name in late}:
                 late[job.decode()] = (now - int(due[job])) / 1000
             return len(late) == seen

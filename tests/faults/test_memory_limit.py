@@ -65,7 +65,7 @@ async def watch(shop: Workshop, worker: WorkerProcess, stop: asyncio.Event) -> l
     return found
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.slow)])
 async def test_producers_faster_than_the_worker_are_told_and_nothing_is_lost(
     workshop: WorkshopFactory, seconds: int

@@ -62,7 +62,7 @@ async def count(database: Database, table: object) -> int:
         return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())  # type: ignore[arg-type]
 
 
-async def until(condition: Callable[[], object], what: str, seconds: float = 50 + AWAY) -> None:
+async def until(condition: Callable[[], object], what: str, seconds: float = 150 + AWAY) -> None:
     """Wait for a condition, which may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while True:
@@ -77,7 +77,7 @@ async def queued(redis: Redis) -> Counter[str]:
     return Counter(name.decode().rpartition(":")[2] for name in await redis.zrange("arq:{orders}", 0, -1))
 
 
-@pytest.mark.timeout(120 + 2 * AWAY)
+@pytest.mark.timeout(400 + 2 * AWAY)
 async def test_each_order_has_one_job(
     database: Database, database_url: str, redis_server: RedisServerFactory, start: Start
 ) -> None:
@@ -123,7 +123,7 @@ async def test_each_order_has_one_job(
         assert await queued(redis) == Counter(map(str, range(orders)))
 
 
-@pytest.mark.timeout(120 + 2 * AWAY)
+@pytest.mark.timeout(400 + 2 * AWAY)
 async def test_a_producer_with_a_fallback(
     database: Database, database_url: str, redis_server: RedisServerFactory, start: Start
 ) -> None:

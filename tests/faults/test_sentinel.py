@@ -31,7 +31,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 async def test_a_primary_that_stalls_is_replaced_and_returns(shop: Workshop) -> None:
     servers = shop.server
     assert isinstance(servers, SentinelServers)

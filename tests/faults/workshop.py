@@ -25,6 +25,7 @@ from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import make_family
 from tests.faults.family import FOLDER
+from tests.faults.figures import LENIENCE
 from tests.servers import Servers
 
 KEYS = FamilyKeys.of("faults")
@@ -230,8 +231,12 @@ class Workshop:
     # ------------------------------------------------------------------ waiting
 
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = 10) -> Any:
-        """Wait for a condition and give its value; fails with the end of the workers' logs."""
-        deadline = time.monotonic() + seconds
+        """Wait for a condition and give its value; fails with the end of the workers' logs.
+
+        Args:
+            seconds: on a machine with nothing else to do (`LENIENCE`).
+        """
+        deadline = time.monotonic() + seconds * LENIENCE
         while not (value := condition()):
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {seconds} s: {what}\n{self._logs()}")

@@ -25,7 +25,7 @@ LEAST = 60
 
 
 # Some seventy jobs, and bombs among them: about ten seconds where nothing else runs.
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(480)
 async def test_hostile_files(redis_url: str, producer: Producer, tmp_path: Path, clamd: Scanner) -> None:
     settings = settings_in(
         tmp_path, clamd=clamd.addresses["unix"], types=EVERYTHING, max_members=500, memory=300_000_000

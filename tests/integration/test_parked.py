@@ -161,7 +161,7 @@ async def test_a_payload_that_is_wrong_for_its_own_schema_is_a_dead_letter(redis
     assert info.error["reason"] == "payload"
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("jobs", [5000])
 async def test_a_rolling_deploy_loses_and_fails_nothing(redis_url: str, producer: Producer, jobs: int) -> None:
     """Both releases of the producers and of the workers at once: a new function, an optional and a required field."""

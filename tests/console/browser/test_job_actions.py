@@ -11,7 +11,7 @@ from tests.console.browser.conftest import Site, press
 from tests.console.browser.shop import FAILURES, GATES
 from tests.console.browser.test_queue_actions import wait_for
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 
 async def test_a_delayed_job_is_moved_promoted_and_removed(site: Site) -> None:

@@ -8,7 +8,7 @@ from playwright.async_api import expect
 from tests.console.browser.conftest import Site, press
 from tests.console.browser.shop import FAILURES, GATES
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 
 async def test_enqueue_watch_fail_read_retry_complete(site: Site) -> None:

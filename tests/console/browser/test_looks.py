@@ -12,7 +12,7 @@ from tests.console.browser.conftest import DESK, PHONE, Site, press
 from tests.console.browser.shop import GATES
 from tests.console.browser.test_queue_actions import wait_for
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 #: Texts with too little contrast to what is behind them (WCAG 2.2, AA); what is disabled may have less.
 FAINT = """() => {

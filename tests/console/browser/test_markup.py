@@ -14,7 +14,7 @@ from daemon.errors import PermanentError
 from tests.console.browser.conftest import Site, press
 from tests.engine import eventually, make_family, working
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 NASTY = "\"'></textarea></pre><img src=x onerror=alert(1)><script>alert(2)</script><b>{{ 7 * 7 }}</b>&lt;"
 

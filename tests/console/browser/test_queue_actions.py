@@ -10,7 +10,7 @@ from tests.console.browser.conftest import Site, press
 from tests.console.browser.shop import GATES
 from tests.engine import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 
 async def wait_for(site: Site, family: str, **counts: int) -> None:

@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from tests.console.browser.conftest import Site, press
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 
 async def test_add_edit_pause_run_remove_and_audit(site: Site) -> None:

@@ -19,7 +19,7 @@ DEVICES = st.sampled_from(["", "", "", "one is unknown", "none is subscribed", "
 numbers = itertools.count(1)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(st.sampled_from(WORDS), max_size=6),

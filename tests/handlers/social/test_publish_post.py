@@ -140,7 +140,7 @@ async def test_what_is_refused_for_good(square: Square, network: str) -> None:
     assert (run.ending, run.reason) == ("failed", "permanent")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(480)
 @networks
 @several
 @given(words=st.lists(WORDS, max_size=4), events=st.lists(EVENTS, min_size=3, max_size=3))

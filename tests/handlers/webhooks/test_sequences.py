@@ -32,7 +32,7 @@ STEPS = st.tuples(st.sampled_from(sorted(ANSWERS)), st.booleans())
 numbers = itertools.count(1)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(STEPS, min_size=3, max_size=8))
 async def test_what_is_told_delivered_was(

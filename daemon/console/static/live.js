@@ -32,8 +32,12 @@ function connect(families) {
   source.addEventListener("changed", () => soon(PAUSE));
   source.addEventListener("error", () => {
     show("lost");
-    // The browser tries again by itself unless the answer was an error; then it is up to us.
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => { source.close(); connect(families); }, 3000);
+    // The browser tries again by itself unless the answer was a refusal; then it is up to us. The page itself may be
+    // refused, too: when the session has ended that leads to the login.
+    if (source.readyState === EventSource.CLOSED) {
+      soon(0);
+      setTimeout(() => { source.close(); connect(families); }, 3000);
+    }
   });
 }
 
@@ -72,6 +76,8 @@ async function refresh() {
 }
 
 function replace(fresh) {
+  // A click is a press and a release at the same place: while something is pressed, all stays where it is.
+  if (document.querySelector(":active")) { soon(PAUSE); return; }
   for (const part of document.querySelectorAll("[data-live]")) {
     const next = fresh.getElementById(part.id);
     if (!next || next.innerHTML === part.dataset.was || isRead(part)) continue;

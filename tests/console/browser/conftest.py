@@ -20,6 +20,7 @@ from daemon.console.pages.dashboard import Dashboard
 from daemon.console.roles import Role
 from daemon.console.services import Services
 from daemon.console.settings import ConsoleSettings
+from daemon.encryption import KeyRing, generate_key
 from daemon.family import Family
 from daemon.serving import serve
 from handlers.integrations.database import Database
@@ -103,8 +104,11 @@ async def site(chromium: Browser, redis_url: str, sqlite_template: Path, tmp_pat
         return Archiver(redis, [family.name for family in families], Archive(database))
 
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    settings = ConsoleSettings(port=0)
-    async with AsyncExitStack() as stack, Services.open(redis_url, settings, families, archiver=archiver) as services:
+    settings, keyring = ConsoleSettings(port=0), KeyRing.parse(generate_key("k"))
+    async with (
+        AsyncExitStack() as stack,
+        Services.open(redis_url, settings, families, keyring=keyring, archiver=archiver) as services,
+    ):
         serving = asyncio.create_task(
             serve(
                 create_app(services, Dashboard()),

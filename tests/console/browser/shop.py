@@ -10,6 +10,7 @@ from daemon.context import JobContext
 from daemon.errors import PermanentError
 from daemon.family import Family
 from daemon.payload import Payload
+from daemon.secret import Secret
 from tests.engine import make_family
 
 #: By the job's name: it goes on when that is set.
@@ -42,6 +43,17 @@ async def settle(ctx: JobContext) -> str:
     return "settled"
 
 
+class Pay(Payload, family="mail", function="pay"):
+    """What a card pays; its number is encrypted."""
+
+    owner: str
+    number: Secret[str]
+
+
+async def pay(ctx: JobContext, job: Pay) -> None:
+    """Nothing; the browser looks at what it was given."""
+
+
 def shop(**values: Any) -> Family:
     """Give the family, with values of its settings."""
     return make_family("shop", charge, refuse, settle, **{"max_tries": 1, "search": "payload", **values})
@@ -49,4 +61,4 @@ def shop(**values: Any) -> Family:
 
 def mail() -> Family:
     """Give a family beside it."""
-    return make_family("mail", settle)
+    return make_family("mail", settle, pay)

@@ -8,7 +8,7 @@ from playwright.async_api import expect
 from daemon.errors import JobNotFound
 from daemon.flows import node
 from tests.console.browser.conftest import Site, press
-from tests.console.browser.shop import FAILURES, GATES
+from tests.console.browser.shop import FAILURES, GATES, Pay
 from tests.console.browser.test_queue_actions import wait_for
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
@@ -114,6 +114,48 @@ async def test_dead_letters_by_cause_are_sent_back_with_care_and_discarded(site:
     await press(dialog.get_by_role("button", name="Discard 1"))
     await expect(page.get_by_text("Discarded 1 dead letter")).to_be_visible()
     await expect(page.locator("#groups")).to_contain_text("No dead letters")
+
+
+async def test_a_redrive_is_stopped(site: Site) -> None:
+    await site.work()
+    FAILURES["ada"] = "the bank said no"
+    for n in range(3):
+        await site.services.producer.enqueue("charge", {"name": "ada", "amount": n}, family="shop")
+    GATES["ada"].set()
+    await wait_for(site, "shop", failed=3)
+    GATES["ada"].clear()
+    page = await site.visit("/dead")
+    await press(page.get_by_role("link", name="Retry all …"))
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Canaries of each cause").fill("1")
+    await press(dialog.get_by_role("button", name="Retry 3"))
+    await expect(page.locator("#redrives")).to_contain_text("1 / 3")
+    await press(page.get_by_role("button", name="Stop"))
+    await expect(page.get_by_text("Stopped; 2 dead letters stay")).to_be_visible()
+    await expect(page.locator("#redrives .state")).to_have_text("cancelled")
+    await wait_for(site, "shop", failed=2, active=1)
+
+
+async def test_what_is_encrypted_is_shown_to_an_admin_who_asks(site: Site) -> None:
+    await site.services.producer.enqueue(Pay(owner="ada", number="4111 1111"), job_id="card", delay=600)
+    page = await site.visit("/jobs/mail:card", role="operator")
+    await expect(page.locator("#payload")).to_contain_text('"ada"')
+    await expect(page.get_by_role("button", name="Reveal")).to_have_count(0)
+    page = await site.visit("/jobs/mail:card")
+    await expect(page.locator("#payload")).not_to_contain_text("4111")
+    await press(page.get_by_role("button", name="Reveal"))
+    await expect(page.get_by_text("Revealed to you, and written to the audit log.")).to_be_visible()
+    await expect(page.locator("#payload")).to_contain_text("4111 1111")
+
+    # It stays as it is: what was revealed once is not asked for again by itself.
+    await expect(page.locator("#live")).to_contain_text("As of")
+    assert await page.locator("body[data-watch]").count() == 0
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await press(page.get_by_role("button", name="Copy"))
+    await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert "4111 1111" in await page.evaluate("navigator.clipboard.readText()")
+    await press(page.get_by_role("link", name="Audit"))
+    await expect(page.get_by_role("row").filter(has_text="job.reveal")).to_have_count(1)
 
 
 async def test_a_flow_is_shown_as_a_tree(site: Site) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Response, expect
 
 from tests.console.browser.conftest import Site, press
 from tests.console.browser.shop import FAILURES, GATES
@@ -59,6 +59,8 @@ async def test_enqueue_watch_fail_read_retry_complete(site: Site) -> None:
 
 async def test_numbers_move_by_themselves_and_a_lost_connection_is_told(site: Site) -> None:
     overview = await site.visit("/")
+    await press(overview.get_by_role("link", name="24h"))
+    await expect(overview.get_by_role("heading", name="Jobs ended per hour")).to_be_visible()
     queue = await site.visit("/queues/shop?state=waiting")
     await expect(overview.locator("#live")).to_have_text("Live")
     await expect(queue.locator("#live")).to_have_text("Live")
@@ -85,3 +87,21 @@ async def test_numbers_move_by_themselves_and_a_lost_connection_is_told(site: Si
     await expect(queue.locator("#lost")).to_be_visible()
     await expect(queue.locator("#live")).to_have_text("Connection lost")
     site.faults.clear()
+
+
+async def test_nothing_moves_while_somebody_presses(site: Site) -> None:
+    page = await site.visit()
+    await expect(page.locator("#live")).to_have_text("Live")
+    waiting = page.locator("#tiles .tile").filter(has_text="Waiting").locator(".figure")
+    await page.get_by_role("button", name="Pause shop").hover()
+    await page.mouse.down()
+
+    async def knows(answer: Response) -> bool:
+        return answer.url == f"{site.url}/" and "no worker" in await answer.text()
+
+    async with page.expect_response(knows):
+        await site.services.producer.enqueue("settle", family="shop")
+    await expect(waiting).to_have_text("0")
+    await page.mouse.up()
+    await expect(page.get_by_text("shop is paused")).to_be_visible()
+    await expect(waiting).to_have_text("1")

@@ -210,17 +210,3 @@ async def test_a_viewer_sees_everything_and_can_change_nothing(site: Site) -> No
     await page.goto(f"{site.url}/enqueue")
     await expect(page.get_by_text("needs the role operator")).to_be_visible()
     GATES["ada"].set()
-
-
-async def test_signing_in_with_a_token(site: Site) -> None:
-    _, token = await site.services.tokens.add("ops", "operator")
-    page = await site.visit("/queues/shop?state=failed")
-    await page.context.clear_cookies()
-    await page.goto(f"{site.url}/queues/shop?state=failed")
-    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    await page.get_by_label("API token").fill("wrong")
-    await press(page.get_by_role("button", name="Sign in"))
-    await expect(page.get_by_role("alert")).to_contain_text("no token in force")
-    await page.get_by_label("API token").fill(token)
-    await press(page.get_by_role("button", name="Sign in"))
-    await expect(page.get_by_text("ops · operator")).to_be_visible()

@@ -15,6 +15,9 @@ SERVERS ?= redis sentinel cluster
 ENGINE_TESTS ?= tests/lua tests/integration --ignore-glob="tests/integration/test_cli*" \
 	--ignore=tests/integration/test_bench.py --ignore=tests/integration/test_embedded.py -k "not postgresql"
 
+# Hundreds of tests start a process; compiling arqd's modules anew in each of them takes time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-servers test-deploy test-faults soak lint format lock bench clean
 

@@ -71,7 +71,7 @@ def test_payloads_need_no_redis() -> None:
 
 
 def test_mail_needs_no_database_and_no_http_client() -> None:
-    modules = modules_after("import handlers.email.worker, daemon.supervisor, daemon.settings, daemon.cli")
+    modules = modules_after("import handlers.email.worker, daemon.supervisor, daemon.settings, daemon.cli.command")
     assert modules.isdisjoint({"aiosqlite", "alembic", "asyncpg", "httpcore", "httpx", "sqlalchemy"})
 
 

@@ -48,7 +48,7 @@ def install(home: Path) -> Path:
     (packages / "libraries.pth").write_text(f"{LIBRARIES}\n")
     _add_what_only_it_needs(home)
     command = home / "bin/arqd"
-    command.write_text(f"#!{HOME}/bin/python\nimport sys\nfrom daemon.cli import main\nsys.exit(main())\n")
+    command.write_text(f"#!{HOME}/bin/python\nimport sys\nfrom daemon.cli.command import main\nsys.exit(main())\n")
     command.chmod(0o755)
     return packages
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cli import EX_CONFIG, main
+from daemon.cli.command import EX_CONFIG, main
 from daemon.family import FamilyValues
 from daemon.settings_docs import environment_example
 

@@ -17,7 +17,7 @@ import pytest
 
 from daemon import redrive
 from daemon.causes import KEPT
-from daemon.cli import main
+from daemon.cli.command import main
 from tests.servers import looking_at
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,7 +24,7 @@ from arq.worker import Worker as StockWorker
 from arq.worker import func as stock_func
 
 from daemon import codec, flows, registry
-from daemon.cli import app
+from daemon.cli.command import app
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.cron_jobs import crontab

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.family import load_family
 from daemon.settings import load_settings
 from handlers.integrations.database import Database

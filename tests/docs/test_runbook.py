@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.alerts.rules import ALERTS
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.connections import connect
 from daemon.family import load_family
 from daemon.producer import Producer

@@ -16,7 +16,7 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from daemon.cli import app
+from daemon.cli.command import app
 from daemon.schedule import Missed
 from daemon.scheduler import LEASE_SECONDS
 from daemon.ticks import GRACE_MS, RUN_ALL

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.encryption import generate_key
 from tests.conftest import RedisServerFactory
 from tests.marks import one_server

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from daemon.cli import check_server, main
+from daemon.cli import check_server
+from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.family import Family, SharedLimit
 from daemon.inspector import Inspector

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.family import load_family
 from daemon.job import JobState
 from daemon.producer import SyncProducer

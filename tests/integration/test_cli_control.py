@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from daemon.cli import bulk, main
+from daemon.cli import bulk
+from daemon.cli.command import main
 from daemon.family import load_family
 from daemon.producer import SyncProducer
 from daemon.supervisor import Supervisor

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import redis
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.heartbeat import read_heartbeat
 from daemon.producer import SyncProducer
 from handlers import FAMILIES

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.encryption import KeyRing, generate_key
 from daemon.family import load_family
 from daemon.producer import SyncProducer

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.errors import PermanentError
 from daemon.producer import SyncProducer

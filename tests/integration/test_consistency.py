@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon import consistency
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.consistency import find_leaks
 from daemon.context import JobContext
 from daemon.control import Control

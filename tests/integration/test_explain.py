@@ -16,7 +16,7 @@ from arq.connections import RedisSettings
 
 from daemon import codec, situation
 from daemon.broker import Broker
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.errors import InvalidJob, PermanentError, RetryAfter
 from daemon.explain import Explanation

@@ -13,7 +13,7 @@ import pytest
 from redis.exceptions import ConnectionError
 
 from daemon import courier, flow_plan
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.courier import Courier

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.errors import ConfigurationError, InvalidJob, JobNotFound, PermanentError, QueueFull
 from daemon.family import Family, FamilySettings, func

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.connections import connect
 from daemon.context import JobContext
 from daemon.control import Control

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.errors import InvalidJob
 from daemon.family import RateLimit, SharedLimit

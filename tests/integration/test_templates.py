@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.payload import Payload

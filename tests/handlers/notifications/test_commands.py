@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cli import main
+from daemon.cli.command import main
 from handlers.integrations.database import Database
 from handlers.integrations.users.inbox import Inbox, Notification
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from daemon.cli import main
+from daemon.cli.command import main
 from daemon.errors import ConfigurationError
 from daemon.settings import load_settings
 from handlers.webhooks.payloads import DeliverWebhook, endpoint_name

@@ -7,6 +7,7 @@ late misses the oldest.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -238,12 +239,21 @@ class EventReader:
     def _new(self, family: str, entry_id: bytes, text: bytes) -> Iterator[tuple[_Place, Event]]:
         ms, _, written = entry_id.partition(b"-")
         entry, last = (int(ms), int(written)), self._places[family]
-        lines = text.decode("utf-8", "surrogateescape").split("\n")
-        for number, parts in enumerate(zip(lines[::3], lines[1::3], lines[2::3], strict=False)):
+        for number, parts in enumerate(told(text)):
             place = (*entry, number)
             # The entry to begin in may have been told in part.
             if last is None or place > last:
                 yield place, _event(family, place, *parts)
+
+
+def told(text: bytes) -> Iterator[tuple[str, str, str]]:
+    """Give kind, detail and job id of each event of an entry, as ``lua/events.lua`` wrote them."""
+    lines = iter(text.decode("utf-8", "surrogateescape").split("\n"))
+    for first in lines:
+        kind, _, count = first.partition("\t")
+        detail = next(lines, "")
+        for job_id in itertools.islice(lines, int(count or 1)):
+            yield kind, detail, job_id
 
 
 def iterate(events: AsyncGenerator[Event, None], loop: asyncio.AbstractEventLoop) -> Iterator[Event]:

@@ -1,8 +1,9 @@
 -- Put after the prelude: what a call tells the outside, events and statistics.
 --
---   {f}:events          a stream, one entry for all events of a call: one field "e" with three lines per event: its kind,
---                       its detail (function, try, run time in ms, note; tabs between, what is missing at the end left
---                       out) and the job's id ("" for one of the queue)
+--   {f}:events          a stream, one entry for all events of a call: one field "e" of lines: a kind, a detail (function,
+--                       try, run time in ms, note; tabs between, what is missing at the end left out) and the job's id
+--                       ("" for the queue). Of neighbours that differ in the id alone the kind goes on with a tab and
+--                       their number, and all ids follow
 --   {f}:stats:m:<n>     statistics of the nth minute since the epoch; {f}:stats:h:<n> of the nth hour: whole numbers by
 --                       "<function>\31<what>" (daemon/statistics.py), and "enqueued"
 --   conf                "events": bytes the stream may hold, 0 for none at all; "statistics": "0" for none
@@ -18,6 +19,8 @@ do
   local PARTS = 8
   local budget, counts, max_bytes
   local lines, last = {}, 0
+  -- Where the present run of neighbours begins, and what they have in common.
+  local head, run_kind, run_detail = 0, nil, nil
 
   local function read_settings()
     local c = redis.call('HMGET', conf, 'events', 'statistics', 'max_bytes', 'own:max_bytes')
@@ -36,12 +39,23 @@ do
     return budget
   end
 
+  local function end_run()
+    if last > head + 2 then lines[head] = run_kind .. '\t' .. last - head - 1 end
+  end
+
   -- Notes an event of this call. Nothing is joined here: strings are what a script mostly costs.
   function tell(kind, id, detail)
     if not budget then read_settings() end
     if budget == 0 then return end
     -- A stock producer's id may hold anything.
     if string.find(id, '\n', 1, true) then id = string.gsub(id, '\n', ' ') end
+    if kind == run_kind and detail == run_detail then
+      last = last + 1
+      lines[last] = id
+      return
+    end
+    end_run()
+    head, run_kind, run_detail = last + 1, kind, detail
     lines[last + 1], lines[last + 2], lines[last + 3] = kind, detail, id
     last = last + 3
   end
@@ -62,8 +76,9 @@ do
   -- Writes the events of this call, in one entry; every script that tells ends with it.
   function write_events()
     if last == 0 then return end
+    end_run()
     local text = table.concat(lines, '\n')
-    lines, last = {}, 0
+    lines, last, head, run_kind = {}, 0, 0, nil
     local size = #text + EVENT_OVERHEAD
     local written = redis.call('HINCRBY', clock, 'events', size)
     local id = redis.pcall('XADD', events, num(now) .. '-' .. num(written), 'e', text)

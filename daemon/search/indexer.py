@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from daemon.broker import Broker, PageEntry
 from daemon.connections import LOST
+from daemon.events import told
 from daemon.keys import FamilyKeys
 from daemon.pages import describe
 from daemon.search.postings import DOCS, Doc, Write, doc_of, set_of
@@ -42,9 +43,7 @@ BASE = 2**31
 #: Sets in the order a rebuild takes them up: what does not fit is left out.
 SETS = ("dead", "queue", "aborted", "expired", "completed")
 #: Events after which a job is another than it was, for who looks for it.
-CHANGING = frozenset(
-    (b"enqueued", b"replaced", b"redriven", b"completed", b"failed", b"aborted", b"expired", b"removed")
-)
+CHANGING = frozenset(("enqueued", "replaced", "redriven", "completed", "failed", "aborted", "expired", "removed"))
 #: Jobs whose time is over leave without an event: they are taken out as often.
 SWEEP_SECONDS = 3600.0
 
@@ -322,9 +321,4 @@ class Indexer:
 
 def _changed(text: bytes) -> list[str]:
     """The jobs an entry of the events tells a change of, in order."""
-    lines = text.split(b"\n")
-    return [
-        job_id.decode("utf-8", "surrogateescape")
-        for kind, job_id in zip(lines[::3], lines[2::3], strict=False)
-        if kind in CHANGING
-    ]
+    return [job_id for kind, _, job_id in told(text) if kind in CHANGING]

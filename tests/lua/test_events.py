@@ -205,6 +205,17 @@ async def test_a_call_writes_one_entry_and_a_call_with_nothing_to_tell_none(redi
     assert len(await events(engine)) == 600
 
 
+async def test_neighbours_that_differ_in_their_job_alone_share_kind_and_detail(engine: Engine) -> None:
+    await engine.enqueue(*"abc", engine.job("d", delay=5000), "e")
+    await engine.enqueue("f")
+    found = [fields[b"e"] for _, fields in await engine.redis.xrange(engine.keys.key("events"))]
+    assert [text.decode().replace("{email}:", "").split("\n") for text in found] == [
+        ["enqueued\t3", "send", "a", "b", "c", "enqueued", "send\t\t\tfor 5 s later", "d", "enqueued", "send", "e"],
+        ["enqueued", "send", "f"],
+    ]
+    assert [event.id for event in await events(engine)] == [f"email:{name}" for name in "abcdef"]
+
+
 async def test_a_refused_outcome_is_no_event(engine: Engine) -> None:
     mine = await engine.take("a")
     await engine.settle(mine.complete())
@@ -250,7 +261,7 @@ async def test_a_smaller_bound_is_reached_soon(engine: Engine) -> None:
     for call in range(40):
         await engine.enqueue(*(f"{call:03} {n:032x}" for n in range(500)))
     await engine.sync(max_events=50_000)
-    for call in range(40, 50):
+    for call in range(40, 55):
         await engine.enqueue(*(f"{call:03} {n:032x}" for n in range(100)))
     assert await engine.redis.memory_usage(engine.keys.key("events"), samples=0) < 60_000
 

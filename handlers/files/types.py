@@ -30,7 +30,7 @@ _NAMES = {suffix: kind for kind, suffix in SUFFIXES.items()} | {"image/jpg": "im
 _NAMES |= {"application/x-zip-compressed": "application/zip", "application/x-gzip": "application/gzip"}
 #: What is read to tell a text from anything else, bytes.
 LOOKED_AT = 65_536
-_HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|title|script|iframe)\b", re.I | re.S)
+_HTML = re.compile(rb"\s*(?:(?><!--.*?-->)\s*)*+<(?:!doctype\s+html|html|head|body|title|script|iframe)\b", re.I | re.S)
 
 
 def type_named(name: str) -> str:

@@ -248,6 +248,7 @@ def uploads() -> Iterator[Hostile]:
     )
     yield Hostile("text with zero bytes", b"a\0b" * 100, "octet-stream by its content")
     yield Hostile("html a hundred thousand deep", b"<html>" + b"<div>" * 100_000, "", text)
+    yield Hostile("html behind thousands of comments", b"<!-- -->" * 8000 + b"<p>", "", text)
     yield Hostile("a picture that says it is huge", png(60_000, 60_000, b""), "the limits are")
     yield Hostile("a size that is a lie", b"short", "was declared with 9,999 bytes", {"file_size": 9999})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,6 +18,10 @@ __all__ = ["Aggregate", "Aggregated", "CollectMetrics", "Collected", "Event", "T
 MOST_EVENTS, MOST_PERIODS = 10_000, 200
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
 Metric = Literal["events", "page_views", "purchases", "sign_ups", "revenue", "visitors", "buyers", "conversion_rate"]
+#: Later or earlier than that is a clock or a unit gone wrong, and calendars end somewhere.
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
+#: Longest range of one job; it becomes a job for each `MOST_PERIODS`.
+LONGEST_RANGE = timedelta(days=20 * 366)
 #: Six digits behind the point, so that databases add it exactly.
 Value = Annotated[Decimal, Field(max_digits=18, decimal_places=6)]
 
@@ -45,7 +49,7 @@ class Event(PayloadModel):
 
     name: Name
     event_id: str | None = Field(None, min_length=1, max_length=200)
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     user_id: str | None = Field(None, max_length=200)
     value: Value | None = None
     properties: dict[str, Any] = Field(default_factory=dict)
@@ -88,13 +92,15 @@ class CollectMetrics(Payload, family="analytics", function="collect_metrics", re
 class DateRange(PayloadModel):
     """From ``start`` up to ``end``, which is excluded."""
 
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Moment
+    end: Moment
 
     @model_validator(mode="after")
     def _forward(self) -> Self:
         if self.end <= self.start:
             raise ValueError("a range ends after it has begun")
+        if self.end - self.start > LONGEST_RANGE:
+            raise ValueError("a range has at most 20 years: give several")
         return self
 
 

@@ -98,7 +98,7 @@ async def collect_metrics(ctx: JobContext, job: CollectMetrics) -> Collected:
     cursor, done = None, 0
     for pages in range(1, MOST_PAGES + 1):
         asked = _query(job, cursor)
-        reply = (await service.http.get(f"{url}{'&' if '?' in url else '?'}{asked}", headers=headers)).checked()
+        reply = (await service.http.get(f"{url}{'&' if '?' in url else '?'}{asked}", headers=headers)).checked("job")
         points, cursor, total = _page(reply.json())
         now = datetime.now(UTC)
         # The last value of a point that a page tells twice.

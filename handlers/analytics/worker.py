@@ -39,8 +39,9 @@ class WorkerSettings(FamilySettings):
     cron_jobs = (
         crontab("5 * * * *", aggregate, name="aggregate-hourly", payload=Aggregate(type="hourly")),
         crontab("10 0 * * *", aggregate, name="aggregate-daily", payload=Aggregate(type="daily")),
-        crontab("15 0 * * 1", aggregate, name="aggregate-weekly", payload=Aggregate(type="weekly")),
-        crontab("20 0 1 * *", aggregate, name="aggregate-monthly", payload=Aggregate(type="monthly")),
+        # A day later once more: zones behind UTC are not over with theirs the first time.
+        crontab("15 0 * * 1,2", aggregate, name="aggregate-weekly", payload=Aggregate(type="weekly")),
+        crontab("20 0 1,2 * *", aggregate, name="aggregate-monthly", payload=Aggregate(type="monthly")),
     )
     max_jobs = 2
     max_tries = 2

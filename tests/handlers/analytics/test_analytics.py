@@ -16,6 +16,8 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import func, select
 
+from daemon.errors import RetryAfter
+from daemon.family import load_family
 from daemon.payload import Payload
 from daemon.settings import load_settings
 from daemon.testing.handlers import HandlerRun, run_handler
@@ -199,6 +201,11 @@ async def test_metrics_come_page_by_page(database: Database, database_url: str, 
     receiver.answers.append(told({"data": [{"metric": "views"}]}))
     assert (await shop.run(CollectMetrics(platform="ads", account_id="x"))).reason == "permanent"
     assert (await shop.run(CollectMetrics(platform="none", account_id="x"))).reason == "permanent"
+    # One platform that says to wait is no reason for anything else of the queue to wait.
+    receiver.answers.append(Answer(429, headers={"retry-after": "7200"}))
+    busy = await shop.run(CollectMetrics(platform="ads", account_id="x"))
+    assert isinstance(busy.error, RetryAfter)
+    assert (busy.error.seconds, busy.error.scope) == (7200, "job")
     await close_analytics(ctx)
 
 
@@ -214,11 +221,23 @@ def test_days_are_those_of_the_zone() -> None:
     assert (start.isoformat(), end.isoformat()) == ("2026-12-31T23:00:00+00:00", "2027-01-31T23:00:00+00:00")
 
 
+def test_a_week_and_a_month_are_counted_once_they_have_ended_wherever_that_is() -> None:
+    """A zone may be twelve hours behind UTC, where the schedules are: a run later it has to be over there as well."""
+    schedules = {each.schedule.name: each.schedule for each in load_family(WorkerSettings).schedules}
+    for grain, day in (("weekly", datetime(2026, 6, 1, tzinfo=UTC)), ("monthly", datetime(2026, 6, 1, tzinfo=UTC))):
+        ended = period_of(grain, day - timedelta(hours=1), "Etc/GMT+12")[1]  # type: ignore[arg-type]
+        ms = int(ended.timestamp() * 1000)
+        due = schedules[f"aggregate-{grain}"].next_due(ms)
+        assert due is not None
+        assert due - ms < 86_400_000, grain
+
+
 @pytest.mark.parametrize(
     "job",
     [lambda: TrackEvents(events=[]), lambda: Event(name="a b"), lambda: Event(name="a", value="0.0000001"),
      lambda: Aggregate(type="yearly"), lambda: Aggregate(type="daily", zone="Mars/Olympus"),
-     lambda: Event(name="a", at="2026-01-01T00:00:00"), lambda: DateRange(start=BEGIN, end=BEGIN)],
+     lambda: Event(name="a", at="2026-01-01T00:00:00"), lambda: Event(name="a", at="9999-12-31T23:30:00Z"),
+     lambda: Event(name="a", at="0001-01-01T00:00:00Z"), lambda: DateRange(start=BEGIN, end="2099-01-01T00:00:00Z"), lambda: DateRange(start=BEGIN, end=BEGIN)],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(job: Any) -> None:
     with pytest.raises(ValidationError):

@@ -133,6 +133,40 @@ async def test_rows_of_a_named_table(run: Run, database: Database, database_url:
     assert (wrong.ending, wrong.reason) == ("failed", "permanent")
 
 
+async def test_numbers_are_no_times_that_are_old(run: Run, database: Database, database_url: str) -> None:
+    """To a SQLite every number is less than any text, and so all sessions would be older than any time."""
+    async with database.begin() as connection:
+        await connection.execute(text("CREATE TABLE sessions (id INTEGER PRIMARY KEY, expires_at INTEGER)"))
+        await connection.execute(text("INSERT INTO sessions VALUES (1, 2000000000), (2, NULL)"))
+    environ = {"DATABASE_URL": database_url, "MAINTENANCE__TABLES__EXPIRED_SESSIONS": "sessions.expires_at"}
+    for dry_run in (True, False):
+        refused = await run(Cleanup(target_type="expired_sessions", dry_run=dry_run), **environ)
+        assert (refused.ending, refused.reason) == ("failed", "permanent")
+    async with database.read() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM sessions"))).scalar_one() == 2
+
+
+async def test_a_row_that_becomes_younger_while_it_is_to_go_stays(
+    run: Run, database: Database, database_url: str
+) -> None:
+    if database.is_sqlite:
+        return
+    async with database.begin() as connection:
+        await connection.execute(text("CREATE TABLE sessions (id INTEGER PRIMARY KEY, expires_at timestamptz)"))
+        await connection.execute(text("INSERT INTO sessions VALUES (1, now() - interval '40 days')"))
+    environ = {"DATABASE_URL": database_url, "MAINTENANCE__TABLES__EXPIRED_SESSIONS": "sessions.expires_at"}
+    async with database.engine.connect() as user, database.engine.connect() as onlooker:
+        await user.execute(text("UPDATE sessions SET expires_at = now() + interval '1 day'"))
+        job = asyncio.create_task(run(Cleanup(target_type="expired_sessions"), **environ))
+        waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+        async with asyncio.timeout(20):
+            while not (await onlooker.execute(waits)).scalar_one():
+                await onlooker.rollback()
+                await asyncio.sleep(0.02)
+        await user.commit()
+        assert (await job).result.deleted_count == 0
+
+
 async def test_a_cache_is_warmed_by_one_at_a_time(run: Run, redis: Any) -> None:
     job = WarmCache(cache_key="prices:all", data_source="prices", ttl="1h")
     GATE.clear()

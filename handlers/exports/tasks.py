@@ -25,7 +25,7 @@ from handlers.exports.formats import CONTENT_TYPES, RESUMABLE, Writer, open_writ
 from handlers.exports.payloads import ExportData, Exported
 from handlers.exports.spool import Spool, SpoolFolder
 from handlers.integrations.database import Database
-from handlers.integrations.object_store.store import ObjectStore
+from handlers.integrations.object_store.store import ObjectStore, own_name
 from handlers.integrations.ready_mail import mail_link
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ class _Export:
 
 async def _stored(ctx: JobContext, service: ExportService, job: ExportData, export: _Export, rows: int) -> Exported:
     # An earlier try may have stored it, and died before it could say so.
-    name = ctx.job_id.replace("{", "").replace("}", "").replace(":", "-")
-    key = f"exports/{job.dataset}/{ctx.enqueue_time:%Y-%m-%d}/{name}.{job.export_type}"
+    key = f"exports/{job.dataset}/{ctx.enqueue_time:%Y-%m-%d}/{own_name(ctx.job_id)}.{job.export_type}"
     stored = await service.store.put(key, export.path, content_type=CONTENT_TYPES[job.export_type], owner=ctx.job_id)
     url = await service.store.link(key)
     lifetime = service.store.link_lifetime

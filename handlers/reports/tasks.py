@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from daemon.context import JobContext
 from daemon.errors import PermanentError
-from handlers.integrations.object_store.store import ObjectStore
+from handlers.integrations.object_store.store import ObjectStore, own_name
 from handlers.integrations.ready_mail import mail_link
 from handlers.reports.figures import Report, gather
 from handlers.reports.files import CONTENT_TYPES, WRITERS, Look
@@ -107,7 +107,6 @@ async def _written(ctx: JobContext, kind: Format, report: Report, look: Look) ->
 
 
 async def _stored(ctx: JobContext, service: ReportService, report: Report, kind: Format, content: bytes) -> str:
-    name = ctx.job_id.replace("{", "").replace("}", "").replace(":", "-")
-    key = f"reports/{report.kind}/{report.period.first}/{name}.{kind}"
+    key = f"reports/{report.kind}/{report.period.first}/{own_name(ctx.job_id)}.{kind}"
     await service.store.put(key, content, content_type=CONTENT_TYPES[kind], owner=ctx.job_id)
     return await service.store.link(key)

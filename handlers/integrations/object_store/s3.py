@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from daemon.errors import ConfigurationError
 from handlers.integrations.http import HttpClient, HttpReply, HttpUnavailable
@@ -38,6 +38,8 @@ NO_LIMIT = 2**62
 #: An upload has 10,000 parts at most: after so many each gets a piece more, which makes room for 440 GB.
 GROW_EVERY = 1000
 _OWNER = "x-amz-meta-arqd-owner"
+#: What stays as it is in an owner: all that ids usually have.
+_PLAIN = "{}:@/+=, "
 
 
 class S3Store(ObjectStore):
@@ -97,7 +99,8 @@ class S3Store(ObjectStore):
         """See `ObjectStore.put`."""
         headers = {"content-type": content_type or guessed_type(key)}
         if owner is not None:
-            headers[_OWNER] = owner
+            # A header is ASCII.
+            headers[_OWNER] = quote(owner, safe=_PLAIN)
         condition = {"if-none-match": "*"} if if_absent else {"if-match": f'"{if_match}"'} if if_match else {}
         parts = pieces(content, PART)
         first = await anext(parts)
@@ -252,7 +255,7 @@ def _info(key: str, headers: Mapping[str, str]) -> ObjectInfo:
         size=int(headers.get("content-length") or 0),
         etag=headers.get("etag", "").strip('"'),
         content_type=headers.get("content-type") or guessed_type(key),
-        owner=headers.get(_OWNER),
+        owner=None if (owner := headers.get(_OWNER)) is None else unquote(owner),
     )
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -32,6 +33,7 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel
 
 from daemon.errors import PermanentError
+from daemon.keys import spoken_id
 
 #: What is written at once; anything larger goes up in parts of this size, bytes.
 PART = 8 * 1024 * 1024
@@ -43,6 +45,8 @@ LONGEST_PART = 240
 
 #: What is written to a file at a time, in a thread, bytes.
 WRITTEN = 1024 * 1024
+
+_ODD = re.compile(r"[^A-Za-z0-9._-]")
 
 Content = bytes | Path | BinaryIO | AsyncIterable[bytes]
 
@@ -124,7 +128,7 @@ class ObjectStore(ABC):
             content: bytes, a file by path or open (from its beginning), or pieces of any size; what exceeds `PART` is
                 never in memory as a whole.
             content_type: default by the key's suffix.
-            owner: who writes it, kept with it; ASCII.
+            owner: who writes it, kept with it.
             if_absent: only if there is no such object.
             if_match: only if the object there has this etag.
 
@@ -233,6 +237,18 @@ def checked_key(key: str) -> str:
             f"{LONGEST_PART} bytes"
         )
     return key
+
+
+def own_name(job_id: str) -> str:
+    """Give a part of a key that is a job's alone: its id without the family, of letters that every store takes.
+
+    Two jobs of a family never have the same: what is changed or cut in an id is told by a digest of it.
+    """
+    name = spoken_id(job_id).partition(":")[2] or job_id
+    plain = _ODD.sub("-", name)[:100].lstrip(".")
+    if plain != name:
+        plain += "-" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return plain
 
 
 def guessed_type(key: str) -> str:

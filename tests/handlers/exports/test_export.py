@@ -62,6 +62,13 @@ def test_a_name_is_registered_once() -> None:
         dataset("orders")(lambda filters: orders(filters))
 
 
+async def test_each_job_has_a_file_of_its_own_whatever_it_is_called(opened: Opened) -> None:
+    """Ids that look alike once they are a file's name must not give one job's rows to who asked for the other's."""
+    ids = ("acme:may", "acme-may", "nightly/../é", "." + "x" * 200)
+    runs = [await opened.run(ExportData(dataset="orders"), job_id=job_id) for job_id in ids]
+    assert len({run.value().key for run in runs}) == len(ids)
+
+
 async def test_filters_and_progress(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "BATCH", 50)
     run = await opened.run(ExportData(dataset="orders", filters={"status": "paid"}))

@@ -48,15 +48,19 @@ async def in_pieces(content: bytes, size: int) -> AsyncIterator[bytes]:
         yield content[start : start + size]
 
 
+#: An id as somebody may choose it.
+OWNER = "{media}:reçus 100%2F/€"
+
+
 @pytest.mark.parametrize("key", ["a.webp", "deep/er/é € + ~'(1).txt"])
 async def test_an_object_from_its_birth_to_its_end(store: ObjectStore, key: str) -> None:
     assert await store.head(key) is None
     with pytest.raises(ObjectMissing, match="there is no object"):
         await read(store, key)
-    written = await store.put(key, b"first", content_type="image/webp", owner="{media}:1")
+    written = await store.put(key, b"first", content_type="image/webp", owner=OWNER)
     found = await store.head(key)
     assert found is not None
-    assert (found.size, found.owner, found.etag) == (5, "{media}:1", written.etag)
+    assert (found.size, found.owner, found.etag) == (5, OWNER, written.etag)
     assert await read(store, key) == b"first"
     again = await store.put(key, b"")
     assert again.etag != written.etag

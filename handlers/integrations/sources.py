@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from handlers.integrations.folders import confined, open_confined
+from handlers.integrations.folders import open_confined, remove_confined
 from handlers.integrations.http import HttpClient
 from handlers.integrations.object_store.store import WRITTEN, ObjectStore, pieces
 from handlers.integrations.processes import scratch
@@ -66,10 +66,14 @@ class Sources:
             file.seek(0)
             yield file
 
-    async def remove(self, *, path: str | None, key: str | None) -> None:
-        """Remove a source; nothing happens when it is gone."""
+    async def remove(self, *, path: str | None, key: str | None, made: Sequence[str] = ()) -> None:
+        """Remove a source; nothing happens when it is gone.
+
+        Args:
+            made: keys and absolute paths of what was made of it: one that has taken its place stays.
+        """
         if path is not None:
-            found = confined(path, self._folders, self._setting)
-            await asyncio.to_thread(found.unlink, missing_ok=True)
-        elif key is not None:
+            spared = [each for each in made if each.startswith("/")]
+            await asyncio.to_thread(remove_confined, path, self._folders, self._setting, spared=spared)
+        elif key is not None and key not in made:
             await self._store.delete(key)

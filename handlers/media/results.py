@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import re
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from daemon.context import JobContext
-from daemon.keys import spoken_id
-from handlers.integrations.folders import confined
-from handlers.integrations.object_store.store import ObjectStore
+from handlers.integrations.folders import write_confined
+from handlers.integrations.object_store.store import ObjectStore, own_name
 
 SETTING = "ARQD_MEDIA__TARGET_DIRS"
-_ODD = re.compile(r"[^A-Za-z0-9._-]")
 
 
 class Results:
@@ -43,31 +36,11 @@ class Results:
             ObjectError: see `handlers.integrations.object_store.store`.
         """
         if target.startswith("/"):
-            path = confined(target, self._folders, SETTING)
-            await asyncio.to_thread(_write, path, file)
-            return path.as_uri()
+            return (await asyncio.to_thread(write_confined, target, self._folders, SETTING, file)).as_uri()
         await self._store.put_once(ctx, target, file, content_type=content_type)
         return await self._store.link(target)
 
 
 def own_key(job_id: str, suffix: str) -> str:
     """Give the key of a job's own result: ``media/<id>.webp``."""
-    name = spoken_id(job_id).partition(":")[2] or job_id
-    plain = _ODD.sub("-", name)[:100].lstrip(".")
-    if plain != name:
-        plain += "-" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"media/{plain}.{suffix}"
-
-
-def _write(path: Path, file: BinaryIO) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{secrets.token_hex(8)}.part")
-    file.seek(0)
-    try:
-        with draft.open("xb") as written:
-            shutil.copyfileobj(file, written, 1024 * 1024)
-            written.flush()
-            os.fsync(written.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    return f"media/{own_name(job_id)}.{suffix}"

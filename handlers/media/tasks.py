@@ -53,7 +53,7 @@ async def process_image(ctx: JobContext, job: ProcessImage) -> ProcessedImage:
     service: MediaService = ctx["media"]
     made: ProcessedImage = await ctx.once("image", lambda: _image(ctx, service, job), returns=ProcessedImage)
     if job.delete_source:
-        await service.sources.remove(path=job.path, key=job.key)
+        await service.sources.remove(path=job.path, key=job.key, made=[made.target])
     await ctx.progress(100)
     return made
 
@@ -103,7 +103,9 @@ async def process_video(ctx: JobContext, job: ProcessVideo) -> ProcessedVideo:
     service: MediaService = ctx["media"]
     made: ProcessedVideo = await ctx.once("video", lambda: _video(ctx, service, job), returns=ProcessedVideo)
     if job.delete_source:
-        await service.sources.remove(path=job.path, key=job.key)
+        stills = [made.poster, *made.thumbnails]
+        targets = [made.target, *(still.target for still in stills if still is not None)]
+        await service.sources.remove(path=job.path, key=job.key, made=[each for each in targets if each is not None])
     await ctx.progress(100)
     return made
 

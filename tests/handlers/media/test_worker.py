@@ -18,6 +18,8 @@ from daemon.family import Family
 from daemon.job import JobState
 from daemon.producer import Producer
 from daemon.testing.handlers import run_handler
+from handlers.integrations import folders
+from handlers.integrations.folders import PathForbidden
 from handlers.integrations.object_store.opening import open_store
 from handlers.media.payloads import ProcessedImage, ProcessImage
 from handlers.media.results import own_key
@@ -108,6 +110,59 @@ async def test_objects_and_progress(settings: SimpleNamespace, tmp_path: Path) -
             process_image, again, settings=WorkerSettings, ctx=ctx, tries=1, receipts=run.receipts
         )
         assert second.value() == run.value()
+    finally:
+        await close_media(ctx)
+
+
+@pytest.mark.parametrize("does", ["read", "write", "remove"])
+def test_a_folder_that_becomes_a_link_after_it_was_looked_at_is_not_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    inside, outside = tmp_path / "in" / "user", tmp_path / "out"
+    for folder in (inside, outside):
+        folder.mkdir(parents=True)
+        (folder / "a").write_text(folder.name)
+    look = folders.confined
+
+    def looked_at(path: str, *given: Any) -> Path:
+        found = look(path, *given)
+        inside.rename(tmp_path / "in" / "before")
+        inside.symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(folders, "confined", looked_at)
+    given = ("user/a", [tmp_path / "in"], "ARQD_MEDIA__SOURCE_DIRS")
+    work = {
+        "read": lambda: folders.open_confined(*given, 100),
+        "write": lambda: folders.write_confined(*given, io.BytesIO(b"mine")),
+        "remove": lambda: folders.remove_confined(*given),
+    }
+    with pytest.raises(PathForbidden, match="through a link"):
+        work[does]()
+    assert (outside / "a").read_text() == "out"
+    assert [each.name for each in outside.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("fields", [{"key": "up/a.png"}, {"path": "a.png"}])
+async def test_a_result_that_takes_its_sources_place_is_not_deleted_with_it(
+    settings: SimpleNamespace, tmp_path: Path, fields: dict[str, str]
+) -> None:
+    """Else the only copy that is left would go: the source is replaced already."""
+    folder = tmp_path / "in"
+    settings.media = settings.media.model_copy(update={"target_dirs": (folder,)})
+    (folder / "a.png").write_bytes(written(photograph(), "PNG"))
+    ctx: dict[Any, Any] = {"settings": settings}
+    await open_media(ctx)
+    try:
+        await ctx["store"].put("up/a.png", written(photograph(), "PNG"))
+        target = fields.get("key") or f"{folder}/../in/a.png"
+        small = {"type": "thumbnail", "width": 20, "height": 20}
+        job = ProcessImage.model_validate(
+            {**fields, "target": target, "transformations": [small], "delete_source": True}
+        )
+        run = await run_handler(process_image, job, settings=WorkerSettings, ctx=ctx)
+        made = stored(tmp_path, "up/a.png") if "key" in fields else Image.open(folder / "a.png")
+        assert max(made.size) == 20 == max(run.value().width, run.value().height)
     finally:
         await close_media(ctx)
 

@@ -38,7 +38,7 @@ WORDS: dict[str, dict[str, str]] = {
         "empty": "Aucune donnée pour cette période.",
         "made": "Établi le",
         "page": "Page {page} sur {pages}",
-        "compared": "par rapport à",
+        "compared": "par rapport au",
         "of": "par",
         "part": "Nom",
         "legend_now": "cette période",

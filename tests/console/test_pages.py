@@ -254,6 +254,7 @@ def test_a_spark_is_nothing_where_nothing_ended() -> None:
         (formats.short(999_999), "1M"), (formats.short(0), "0"), (formats.short(None), "–"),
         (formats.number(1234567), "1,234,567"), (formats.number(2.25), "2.2"), (formats.duration(0.0042), "4.2 ms"),
         (formats.duration(0.34), "340 ms"), (formats.duration(9.5), "9.5 s"), (formats.duration(600), "10 min"),
+        (formats.duration(3.7e-6), "3.7 µs"), (formats.duration(0), "0 ms"),
         (formats.duration(None), "–"), (formats.size(1_200_000), "1.2 MB"), (formats.size(12), "12 B"),
         (formats.percent(1, 0), "–"), (formats.percent(1, 40), "2.5 %"), (formats.percent(0, 9), "0 %"),
         (formats.ago(datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, 3, tzinfo=UTC)), "3 h ago"),
@@ -263,6 +264,11 @@ def test_a_spark_is_nothing_where_nothing_ended() -> None:
 )  # fmt: skip
 def test_how_values_are_written(written: str, expected: str) -> None:
     assert written == expected
+
+
+def test_commands_in_a_text() -> None:
+    pieces = formats.ticks("`arqd retry a` sends it back; a ` alone is one")
+    assert pieces == [(False, ""), (True, "arqd retry a"), (False, " sends it back; a ` alone is one")]
 
 
 def test_json_in_pieces() -> None:

@@ -22,7 +22,8 @@ async def silence(request: Request, actor: Operator) -> Response:
 
     async def act() -> str:
         made = await alerts.silence(services, actor, lasts, alert=alert or None, subject=subject or None)
-        return f"{alert or 'every alert'} of {subject or 'all queues'} is silenced until {made.ends:%H:%M} UTC"
+        what = alert.replace("_", " ") or "every alert"
+        return f"Silenced until {made.ends:%H:%M} UTC: {what} of {subject or 'all queues'}"
 
     return await answered(request, Frame(request, actor).href(), act())
 
@@ -34,6 +35,6 @@ async def unsilence(request: Request, actor: Operator) -> Response:
 
     async def act() -> str:
         await alerts.unsilence(services, actor, name)
-        return "the silence has ended"
+        return "The silence has ended"
 
     return await answered(request, Frame(request, actor).href(), act())

@@ -11,6 +11,7 @@ from typing import Any
 #: Characters of JSON on a page: a payload may have megabytes, and a browser should stay usable.
 LONGEST_JSON = 200_000
 _SPANS = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
+_TICKS = re.compile("`([^`]+)`")
 _TOKEN = re.compile(
     r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<word>\b(?:true|false|null|NaN|Infinity)\b)|(?P<number>-?\d[\d.eE+-]*)'
 )
@@ -34,9 +35,11 @@ def short(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``340 ms``, ``12.5 s``, ``4 min``; about two figures."""
+    """``3.7 µs``, ``340 ms``, ``12.5 s``, ``4 min``; about two figures."""
     if seconds is None:
         return "–"
+    if 0 < seconds < 0.0000995:
+        return f"{seconds * 1_000_000:.2g} µs"
     if seconds < 0.0995:
         return f"{seconds * 1000:.2g} ms" if seconds < 0.00995 else f"{seconds * 1000:.0f} ms"
     if seconds < 1:
@@ -114,6 +117,11 @@ def line(value: Any) -> str:
     return text if len(text) <= 200 else text[:200] + " …"
 
 
+def ticks(text: str) -> list[tuple[bool, str]]:
+    """Give a text in pieces: True with each that stands in backticks."""
+    return [(at % 2 == 1, piece) for at, piece in enumerate(_TICKS.split(text))]
+
+
 def tokens(value: Any) -> Iterator[tuple[str, str]]:
     """Give JSON with indents in pieces, each with its kind: ``key``, ``text``, ``number``, ``word``, or "" between."""
     written = json.dumps(value, indent=2, ensure_ascii=False, default=str)
@@ -144,6 +152,7 @@ FILTERS = {
         first_line,
         line,
         sentence,
+        ticks,
         tokens,
     )
 }

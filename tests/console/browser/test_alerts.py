@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -24,7 +25,7 @@ async def test_an_alert_is_silenced_and_unsilenced(site: Site) -> None:
     await expect(page.locator("#health")).to_have_text("degraded")
 
     await press(page.get_by_role("button", name="Silence paused of shop for an hour"))
-    await expect(page.locator(".notice.ok")).to_contain_text("paused of shop is silenced until")
+    await expect(page.locator(".notice.ok")).to_have_text(re.compile("Silenced until ..:.. UTC: paused of shop"))
     await expect(row).to_contain_text("silenced")
     await expect(row.get_by_role("button")).to_have_count(0)
     silence = firing.get_by_role("listitem").filter(has_text="Silenced until")
@@ -40,7 +41,7 @@ async def test_an_alert_is_silenced_and_unsilenced(site: Site) -> None:
     await expect(seen.get_by_role("button")).to_have_count(0)
 
     await press(page.get_by_role("button", name="End this silence"))
-    await expect(page.locator(".notice.ok")).to_have_text("the silence has ended")
+    await expect(page.locator(".notice.ok")).to_have_text("The silence has ended")
     await expect(silence).to_have_count(0)
     await expect(row.get_by_role("button")).to_have_text("Silence for 1 h")
     assert await site.services.alerts.silences(time.time()) == []

@@ -21,6 +21,7 @@ from daemon.statistics import Figures, Point
 from handlers.email.payloads import SendEmail
 from tests.asking import FUNCTIONS
 from tests.conftest import RedisServerFactory
+from tests.console.browser.shop import Pay
 from tests.console.support import Console, console
 from tests.docs.pages import name, page, table
 
@@ -288,6 +289,7 @@ def test_what_a_payload_takes_in_words() -> None:
     fields = {field.name: field for field in payload_fields(Function("email", "send_email", SendEmail))}
     assert fields["subject"].required
     assert (fields["subject"].type, fields["attachments"].type[:8]) == ("text", "list of ")
+    assert [field.type for field in payload_fields(Function("mail", "pay", Pay))] == ["text", "secret text"]
     fields = {field.name: field for field in payload_fields(Function("t", "f", Choice))}
     assert fields["lang"].type == 'one of "en", "fr"'
     assert (fields["sizes"].type, fields["sizes"].default) == ("list of whole number or null", "null")

@@ -127,4 +127,5 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int 
     kind = schema.get("type", "anything")
     if kind == "array":
         return f"list of {_type(schema.get('items', {}), definitions, depth)}"
-    return str({"string": schema.get("format", "text"), "integer": "whole number", "object": "mapping"}.get(kind, kind))
+    text = "secret text" if schema.get("writeOnly") else schema.get("format", "text")
+    return str({"string": text, "integer": "whole number", "object": "mapping"}.get(kind, kind))

@@ -43,6 +43,10 @@ FAINT = """() => {
   return [...found];
 }"""
 
+#: Controls that are wider than their place.
+STICKING_OUT = """() => [...document.querySelectorAll(".field > *")].filter((each) =>
+  each.getBoundingClientRect().right > each.parentElement.getBoundingClientRect().right + 1).map((each) => each.id)"""
+
 
 async def fill(site: Site) -> list[str]:
     """Put something into every page; gives their addresses."""
@@ -84,6 +88,7 @@ async def test_every_page_fits_and_has_contrast(site: Site, theme: str) -> None:
             await page.set_viewport_size(size)
             width = await page.evaluate("document.documentElement.scrollWidth")
             assert width <= size["width"], f"{path} is {width} wide on {size['width']}"
+            assert await page.evaluate(STICKING_OUT) == [], f"{path} on {size['width']}"
     await page.evaluate("document.querySelector('h1').style.color = '#808080'")
     assert len(await page.evaluate(FAINT)) == 1
 

@@ -61,7 +61,7 @@ class Deadlines:
             self._set(nearest)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop the timer. The next run that is watched sets it again."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer, self._next = None, inf

@@ -57,7 +57,7 @@ class Executor:
         self.decisions = Decisions(worker)
         self._loop = asyncio.get_running_loop()
         self._hooks = worker.family.hooks
-        self._deadlines = Deadlines(self._time_out)
+        self.deadlines = Deadlines(self._time_out)
         self._threads: ThreadPoolExecutor | None = None
         self._ring, self._whole = worker.keyring, worker.family.values.encrypted
         self._async = {name: iscoroutinefunction(f.call) for name, f in worker.family.functions.items()}
@@ -150,7 +150,7 @@ class Executor:
         current_job.set(run.context)
         if run.options and (serves := run.options.get(REQUEST)):
             request_id.set(serves)
-        self._deadlines.watch(run)
+        self.deadlines.watch(run)
         run.begun_at = time.perf_counter()
         outcome: Outcome | None
         run.begun = True
@@ -165,7 +165,7 @@ class Executor:
         except BaseException as error:
             run.ended_at = time.perf_counter()
             outcome = self.decisions.decided(run, error)
-        self._deadlines.forget(run)
+        self.deadlines.forget(run)
         duration = run.ended_at - run.begun_at
         if "on_job_end" in self._hooks:
             await tell("on_job_end", self._hooks["on_job_end"], run.context)
@@ -232,7 +232,7 @@ class Executor:
 
     def close(self) -> None:
         """Let the threads end by themselves: they cannot be stopped."""
-        self._deadlines.close()
+        self.deadlines.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from pydantic_core import from_json
@@ -29,6 +30,8 @@ Missed = Literal["run_once", "skip", "run_all"]
 #: What belongs to one job only, or to a producer.
 _NOT_HERE = {"job_id", "run_at", "template"}
 
+#: To make one checks it, which takes longer than to ask it; and each tick of a schedule asks.
+_timing = lru_cache(1024)(Timing)
 
 _IN_CLEAR = (
     "a schedule keeps its payload in clear: one whose job is encrypted takes no payload, its handler looks it up"
@@ -69,7 +72,7 @@ class Schedule:
     @property
     def timing(self) -> Timing:
         """When it is due."""
-        return Timing(self.expression, self.timezone, self.start, self.end)
+        return _timing(self.expression, self.timezone, self.start, self.end)
 
     def refuse_clear(self, encrypted: bool) -> None:
         """Refuse a payload where the family is encrypted.

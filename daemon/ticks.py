@@ -89,14 +89,16 @@ class Ticks:
                 for (name, due), raw, runs in zip(found, definitions, counted, strict=True)
             ]
             made = [tick for tick in steps if tick is not None]
-            if made:
-                for tick, word in zip(made, await self.broker.make_ticks(made), strict=True):
-                    if word == "clear":
-                        name = f"{keys.family}:{tick.name}"
-                        logger.error("schedule %s makes no job: its family is encrypted, its payload is not", name)
-                # What they were replaced by may be due, too.
+            words = await self.broker.make_ticks(made) if made else []
+            for tick, word in zip(made, words, strict=True):
+                if word == "clear":
+                    name = f"{keys.family}:{tick.name}"
+                    logger.error("schedule %s makes no job: its family is encrypted, its payload is not", name)
+            if made and (len(found) == BATCH or not {"ok", "clear"}.issuperset(words)):
+                # More are due, or another process has made or changed one of them.
                 return 0.0
-        return (coming[0][1] - now) / 1000 if coming else None
+            coming += [(b"", tick.following) for tick in made if tick.following is not None]
+        return max(min(due for _, due in coming) - now, 0) / 1000 if coming else None
 
     def _prepared(self, name: str, now: int, found: Planned) -> DueTick | None:
         """Give the call for a tick; None when its definition cannot be used here."""

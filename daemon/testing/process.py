@@ -109,6 +109,9 @@ class SimulatedWorker(Worker):
         if self.patient and self._due is not None:
             self._due.cancel()
             self._due = None
+        if not self.running:
+            # It is left by a job that has ended, and nothing would come of it.
+            self.executor.deadlines.close()
 
 
 class _Courier(Courier):
@@ -150,7 +153,8 @@ class Process(Supervisor, Halting):
         self.workers: list[SimulatedWorker] = []  # type: ignore[assignment]
         self.work: asyncio.Task[None] | None = None
         self.gone = False
-        self.cut_off = False
+        self._connected = asyncio.Event()
+        self._connected.set()
         #: Whether its leases may have ended while it was cut off.
         self.uncertain = False
         self.context: Context = copy_context()
@@ -189,6 +193,7 @@ class Process(Supervisor, Halting):
     async def _introduce(self) -> None:
         """Do what the process does once a second until it has succeeded once."""
         while not self.gone:
+            await self._connected.wait()
             if all(worker.started for worker in self.workers):
                 self.state = "running"
                 try:
@@ -247,9 +252,19 @@ class Process(Supervisor, Halting):
         await asyncio.sleep(self.simulation.random.choice((0, NO_REPLY)))
         raise ConnectionError("the network is down")
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether the network is away."""
+        return not self._connected.is_set()
+
+    def disconnected(self) -> None:
+        """The network is away."""
+        self._connected.clear()
+
     def reconnected(self) -> None:
         """The network is back: renew at once."""
-        self.cut_off, self.uncertain = False, True
+        self._connected.set()
+        self.uncertain = True
         self._renew_at = self.simulation.seconds
 
     def renewals(self, target: float) -> list[tuple[SimulatedWorker, list[tuple[float, Command]]]]:

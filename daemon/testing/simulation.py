@@ -284,7 +284,7 @@ class Simulation:
     def partition(self, process: Process, duration: float | str | timedelta) -> None:
         """Cut a process off from Redis for a time."""
         if not process.cut_off:
-            process.cut_off = True
+            process.disconnected()
             self.note("cut off", process.name)
             self._tell_others()
             self._forget_later(process)

@@ -8,6 +8,7 @@ whenever something was written, until its time is over.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ import hiredis
 import redis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
+from redis.connection import DefaultParser
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from daemon.errors import ArqdError
 from daemon.lua import SCRIPTS
@@ -46,6 +48,9 @@ class Wire:
         connection: Any = self._client.connection_pool.make_connection()
         connection.connect()
         self._connection = connection
+        self._socket: socket.socket = connection._sock
+        # The connection's own way to a reply takes longer than the reply itself.
+        self._replies = hiredis.Reader(replyError=DefaultParser.parse_error)
         self._clock = clock
         self._watched = watched
         self._waiting: list[tuple[list[tuple[float, Command]], Callable[[list[Any]], None]]] = []
@@ -69,7 +74,7 @@ class Wire:
         before, self._waiting = self._waiting, []
         every = [*(each for calls, _ in before for each in calls), *commands]
         packed = [hiredis.pack_command(_timed(_split(command), round(at * 1000))) for at, command in every]
-        self._connection.send_packed_command([b"".join(packed)])
+        self._socket.sendall(b"".join(packed))
         for _, command in commands:
             if len(command) > 1 and command[1] in self._watched:
                 self._watched[command[1]]()
@@ -86,10 +91,14 @@ class Wire:
         self._waiting.append((commands, tell))
 
     def _read(self) -> Any:
-        try:
-            return self._connection.read_response()
-        except ResponseError as error:
-            return error
+        while (reply := self._replies.gets()) is False:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionError("the server of the simulation has ended")
+            self._replies.feed(data)
+        if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
+            raise reply
+        return reply
 
     # ------------------------------------------------------------------ blocking pops
 

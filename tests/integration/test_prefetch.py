@@ -46,9 +46,13 @@ class Handler:
 async def _ahead(worker: Worker, producer: Producer, count: int = 4, function: str = "hold") -> list[str]:
     """Let a worker of one slot claim one job and the others ahead; give their ids."""
     await until(lambda: worker.listening)
+    # A call that brings nothing may come before the jobs, and would teach it another size.
+    worker.prefetch.observe = lambda sent, replied: None
     worker.prefetch.size = count - 1
     jobs = await producer.enqueue_many(function, [(n,) for n in range(count)], family="t")
     await until(lambda: len(worker.prefetch) == count - 1)
+    del worker.prefetch.observe
+    worker.prefetch.size = 0
     return [job.job_id for job in jobs]
 
 

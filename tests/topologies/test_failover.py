@@ -12,12 +12,15 @@ import pytest
 from redis.crc import key_slot
 
 from daemon.errors import RedisUnavailable
+from daemon.family import Family
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import eventually, make_family, working
 from tests.servers import ClusterServers, RedisServer, SentinelServers
 
 JOBS = 200
+#: A killed node keeps all that it acknowledged; the usual `everysec` lets a write wait while the disk is busy.
+KEPT = {"appendonly": "yes", "appendfsync": "always"}
 
 
 @pytest.fixture
@@ -72,13 +75,11 @@ async def test_sentinel_promotes_a_replica(tmp_path: Path, started: list[Any]) -
     await _outlives(servers.url, servers.primary)
 
 
-async def test_families_of_other_nodes_do_not_notice(tmp_path: Path, started: list[Any]) -> None:
-    """Without a replica and without full coverage: a family whose node is gone waits, the others work."""
-    servers = ClusterServers(tmp_path, timeout_ms=500, cluster_require_full_coverage="no", appendonly="yes")
-    started.append(servers)
-    servers.start()
+def _apart(servers: ClusterServers, runs: list[int]) -> tuple[RedisServer, str, list[Family]]:
+    """Give the node of the family ``t``, the name of a family of another node, and both families."""
 
     async def work(ctx: object, n: int) -> int:
+        runs.append(n)
         return n
 
     def home(name: str) -> RedisServer:
@@ -86,7 +87,15 @@ async def test_families_of_other_nodes_do_not_notice(tmp_path: Path, started: li
 
     gone = home("t")
     other = next(name for name in ("u", "v", "w", "x", "y", "z") if home(name) is not gone)
-    families = [make_family(name, work, lease=2, keep_completed=None) for name in ("t", other)]
+    return gone, other, [make_family(name, work, lease=2, keep_completed=None) for name in ("t", other)]
+
+
+async def test_families_of_other_nodes_do_not_notice(tmp_path: Path, started: list[Any]) -> None:
+    """Without a replica and without full coverage: a family whose node is gone waits, the others work."""
+    servers = ClusterServers(tmp_path, timeout_ms=500, cluster_require_full_coverage="no", **KEPT)
+    started.append(servers)
+    servers.start()
+    gone, other, families = _apart(servers, [])
     async with Producer.connect(servers.url) as producer, working(servers.url, *families) as supervisor:
         waits = await producer.enqueue("work", [1], family="t", delay=1)
         gone.kill()
@@ -100,6 +109,44 @@ async def test_families_of_other_nodes_do_not_notice(tmp_path: Path, started: li
         gone.start()
         assert await waits.result(timeout=30) == 1
         assert supervisor.state == "running"
+
+
+async def test_with_full_coverage_every_family_waits(tmp_path: Path, started: list[Any]) -> None:
+    """Without a replica and with full coverage, the default: no family works until the node is back; none is lost."""
+    servers = ClusterServers(tmp_path, timeout_ms=500, cluster_require_full_coverage="yes", **KEPT)
+    started.append(servers)
+    servers.start()
+    runs: list[int] = []
+    gone, other, families = _apart(servers, runs)
+    living = next(node for node in servers.nodes if node is not gone)
+    async with (
+        Producer.connect(servers.url) as producer,
+        Producer.connect(servers.url, timeout=1) as impatient,
+        working(servers.url, *families) as supervisor,
+    ):
+        # They come due while the node is away.
+        waiting = [await producer.enqueue("work", [n], family=name, delay=2) for n, name in enumerate(("t", other))]
+        gone.kill()
+
+        async def down() -> bool:
+            return await asyncio.to_thread(_state, living) == "fail"
+
+        await eventually(down)
+        calls = [impatient.enqueue("work", [2], family=name) for name in ("t", other)]
+        refused = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in refused] == [RedisUnavailable, RedisUnavailable]
+        # By now they are due, and still nobody can have run them.
+        assert runs == []
+        gone.start()
+        assert [await job.result(timeout=30) for job in waiting] == [0, 1]
+        again = await producer.enqueue("work", [3], family=other)
+        assert await again.result(timeout=10) == 3
+        assert supervisor.state == "running"
+
+
+def _state(node: RedisServer) -> str:
+    with node.client(decode_responses=True) as client:
+        return str(client.execute_command("CLUSTER INFO")["cluster_state"])
 
 
 async def test_a_cluster_promotes_a_replica(tmp_path: Path, started: list[Any]) -> None:

@@ -33,7 +33,8 @@ function theme() {
     event.preventDefault();
     const button = form.querySelector("button");
     const chosen = button.value;
-    fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, button)), redirect: "manual" });
+    // Where that is lost, on the way to another page for example, the theme is this page's alone.
+    fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, button)), redirect: "manual" }).catch(() => {});
     if (chosen === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = chosen;
     button.value = next[chosen];

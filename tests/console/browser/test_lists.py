@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 
 from daemon import dead_letters
 from daemon.pages import JobFilter
-from tests.console.browser.conftest import Site, press
+from tests.console.browser.conftest import PATIENCE, Site, press
 from tests.console.browser.test_queue_actions import wait_for
 from tests.engine import eventually
 
@@ -66,7 +66,7 @@ async def test_a_queue_is_searched_and_filtered(site: Site) -> None:
     await expect(rows).to_contain_text(["shop:ada"])
     await press(page.get_by_role("link", name="Reset"))
     await expect(rows).to_have_count(2)
-    await eventually(partial(_indexed, site), 20)
+    await eventually(partial(_indexed, site), PATIENCE / 1000)
     await page.get_by_label("Search").fill("bob")
     await page.keyboard.press("Enter")
     await expect(rows).to_contain_text(["shop:bob"])

@@ -11,7 +11,7 @@ from playwright.async_api import Page, expect
 from daemon import dead_letters
 from daemon.context import JobContext
 from daemon.errors import PermanentError
-from tests.console.browser.conftest import Site, press
+from tests.console.browser.conftest import PATIENCE, Site, press
 from tests.engine import eventually, make_family, working
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
@@ -47,7 +47,7 @@ async def test_markup_in_a_job_is_text_on_every_page(site: Site) -> None:
         return (await site.services.inspector.queue("shop")).failed == 2
 
     async with working(site.redis_url, family):
-        await eventually(failed, 20)
+        await eventually(failed, PATIENCE / 1000)
     (group,) = await dead_letters.groups(site.services.inspector, "shop")
     page = await site.visit(f"/jobs/{_quoted(f'shop:{NASTY}')}")
     await expect(page.get_by_role("heading", level=1)).to_have_text(f"shop:{NASTY}")

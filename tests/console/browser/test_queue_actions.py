@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from daemon.job import JobState
-from tests.console.browser.conftest import Site, press
+from tests.console.browser.conftest import PATIENCE, Site, press
 from tests.console.browser.shop import GATES
 from tests.engine import eventually
 
@@ -20,7 +20,7 @@ async def wait_for(site: Site, family: str, **counts: int) -> None:
         queue = await site.services.inspector.queue(family)
         return all(getattr(queue, name) == count for name, count in counts.items())
 
-    await eventually(reached, 20)
+    await eventually(reached, PATIENCE / 1000)
 
 
 async def more(page: Page, action: str) -> None:

@@ -11,6 +11,7 @@ from playwright.async_api import expect
 from daemon.alerts.settings import AlertSettings
 from daemon.alerts.watch import Watch
 from tests.console.browser.conftest import Site, press
+from tests.console.browser.test_looks import readable, tabbed
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
@@ -23,6 +24,7 @@ async def test_an_alert_is_silenced_and_unsilenced(site: Site) -> None:
     row = firing.get_by_role("listitem").filter(has_text="critical")
     await expect(row).to_contain_text("paused, shop")
     await expect(page.locator("#health")).to_have_text("degraded")
+    assert any(each.startswith("BUTTON Silence for 1 h") for each in await tabbed(page))
 
     await press(page.get_by_role("button", name="Silence paused of shop for an hour"))
     await expect(page.locator(".notice.ok")).to_have_text(re.compile("Silenced until ..:.. UTC: paused of shop"))
@@ -33,6 +35,8 @@ async def test_an_alert_is_silenced_and_unsilenced(site: Site) -> None:
     (kept,) = await site.services.alerts.silences(time.time())
     assert (kept.alert, kept.subject, kept.by) == ("paused", "shop", "ada")
     assert kept.ends - kept.starts == 3600
+
+    await readable(page)
 
     # Who may only look sees both, and can do nothing about them.
     await viewer.reload()

@@ -7,6 +7,7 @@ from playwright.async_api import expect
 
 from tests.console.browser.conftest import Site, press
 from tests.console.browser.shop import FAILURES, GATES
+from tests.console.browser.test_looks import readable, tabbed
 from tests.console.browser.test_queue_actions import wait_for
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
@@ -26,6 +27,10 @@ async def test_what_failed_is_archived_found_and_sent_back(site: Site) -> None:
     await expect(page.get_by_text("Archived 2 dead letters")).to_be_visible()
     rows = page.locator("tbody")
     await expect(rows).to_have_count(2)
+
+    seen = await tabbed(page)
+    assert sum(each.startswith("SUMMARY PermanentError") for each in seen) == 2
+    assert sum(each.startswith("BUTTON Retry") for each in seen) == 2
 
     # The filters, alone and together; what is wrong with one is told, and it can be corrected.
     for label, wanted, found in (("Text", "BANK", "shop:ada"), ("Function", "refuse", "shop:tea")):
@@ -55,6 +60,7 @@ async def test_what_failed_is_archived_found_and_sent_back(site: Site) -> None:
     await press(ada.get_by_text("the bank said no").first)
     await expect(page.get_by_label("Payload of shop:ada")).to_contain_text('"amount": 7')
     await expect(page.get_by_label("Traceback of shop:ada")).to_contain_text("raise PermanentError(FAILURES[job.name])")
+    await readable(page)
     await press(page.get_by_role("button", name="Retry shop:ada"))
     await expect(page.get_by_text("It runs again")).to_be_visible()
     await expect(page.get_by_label("Failed since")).to_have_value("1h")

@@ -48,6 +48,13 @@ STICKING_OUT = """() => [...document.querySelectorAll(".field > *")].filter((eac
   each.getBoundingClientRect().right > each.parentElement.getBoundingClientRect().right + 1).map((each) => each.id)"""
 
 
+async def readable(page: Page) -> None:
+    """Texts have enough contrast in both themes."""
+    for theme in ("light", "dark"):
+        await page.emulate_media(color_scheme=theme)
+        assert await page.evaluate(FAINT) == [], theme
+
+
 async def fill(site: Site) -> list[str]:
     """Put something into every page; gives their addresses."""
     producer = site.services.producer

@@ -43,15 +43,18 @@ class Waiting:
             return False
         told = self._simulation.wire.look()
         asked: list[tuple[Process, SimulatedWorker, Command]] = []
+        popped: set[Command] = set()
         # Who has waited longest gets a mark; which process that is, is chance.
         for process in self._simulation.random.sample(self._simulation.processes, len(self._simulation.processes)):
             for worker in process.workers if not process.cut_off else ():
                 if worker.started:
                     asked.append((process, worker, ("LPOP", worker.keys.key("ctl", process.session))))
-                if worker.listening:
-                    asked.append((process, worker, ("ZPOPMIN", worker.keys.key("mark"))))
-                    if process.idle:
-                        asked.append((process, worker, ("ZPOPMIN", worker.keys.key("suspects"))))
+                for name in ("mark", "suspects") if worker.listening else ():
+                    command = ("ZPOPMIN", worker.keys.key(name))
+                    # It is one mark: there is nothing left for who comes second.
+                    if command not in popped and (name == "mark" or process.idle):
+                        popped.add(command)
+                        asked.append((process, worker, command))
         looked = [(family, _questions(family.keys, self._simulation.now_ms)) for family in self._looked.values()]
         outboxes = ("EXISTS", *(family.keys.key("outbox") for family in self._simulation.families))
         commands = [command for _, _, command in asked] + [each for _, questions in looked for each in questions]

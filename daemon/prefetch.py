@@ -83,7 +83,7 @@ class Prefetch:
         overdue = worker.loop.time() - PATIENCE
         while claims and claims[0][3] < overdue:
             self._hand_back(1)
-        slots = min(worker.max_jobs - len(worker.running), len(claims))
+        slots = min(worker.slots_left, len(claims))
         if slots <= 0 or not worker.session.begin([claims[i][0].id for i in range(slots)]):
             return
         for _ in range(slots):

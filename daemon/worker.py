@@ -114,6 +114,11 @@ class Worker(ArqWorker):
         return self.started and self._free() > 0
 
     @property
+    def slots_left(self) -> int:
+        """Slots in which nothing runs and for which no job was claimed."""
+        return self.max_jobs - len(self.running) - len(self._claimed)
+
+    @property
     def listening(self) -> bool:
         """Whether it wants to hear of work."""
         return self.may_claim and not self._claimable
@@ -220,7 +225,7 @@ class Worker(ArqWorker):
         """Slots it may fill now, with these that do not exist."""
         if self.draining or self.supervisor.isolated_from(self) or (self.permits and self.permits.held_up):
             return 0
-        free = self.max_jobs + ahead - len(self.running) - len(self._claimed) - len(self.prefetch)
+        free = self.slots_left + ahead - len(self.prefetch)
         if self.max_burst_jobs >= 0:
             free = min(free, self.max_burst_jobs - self._jobs_started() - len(self.running) - len(self._claimed))
         return max(free, 0)

@@ -1,11 +1,13 @@
 -- Put after tick.lua: the second half of its round. What came due gets its place, jobs are claimed, and whoever waits for
 -- some is woken.
 
--- A job waits for those its worker claimed before it, up to two calls. With groups a call brings what the worker has lately
--- worked off in two milliseconds, at least 32 jobs: so a group's first job starts at once behind the many of another.
-if grouped then
+-- A job waits for those its worker claimed before it, up to two calls. With groups a call brings a turn of all of them, but
+-- what the worker has lately worked off in two milliseconds, at least 32 jobs, where they are few: so a group's first job
+-- starts at once behind the many of another.
+if grouped and wanted > 32 then
   local pace = (#unheld + #refused) / math.max(now_us - (last[2] or 0), 1)
-  wanted = math.min(wanted, math.max(32, math.floor(2000 * pace)))
+  local turn = math.max(32, math.floor(2000 * pace))
+  if wanted > turn then wanted = math.min(wanted, math.max(turn, redis.call('HLEN', tags))) end
 end
 
 -- ---------------------------------------------------------------- promote
@@ -169,8 +171,9 @@ local function claim(found, names, records)
       set_keys({ 'arq:in-progress:' .. id, token }, life)
     end
     scores[2 * i - 1], scores[2 * i] = held_at, id
-    holding[2 * i - 1], holding[2 * i] = id, claim_number .. found[2 * i] .. (at < begun and '' or NOT_BEGUN)
-    if names and #names[i] > 0 then holding[2 * i] = holding[2 * i] .. '\t' .. table.concat(names[i], '\t') end
+    holding[2 * i - 1] = id
+    holding[2 * i] = claim_number .. found[2 * i] .. (counts_of[i] and TRIED or '') .. (at < begun and '' or NOT_BEGUN)
+      .. (names and names[i].text or '')
     claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
     claims[at + 4] = 0
     if counts_of[i] or crashed[i] or asked or states[i] then

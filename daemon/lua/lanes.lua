@@ -19,8 +19,8 @@ local running = {}
 -- All of `limits` while they are few, false when they are many; and the limits there are as text, read.
 local few_limits
 local specs = {}
--- Whether any function may have a limit.
-local functions_limited = true
+-- Of groups ("g") and of functions ("f"): whether any may have a limit, whether one may have its own, that of all others.
+local kinds
 
 local function lane_key(lane) return prefix .. 'lane:' .. lane end
 
@@ -39,18 +39,28 @@ end
 local function read_limits()
   if few_limits ~= nil then return end
   few_limits = redis.call('HLEN', limits) <= 64 and {}
-  functions_limited = not few_limits
+  local many = not few_limits
+  kinds = { g = { limited = many, differ = many }, f = { limited = many, differ = many } }
   local found = few_limits and redis.call('HGETALL', limits) or {}
   for i = 1, #found, 2 do
     few_limits[found[i]] = found[i + 1]
-    functions_limited = functions_limited or string.find(found[i], 'f:', 1, true) ~= nil
+    local told, lane = string.match(found[i], '^(until:)(.*)$')
+    lane = lane or string.match(found[i], '^s:(.*)$') or found[i]
+    local name = string.sub(lane, 1, 1)
+    local kind = kinds[name]
+    if kind then kind.limited, kind.differ = true, kind.differ or told ~= nil or lane ~= name .. ':*' end
+  end
+  for name, kind in pairs(few_limits and kinds or {}) do
+    kind.all = few_limits[name .. ':*'] or few_limits['s:' .. name .. ':*']
   end
 end
 
 -- Until when a lane was told to wait, and its limits as text.
 local function limits_of(lane)
-  local all = string.sub(lane, 1, 2) .. '*'
   read_limits()
+  local kind = kinds[string.sub(lane, 1, 1)]
+  if not kind.differ then return nil, kind.all end
+  local all = string.sub(lane, 1, 2) .. '*'
   if few_limits then
     local f = few_limits
     return f['until:' .. lane], f[lane] or f[all] or f['s:' .. lane] or f['s:' .. all]
@@ -93,27 +103,54 @@ local function lane_of(lane)
   return l
 end
 
--- The lanes with a limit that jobs count in, a list for each record.
+-- What jobs of a group and function count in: {lane, ...}, with `text` for what a session holds of them.
+local lists_of = {}
+
+-- Of each record the lanes with a limit that its job counts in. Jobs of a group and function share a list: lanes are looked
+-- at once in a call, and no string is made for each job.
 local function lanes_of(records)
-  local lists, all = {}, {}
   read_limits()
+  local lists, new = {}, {}
   for i = 1, #records do
-    local name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
-    local list = {}
-    if group and group ~= '' then list[1] = 'g:' .. group end
-    if name and functions_limited then list[#list + 1] = 'f:' .. name end
-    for _, lane in ipairs(list) do
-      if known_lanes[lane] == nil then all[#all + 1] = lane end
+    local name, group
+    if kinds.f.limited then
+      name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
+    else
+      name, group = '', string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ [^\t\n]*\t([^\n]*)\n')
+    end
+    name, group = name or '', group or ''
+    local of_group = lists_of[group]
+    if not of_group then
+      of_group = {}
+      lists_of[group] = of_group
+    end
+    local list = of_group[name]
+    if not list then
+      list = {}
+      if group ~= '' then list[1] = 'g:' .. group end
+      if name ~= '' then list[#list + 1] = 'f:' .. name end
+      of_group[name], new[#new + 1] = list, list
     end
     lists[i] = list
   end
-  read_running(all)
-  for i, list in ipairs(lists) do
-    local limited_ones = {}
+  local names = {}
+  for _, list in ipairs(new) do
     for _, lane in ipairs(list) do
-      if lane_of(lane) then limited_ones[#limited_ones + 1] = lane end
+      if known_lanes[lane] == nil then names[#names + 1] = lane end
     end
-    lists[i] = limited_ones
+  end
+  read_running(names)
+  for _, list in ipairs(new) do
+    local count = 0
+    for i = 1, #list do
+      local lane = list[i]
+      list[i] = nil
+      if lane_of(lane) then
+        count = count + 1
+        list[count] = lane
+      end
+    end
+    list.text = count > 0 and '\t' .. table.concat(list, '\t') or ''
   end
   return lists
 end
@@ -138,13 +175,13 @@ local function admit(lane, count)
   if redis.call('EXISTS', key) == 0 then redis.call('ZREM', lanes, lane) end
 end
 
--- A job has ended or gave up its claim: its lanes have room for the next.
+-- So many jobs that counted in these lanes, as what a session holds names them, have ended or gave up their claim: the
+-- lanes have room for the next.
 local anything_waits
-local function leave_lanes(entry)
-  if not string.find(entry, '\t', 1, true) then return end
+local function leave_lanes(text, count)
   if anything_waits == nil then anything_waits = redis.call('EXISTS', lanes) == 1 end
-  for lane in string.gmatch(entry, '\t([^\t]+)') do
-    change[lane] = (change[lane] or 0) - 1
+  for lane in string.gmatch(text, '\t([^\t]+)') do
+    change[lane] = (change[lane] or 0) - count
     if anything_waits and redis.call('ZSCORE', lanes, lane) then redis.call('ZADD', lanes, num(now), lane) end
   end
 end
@@ -171,8 +208,8 @@ end
 
 -- Puts a job into the first of its lanes that is full; false when none is.
 local function stopped_by_lane(id, score, names)
-  for _, lane in ipairs(names) do
-    local l = lane_of(lane)
+  for i = 1, #names do
+    local lane, l = names[i], known_lanes[names[i]]
     if l.room <= 0 then
       redis.call('ZADD', lane_key(lane), score, id)
       redis.call('ZADD', queue, num(LANE + now), id)
@@ -180,8 +217,8 @@ local function stopped_by_lane(id, score, names)
       return true
     end
   end
-  for _, lane in ipairs(names) do
-    local l = lane_of(lane)
+  for i = 1, #names do
+    local l = known_lanes[names[i]]
     l.room, l.taken = l.room - 1, l.taken + 1
   end
   return false
@@ -189,8 +226,8 @@ end
 
 -- A job that was let through and then not claimed.
 local function give_back(names)
-  for _, lane in ipairs(names) do
-    local l = lane_of(lane)
+  for i = 1, #names do
+    local l = known_lanes[names[i]]
     l.room, l.taken = l.room + 1, l.taken - 1
   end
 end
@@ -245,7 +282,7 @@ local function release_orphan(session, id, entry, crashed, max_crashes)
   else
     redis.call('ZADD', queue, num(score), id)
   end
-  leave_lanes(entry)
+  leave_lanes(entry, 1)
   redis.call('HDEL', held_key(session), id)
   redis.call('DEL', 'arq:in-progress:' .. id)
 end

@@ -42,7 +42,7 @@ local wait = 60000
 local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 
 -- ---------------------------------------------------------------- settle
-local refused, ended, unheld, counts, changed = {}, {}, {}, {}, {}
+local refused, ended, unheld, counts, changed, left = {}, {}, {}, {}, {}, {}
 local first_settle = 15 + 2 * ARGV[14]
 if #ARGV >= first_settle then
   local counted = there(active)
@@ -100,7 +100,7 @@ if #ARGV >= first_settle then
     end
   end
 
-  local function settle(kind, id, score, a, b, c, detail)
+  local function settle(kind, id, score, a, b, c, detail, entry)
     if not INDEX[kind] then return put_back(kind, id, score, a, b, c, detail) end
     local cause
     if kind == 'b' then
@@ -109,7 +109,8 @@ if #ARGV >= first_settle then
       line, cause = string.match(c, '^([^\n]*)\n?(.*)$')
       add_history(id, line)
     end
-    ended[#ended + 1] = { kind, id, a, tonumber(b), b, detail, cause }
+    -- The key of its tries is not looked for where there is none.
+    ended[#ended + 1] = { kind, id, a, tonumber(b), b, detail, cause, entry and not string.find(entry, TRIED, 1, true) }
   end
 
   local ids, at = {}, first_settle
@@ -131,14 +132,19 @@ if #ARGV >= first_settle then
         refused[#refused + 1] = id
       else
         settled = settled + 1
-        if counted and entries[j] then leave_lanes(entries[j]) end
+        local tab = counted and entries[j] and string.find(entries[j], '\t', 1, true)
+        if tab then
+          local text = string.sub(entries[j], tab)
+          left[text] = (left[text] or 0) + 1
+        end
         unheld[#unheld + 1] = id
-        settle(kind, id, score, ARGV[i + 2], b, c, ARGV[i + 3])
+        settle(kind, id, score, ARGV[i + 2], b, c, ARGV[i + 3], entries[j])
       end
     end
     if settled > 0 then counts[kind] = (counts[kind] or 0) + settled end
     at = at + 5 + 4 * count
   end
+  for text, count in pairs(left) do leave_lanes(text, count) end
   finish(ended)
   weigh(changed)
   if #unheld > 0 then redis.call('HDEL', held, unpack(unheld)) end

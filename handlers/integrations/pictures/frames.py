@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from PIL import Image, ImageCms, ImageColor, ImageDraw, ImageFilter, ImageFont, ImageOps
@@ -151,7 +151,8 @@ def _watermarked(frame: Frame, mark: Frame, step: Step) -> Frame:
     return made if frame.mode == "RGBA" else made.convert("RGB")
 
 
-@cache
+# For the frames of an animation; a process does many jobs, and each has words of its own.
+@lru_cache(maxsize=4)
 def _written(text: str, colour: str) -> Frame:
     font = ImageFont.load_default(96)
     left, top, right, bottom = font.getbbox(text)

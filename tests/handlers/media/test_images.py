@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from daemon.errors import PermanentError
+from handlers.integrations.pictures import frames
 from handlers.integrations.pictures.images import process
 from handlers.media.payloads import ProcessImage
 from tests.handlers.media.pictures import COLOURS, animation, corners, oriented, photograph, written
@@ -215,3 +216,10 @@ def test_colours_of_another_profile_become_srgb() -> None:
     assert corners(made(with_profile)) == list(COLOURS), "a profile of other colours is left out of account"
     broken = written(photograph(), "PNG", icc_profile=b"no profile")
     assert corners(made(broken)) == list(COLOURS)
+
+
+def test_the_words_of_watermarks_do_not_pile_up_in_a_process() -> None:
+    """Each may have some megabytes, and each user words of his own."""
+    for number in range(12):
+        made(written(photograph(), "PNG"), {"type": "watermark", "text": f"© user {number}"})
+    assert frames._written.cache_info().currsize <= 4

@@ -6,6 +6,7 @@ lie; only an archive inside it is kept, in a file without a name, until it has b
 
 from __future__ import annotations
 
+import errno
 import gzip
 import re
 import stat
@@ -27,6 +28,8 @@ HARMLESS = 10_000_000
 ARCHIVES = ("application/zip", "application/gzip", "application/zstd")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ENCRYPTED = 0x1
+#: What the disk says, and no archive can bring about.
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EROFS, errno.EMFILE, errno.EIO))
 _BROKEN = (zipfile.BadZipFile, zlib.error, zstandard.ZstdError, gzip.BadGzipFile, EOFError, OSError, ValueError)
 
 
@@ -40,12 +43,14 @@ class Scales:
 
     Attributes:
         members, unpacked, ratio, depth: limits: files, bytes, times its own size, archives inside each other.
+        folder: whose disk archives inside it are kept on meanwhile; None: the system's for temporary files.
     """
 
     members: int
     unpacked: int
     ratio: int
     depth: int
+    folder: str | None = None
     seen_members: int = 0
     seen_bytes: int = 0
     own_size: int = 0
@@ -79,6 +84,7 @@ def weigh(file: BinaryIO, kind: str, scales: Scales, depth: int = 1) -> None:
 
     Raises:
         BadArchive: see above.
+        OSError: there is no room to look into an archive inside it; that is no fault of the archive.
     """
     if depth > scales.depth:
         raise BadArchive(f"the archive has archives in it more than {scales.depth} deep (ARQD_FILES__MAX_DEPTH)")
@@ -97,6 +103,8 @@ def weigh(file: BinaryIO, kind: str, scales: Scales, depth: int = 1) -> None:
     except BadArchive:
         raise
     except (*_BROKEN, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise
         raise BadArchive(f"the archive cannot be read: {str(error)[:200] or type(error).__name__}") from error
 
 
@@ -120,7 +128,7 @@ def _member(stream: BinaryIO, scales: Scales, depth: int, *, counted: bool = Fal
         scales.add(members=1)
     first = stream.read(CHUNK)
     if first.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd")):
-        with tempfile.TemporaryFile() as inner:
+        with tempfile.TemporaryFile(dir=scales.folder) as inner:
             for chunk in _chunks(first, stream):
                 scales.add(size=len(chunk))
                 inner.write(chunk)

@@ -155,7 +155,9 @@ def _asked(service: FileService, job: ProcessFile) -> dict[str, Any]:
         except ValueError:
             raise WrongFile(f"the file is declared as {declared}, which is not accepted (ARQD_FILES__TYPES)") from None
     limits = {name: int(getattr(settings, name)) for name in ("max_pixels", "max_members", "max_ratio", "max_depth")}
-    return {"declared": declared, "allowed": sorted(allowed), "max_unpacked": int(settings.max_unpacked), **limits}
+    limits["max_unpacked"] = int(settings.max_unpacked)
+    temp_dir = None if settings.temp_dir is None else str(settings.temp_dir)
+    return {"declared": declared, "allowed": sorted(allowed), "temp_dir": temp_dir, **limits}
 
 
 def _measured(file: BinaryIO) -> tuple[int, str]:

@@ -28,7 +28,7 @@ def check(job: Mapping[str, Any], files: Sequence[BinaryIO], tell: Tell) -> Made
     """Tell what a file is, and see that it is whole and harmless.
 
     Args:
-        job: ``declared`` (a content type or None), ``allowed`` (content types), limits.
+        job: ``declared`` (a content type or None), ``allowed`` (content types), ``temp_dir`` (or None), limits.
         files: the file.
 
     Returns:
@@ -52,7 +52,8 @@ def check(job: Mapping[str, Any], files: Sequence[BinaryIO], tell: Tell) -> Made
         with opened(file):
             pass
     elif kind in (*archives.ARCHIVES, DOCX, XLSX):
-        archives.weigh(file, kind, Scales(job["max_members"], job["max_unpacked"], job["max_ratio"], job["max_depth"]))
+        limits = (job["max_members"], job["max_unpacked"], job["max_ratio"], job["max_depth"])
+        archives.weigh(file, kind, Scales(*limits, job["temp_dir"]))
     return {"content_type": kind}
 
 

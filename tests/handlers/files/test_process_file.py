@@ -20,6 +20,7 @@ from daemon.console.audit import Audit
 from daemon.family import load_family
 from daemon.producer import Producer
 from daemon.testing.handlers import HandlerRun, run_handler
+from handlers.files.archives import Scales, weigh
 from handlers.files.payloads import MadeFile, ProcessFile
 from handlers.files.tasks import process_file
 from handlers.files.text import normalised
@@ -258,3 +259,11 @@ async def test_the_same_upload_at_the_same_time(opened: dict[Any, Any]) -> None:
     runs = await asyncio.gather(*(taken(opened, pdf("twice")) for _ in range(4)))
     assert [run.ending for run in runs] == ["completed"] * 4
     assert len({made(run, "store").key for run in runs}) == 1
+
+
+def test_a_disk_without_room_is_no_fault_of_the_archive(tmp_path: Path) -> None:
+    """Archives inside an archive lie on the disk of ARQD_FILES__TEMP_DIR while they are looked at."""
+    archive = io.BytesIO(zipped({"in.zip": zipped({"a.txt": "a"})}))
+    weigh(archive, "application/zip", Scales(10, 1000, 10, 3, str(tmp_path)))
+    with pytest.raises(FileNotFoundError):
+        weigh(archive, "application/zip", Scales(10, 1000, 10, 3, str(tmp_path / "gone")))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 from daemon.context import JobContext
 from daemon.errors import PermanentError
@@ -13,7 +16,7 @@ from handlers.reports.periods import Kind, Period
 
 
 class WrongFigures(PermanentError):
-    """A metric's function gives a series that does not fit the period."""
+    """A metric's function gives a series that does not fit the period, or something that is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ async def gather(ctx: JobContext, kind: Kind, period: Period, made_at: datetime,
     """
     measured = []
     for each in metrics:
-        both = [await each.measure(ctx, when) for when in (period, period.before)]
+        both = [_plain(each.about.name, await each.measure(ctx, when)) for when in (period, period.before)]
         for figures in both:
             if len(figures.series) != len(period.steps):
                 raise WrongFigures(
@@ -82,3 +85,15 @@ async def gather(ctx: JobContext, kind: Kind, period: Period, made_at: datetime,
                 )
         measured.append(Measured(each.about, both[0], both[1]))
     return Report(kind, period, made_at, measured)
+
+
+def _plain(name: str, given: Figures) -> Figures:
+    """Give figures that every format can write: databases add money up as decimals."""
+
+    def plain(value: Any) -> Any:
+        if value is None or (isinstance(value, int | float | Decimal) and math.isfinite(value)):
+            return float(value) if isinstance(value, Decimal) else value
+        raise WrongFigures(f"{name} gives {str(value)[:40]!r}, which is no number")
+
+    parts = {part: plain(value) for part, value in given.parts.items()}
+    return Figures([plain(value) for value in given.series], plain(given.total), parts)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handlers.integrations.formulas import neutral
 from handlers.integrations.recipients import Language
 from handlers.reports.figures import Measured, Report, change
 from handlers.reports.payloads import Format
@@ -82,14 +83,9 @@ def as_csv(report: Report, look: Look) -> bytes:
         writer.writerow([*head, "total", data["period"]["first"], each["value"], each["before"]])
         writer.writerows([*head, "step", step["at"], step["value"], step["before"]] for step in each["series"])
         writer.writerows(
-            [*head, "part", _neutral(part["name"]), part["value"], part["before"]] for part in each["parts"]
+            [*head, "part", neutral(part["name"]), part["value"], part["before"]] for part in each["parts"]
         )
     return text.getvalue().encode()
-
-
-def _neutral(name: str) -> str:
-    """A name may be anything; none is to be a formula."""
-    return "'" + name if name[:1] in tuple("=+-@\t\r\n") else name
 
 
 def as_pdf(report: Report, look: Look) -> bytes:

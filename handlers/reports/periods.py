@@ -87,6 +87,8 @@ def period_of(kind: Kind, text: str | None, now: datetime) -> Period:
         found = Period(monday, monday + 6 * DAY)
     if found.days < 1 or found.days > LONGEST:
         raise ValueError(f"a period has 1 to {LONGEST} days, and its first day comes first")
+    if found.first.year < 1970 or found.last.year > 9998:
+        raise ValueError("a period lies between 1970 and 9998")
     return found
 
 
@@ -100,7 +102,7 @@ def _read(text: str) -> Period:
             return Period(first, (first + 31 * DAY).replace(day=1) - DAY)
         begin, slash, end = text.partition("/")
         return Period(date.fromisoformat(begin), date.fromisoformat(end if slash else begin))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(
             "a period is a day, 2026-03-01, a week, 2026-W10, a month, 2026-03, or 2026-03-01/2026-03-10"
         ) from None

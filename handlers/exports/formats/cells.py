@@ -12,13 +12,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-#: A text that begins so is taken for a formula by a spreadsheet, also in the widths of Japanese keyboards.
-FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
-
-
-def neutral(text: str) -> str:
-    """Give a text that no spreadsheet takes for a formula: one that begins like one gets an apostrophe before it."""
-    return "'" + text if text[:1] in FORMULA else text
+from handlers.integrations.formulas import FORMULA, neutral
 
 
 def _json(value: Any) -> str:

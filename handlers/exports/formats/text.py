@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from handlers.exports.formats.cells import cell, neutral
+from handlers.exports.formats.cells import cell
 from handlers.exports.payloads import ExportType
+from handlers.integrations.formulas import neutral
 
 
 class _TextWriter(ABC):

@@ -12,7 +12,8 @@ from typing import Any
 from xlsxwriter import Workbook  # type: ignore[import-untyped]
 
 from daemon.errors import PermanentError
-from handlers.exports.formats.cells import neutral, text_of
+from handlers.exports.formats.cells import text_of
+from handlers.integrations.formulas import neutral
 
 #: What a sheet holds, and what one of its cells does.
 MAX_ROWS, MAX_TEXT = 1_048_576, 32_767

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import python_calamine
 
-from handlers.exports.formats.cells import FORMULA, neutral
 from handlers.exports.payloads import ExportData
+from handlers.integrations.formulas import FORMULA, neutral
 from tests.handlers.exports.support import Opened, both, order
 
 ORDERS = [order(number) for number in range(1, 251)]

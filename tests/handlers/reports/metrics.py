@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from daemon.context import JobContext
 from handlers.reports.metrics import Figures, metric
@@ -19,7 +20,7 @@ def orders_at(at: datetime) -> int:
 @metric("orders", labels={"en": "Orders", "fr": "Commandes"}, better="more")
 async def orders(ctx: JobContext, period: Period) -> Figures:
     series = [float(orders_at(at)) for at in period.steps]
-    return Figures(series, parts={"web": sum(series) - 10, "=shop": 10.0})
+    return Figures(series, parts={"web": sum(series) - 10, "=shop": 10.0, "＝café": 0.0})
 
 
 @metric("nothing", labels={"en": "Nothing"})
@@ -30,3 +31,13 @@ async def nothing(ctx: JobContext, period: Period) -> Figures:
 @metric("short")
 async def short(ctx: JobContext, period: Period) -> Figures:
     return Figures([1.0])
+
+
+@metric("revenue", unit="EUR")
+async def revenue(ctx: JobContext, period: Period) -> Figures:
+    return Figures([Decimal("19.99")] * len(period.steps), parts={"web": Decimal("1.5")})
+
+
+@metric("endless")
+async def endless(ctx: JobContext, period: Period) -> Figures:
+    return Figures([float("inf")] * len(period.steps))

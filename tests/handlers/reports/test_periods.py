@@ -41,6 +41,9 @@ def test_periods(kind: Any, text: str | None, first: str, last: str) -> None:
         ("custom", "2024-01-01/2026-01-01"),
         ("daily", "yesterday"),
         ("weekly", "2026-W60"),
+        ("weekly", "9999-W52"),
+        ("custom", "9999-12"),
+        ("daily", "0001-01-01"),
     ],
 )
 def test_what_is_none_is_refused_at_the_producer(kind: Any, text: str | None) -> None:

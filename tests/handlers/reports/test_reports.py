@@ -53,7 +53,7 @@ async def test_the_weekly_report_counted_again(press: Press) -> None:
     rows = list(csv.DictReader(io.StringIO(files["csv"].decode(), newline="")))
     assert [float(row["value"]) for row in rows if row["scope"] == "step"] == [orders_at(at) for at in WEEK]
     assert [(float(row["value"]), float(row["before"])) for row in rows if row["scope"] == "total"] == [(now, before)]
-    assert [row["at"] for row in rows if row["scope"] == "part"] == ["web", "'=shop"]
+    assert [row["at"] for row in rows if row["scope"] == "part"] == ["web", "'=shop", "'＝café"]
 
     text = "\n".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(files["pdf"])).pages)
     for shown in ("Weekly report", "2 March 2026 – 8 March 2026", "23 February 2026", "Orders", f"{now:,}", "Sun 8"):
@@ -119,6 +119,12 @@ async def test_what_is_no_longer_kept_is_not_nothing(press: Press) -> None:
     assert data["metrics"][0]["value"] is None
 
 
+async def test_money_as_databases_add_it_up(press: Press) -> None:
+    data = await press.data(GenerateReport(kind="daily", period="2026-03-02", formats=("json",), metrics=("revenue",)))
+    (figure,) = data["metrics"]
+    assert (figure["value"], figure["parts"][0]["value"]) == (pytest.approx(24 * 19.99), 1.5)
+
+
 @pytest.mark.parametrize(("lang", "told"), [("en", "There are no data"), ("fr", "Aucune donnée pour cette période")])
 async def test_a_report_without_data_says_so(press: Press, lang: Any, told: str) -> None:
     job = GenerateReport(kind="daily", period="2026-03-02", formats=ALL, metrics=("nothing",), lang=lang)
@@ -133,6 +139,7 @@ async def test_a_report_without_data_says_so(press: Press, lang: Any, told: str)
     ("fields", "told"),
     [
         ({"metrics": ("order",)}, "there is no metric 'order': there are .*jobs_completed.*ARQD_REPORTS__METRICS"),
+        ({"metrics": ("endless",)}, "endless gives 'inf', which is no number"),
         ({"metrics": ("short",)}, "short gives 1 numbers for 24 steps"),
         ({"period": "2999-01-01"}, "the period 2999-01-01 has not begun"),
     ],

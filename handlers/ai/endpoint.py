@@ -18,7 +18,8 @@ LONGEST = 200_000_000
 _EXHAUSTED = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
 )
-#: Characters in a token, where nobody counts: fewer than usual, so that the estimate is high.
+#: Bytes in a token, where nobody counts: fewer than usual, so that the estimate is high. A letter of many languages has
+#: two bytes or three, and may be a token of its own.
 PER_TOKEN = 3
 
 
@@ -55,8 +56,8 @@ class Request:
     @property
     def estimate(self) -> Tokens:
         """The most it uses."""
-        characters = len(json.dumps(self.messages, ensure_ascii=False)) + len(json.dumps(self.schema or ""))
-        return Tokens(characters // PER_TOKEN + 1, self.max_tokens)
+        size = _size(json.dumps(self.messages, ensure_ascii=False)) + _size(json.dumps(self.schema or ""))
+        return Tokens(size // PER_TOKEN + 1, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ async def _read(request: Request, stream: HttpStream, take: Callable[[str], Awai
     finish, done = "", False
 
     def used() -> Tokens:
-        return counted or Tokens(request.estimate.prompt, sum(map(len, pieces)) // PER_TOKEN + 1)
+        return counted or Tokens(request.estimate.prompt, sum(map(_size, pieces)) // PER_TOKEN + 1)
 
     try:
         async for data in _events(stream.chunks()):
@@ -173,6 +174,10 @@ async def _read(request: Request, stream: HttpStream, take: Callable[[str], Awai
     if not done and not finish:
         raise StreamBroken(f"{host}: the reply ends in the middle", used())
     return Reply("".join(pieces), finish or "stop", used())
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _counted(usage: Any) -> Tokens | None:

@@ -175,7 +175,7 @@ def _checked(text: str, check: Callable[[Any], list[str]]) -> tuple[Any, list[st
     fenced = _FENCED.fullmatch(text)
     try:
         data = json.loads(fenced[1] if fenced else text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, ["it is no JSON"]
     return data, check(data)[:MOST_FAULTS]
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from daemon.errors import RetryAfter
 from handlers.ai.budget import OverBudget
-from handlers.ai.endpoint import BalanceExhausted, Refused, StreamBroken
+from handlers.ai.endpoint import BalanceExhausted, Refused, Request, StreamBroken
 from handlers.ai.payloads import GenerateText, piece
 from handlers.ai.tasks import BrokenReply
 from tests.handlers.ai.conftest import MakeWriter
@@ -248,3 +248,9 @@ def test_a_pydantic_model_travels_as_its_schema() -> None:
     job = GenerateText.model_validate({"prompt": "a", "outputSchema": Ticket})
     assert job.output_schema == Ticket.model_json_schema()
     assert GenerateText.model_validate_json(job.model_dump_json()) == job
+
+
+def test_what_a_call_may_use_is_not_thought_too_small() -> None:
+    """A letter of many languages is a token of its own, and a budget must hold for them, too."""
+    asked = [{"role": "user", "content": "写一首关于茶的诗" * 40}]
+    assert Request("tiny", asked, 100, None, None).estimate.prompt >= 8 * 40

@@ -31,6 +31,10 @@ class NotAllowed(PermanentError):
     """The path is not below a folder in which files may be removed."""
 
 
+class FoldersFailed(Exception):
+    """Some folders cannot be looked through; the others are cleaned."""
+
+
 class SourcesFailed(Exception):
     """Some data sources failed; the caches of the others are warm."""
 
@@ -49,7 +53,7 @@ async def cleanup(ctx: JobContext, job: Cleanup) -> CleanedUp:
     """Remove old files or rows. It may run twice: the second time finds what is left.
 
     Raises:
-        NotAllowed, NoSuchTable: permanent.
+        NotAllowed, NoSuchTable: permanent. FoldersFailed: of several.
     """
     service: MaintenanceService = ctx["maintenance"]
     detail = {"older_than": job.age, "path": job.path, "pattern": job.pattern}
@@ -134,9 +138,17 @@ async def _clean(service: MaintenanceService, job: Cleanup) -> CleanedUp:
             raise NotAllowed(f"no folder is allowed: ARQD_MAINTENANCE__{variable}")
         return CleanedUp(dry_run=job.dry_run, skipped=f"ARQD_MAINTENANCE__{variable} names no folder")
     count = size = 0
+    failed = []
     for root in _chosen(roots, job.path):
-        removed = await _sweep(Sweep(root, time.time() - job.age, job.pattern, dry_run=job.dry_run), root, job.path)
+        sweep = Sweep(root, time.time() - job.age, job.pattern, dry_run=job.dry_run)
+        try:
+            removed = await _sweep(sweep, root, job.path)
+        except OSError as error:
+            failed.append(f"{root}: {error.strerror}")
+            continue
         count, size = count + removed.count, size + removed.size
+    if failed:
+        raise FoldersFailed(f"{', '.join(failed)}; removed in the others: {count}")
     return CleanedUp(deleted_count=count, freed_bytes=size, dry_run=job.dry_run)
 
 

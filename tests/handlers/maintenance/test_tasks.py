@@ -109,6 +109,17 @@ async def test_files_below_allowed_folders(run: Run, redis: Any, tmp_path: Path)
     assert sum(entry.outcome == "failed" for entry in entries) == 2
 
 
+async def test_a_folder_that_is_missing_keeps_no_other_from_being_cleaned(run: Run, tmp_path: Path) -> None:
+    old = tmp_path / "shop" / "a.tmp"
+    old.parent.mkdir()
+    old.write_bytes(b"12345")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    done = await run(Cleanup(target_type="temp_files"), MAINTENANCE__TEMP_ROOTS=f"{tmp_path}/gone,{tmp_path}/shop")
+    assert done.ending == "failed"
+    assert f"{tmp_path}/gone: No such file" in str(done.error)
+    assert not old.exists()
+
+
 async def test_rows_of_a_named_table(run: Run, database: Database, database_url: str) -> None:
     now = datetime.now(UTC)
     async with database.begin() as connection:

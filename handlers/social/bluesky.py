@@ -53,8 +53,10 @@ class Bluesky:
         """Never needed: the key is the record's for ever."""
         return None
 
-    async def mentions(self, query: str | None, cursor: str | None) -> AsyncIterator[Page]:
+    async def mentions(self, query: str | None, cursor: str | None, since: datetime | None) -> AsyncIterator[Page]:
         """Give what is new, the newest first: only behind the last page is it known where to go on."""
+        # Else the first time would go back to the beginning of the network, and come to no end in its time.
+        behind = max(cursor or "", "" if since is None else _written(since))
         newest, params = cursor or "", {"limit": _MOST}
         if query is None:
             name, params["reasons"] = "app.bsky.notification.listNotifications", "mention"
@@ -64,7 +66,7 @@ class Bluesky:
             found = (await self._call(name, params=params)).json()
             items = found.get("notifications", []) if query is None else found.get("posts", [])
             # One of the same moment may have come later.
-            new = [item for item in items if item["indexedAt"] >= (cursor or "")]
+            new = [item for item in items if item["indexedAt"] >= behind]
             newest = max([newest, *(item["indexedAt"] for item in new)])
             last = len(new) < len(items) or not found.get("cursor") or not items
             yield Page([_mention(item) for item in new], newest if last and newest else None)

@@ -7,7 +7,7 @@
         async def upload(self, data: bytes, kind: str, alt: str) -> Any: …
         async def publish(self, post: Post) -> Published: …
         async def find(self, post: Post) -> Published | None: …
-        def mentions(self, query: str | None, cursor: str | None) -> AsyncIterator[Page]: …
+        def mentions(self, query: str | None, cursor: str | None, since: datetime | None) -> AsyncIterator[Page]: …
 
 ``ARQD_SOCIAL__DRIVERS`` names the modules that have drivers of one's own.
 """
@@ -90,8 +90,8 @@ class Driver(Protocol):
     async def find(self, post: Post) -> Published | None:
         """Look for a post whose key is not recognised any more."""
 
-    def mentions(self, query: str | None, cursor: str | None) -> AsyncIterator[Page]:
-        """Give what is new behind a cursor, page by page."""
+    def mentions(self, query: str | None, cursor: str | None, since: datetime | None) -> AsyncIterator[Page]:
+        """Give what is new behind a cursor, page by page; what is older than ``since`` may be left out."""
 
 
 MakeDriver = Callable[[HttpClient, AccountSettings], Driver]

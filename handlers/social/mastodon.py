@@ -79,7 +79,7 @@ class Mastodon:
                 return None
             params["max_id"] = str(statuses[-1]["id"])
 
-    async def mentions(self, query: str | None, cursor: str | None) -> AsyncIterator[Page]:
+    async def mentions(self, query: str | None, cursor: str | None, since: datetime | None) -> AsyncIterator[Page]:
         """Give what is new, the oldest first."""
         behind = cursor or "0"
         while True:

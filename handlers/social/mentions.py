@@ -25,7 +25,7 @@ async def collect_mentions(ctx: JobContext, job: CollectMentions) -> CollectedMe
     service: SocialService = ctx["social"]
     driver = service.driver(job.network, job.account_id)
     found = pages = 0
-    async for page in driver.mentions(job.query, await _cursor(service.database, job)):
+    async for page in driver.mentions(job.query, await _cursor(service.database, job), job.since):
         found += await _store(service.database, job, page)
         pages += 1
         await ctx.progress(0, f"{found} new on {pages} pages")

@@ -53,6 +53,16 @@ async def test_nothing_older(square: Square, network: str) -> None:
     assert [row.text for row in await square.mentions()] == ["1"]
 
 
+async def test_what_is_older_is_not_even_asked_for(square: Square) -> None:
+    """Bluesky gives the newest first: the first time would else go through all there ever was, at each try anew."""
+    server, now = square.servers["bluesky"], datetime.now(UTC)
+    server.page = 2
+    for hours in range(40):
+        server.mention(f"{hours}", now - timedelta(hours=hours))
+    assert (await square.run(square.collecting("bluesky", since=now - timedelta(hours=2.5)))).value().found == 3
+    assert sum("listNotifications" in request.path for request in server.requests) == 2
+
+
 @networks
 async def test_a_limit_in_the_middle(square: Square, network: str) -> None:
     """What was found stays, and the next try finds the rest, each once."""

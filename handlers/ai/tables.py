@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import Column, Index, Integer, PrimaryKeyConstraint, Table, Text
 
-from handlers.integrations.database import Exact, Utc, metadata
+from handlers.integrations.database import Exact, Utc, id_column, metadata
 
 #: One row for each call: what it used. Nothing of what was asked or answered.
 USAGE = Table(
     "arqd_ai_usage",
     metadata,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), autoincrement=True, nullable=False),
+    id_column(),
     Column("job_id", Text, nullable=False),
     Column("group", Text, nullable=False),
     #: ``2030-01-31``, UTC.
@@ -22,7 +22,6 @@ USAGE = Table(
     Column("cost", Exact),
     Column("at", Utc, nullable=False),
     Column("ended_at", Utc),
-    PrimaryKeyConstraint("id"),
     Index(None, "group", "day"),
 )
 

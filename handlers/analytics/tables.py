@@ -6,14 +6,13 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Index,
-    Integer,
     PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
 )
 
-from handlers.integrations.database import Utc, metadata
+from handlers.integrations.database import Utc, id_column, metadata
 
 #: What a value of 1 is in the columns that databases add up: six digits behind the point, exactly.
 MICRO = 1_000_000
@@ -21,7 +20,7 @@ MICRO = 1_000_000
 EVENTS = Table(
     "arqd_analytics_events",
     metadata,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), autoincrement=True, nullable=False),
+    id_column(),
     Column("event_id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("at", Utc, nullable=False),
@@ -30,7 +29,6 @@ EVENTS = Table(
     #: JSON.
     Column("properties", Text),
     Column("received_at", Utc, nullable=False),
-    PrimaryKeyConstraint("id"),
     UniqueConstraint("event_id"),
     Index(None, "at", "name"),
     Index(None, "received_at"),

@@ -16,18 +16,13 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from handlers.integrations.database import Utc, metadata
-
-
-def _number() -> Column[int]:
-    return Column("id", BigInteger().with_variant(Integer(), "sqlite"), autoincrement=True, nullable=False)
-
+from handlers.integrations.database import Utc, id_column, metadata
 
 #: How far a contract's events of one kind are in the index.
 CURSORS = Table(
     "arqd_chain_cursors",
     metadata,
-    _number(),
+    id_column(),
     Column("chain_id", BigInteger, nullable=False),
     Column("address", Text, nullable=False),
     #: The event's first topic.
@@ -39,7 +34,6 @@ CURSORS = Table(
     #: Goes up with every change: two passes notice each other by it.
     Column("version", BigInteger, nullable=False),
     Column("updated_at", Utc, nullable=False),
-    PrimaryKeyConstraint("id"),
     UniqueConstraint("chain_id", "address", "topic"),
 )
 
@@ -57,7 +51,7 @@ CHECKPOINTS = Table(
 EVENTS = Table(
     "arqd_chain_events",
     metadata,
-    _number(),
+    id_column(),
     Column("chain_id", BigInteger, nullable=False),
     Column("tx_hash", Text, nullable=False),
     Column("log_index", Integer, nullable=False),
@@ -70,7 +64,6 @@ EVENTS = Table(
     Column("final", Boolean, nullable=False),
     Column("indexed_at", Utc, nullable=False),
     Column("notified_at", Utc),
-    PrimaryKeyConstraint("id"),
     UniqueConstraint("chain_id", "tx_hash", "log_index"),
     Index(None, "chain_id", "address", "topic", "block_number"),
 )

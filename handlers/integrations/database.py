@@ -32,7 +32,7 @@ from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import DateTime, MetaData, Numeric, Table, Text, event, text
+from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, Numeric, Table, Text, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -128,6 +128,11 @@ class Exact(TypeDecorator[Decimal]):
 def _shortest(value: Decimal) -> Decimal:
     """Give it without zeros at its end."""
     return value.normalize(_WIDE)
+
+
+def id_column() -> Column[int]:
+    """Give a primary key ``id`` that the database counts up; a SQLite does so for its own kind of integer only."""
+    return Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True)
 
 
 def insert(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:

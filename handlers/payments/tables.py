@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, UniqueConstraint
 
-from handlers.integrations.database import Exact, Utc, metadata
+from handlers.integrations.database import Exact, Utc, id_column, metadata
 
 #: An attempt is written before its call. ``state``: ``open`` (not made yet, or its outcome is unknown), ``succeeded``,
 #: ``failed`` (proved). ``key`` is its idempotency key, ``body`` what is sent with it, always the same.
 ATTEMPTS = Table(
     "arqd_payment_attempts",
     metadata,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    id_column(),
     Column("provider", Text, nullable=False),
     Column("payment_id", Text, nullable=False),
     Column("number", Integer, nullable=False),
@@ -50,7 +50,7 @@ TRANSACTIONS = Table(
 ENTRIES = Table(
     "arqd_ledger_entries",
     metadata,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    id_column(),
     Column("transaction", Text, ForeignKey("arqd_ledger_transactions.id"), nullable=False),
     Column("account", Text, nullable=False),
     Column("amount", Exact, nullable=False),

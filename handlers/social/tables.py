@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, PrimaryKeyConstraint, Table, Text, UniqueConstraint
+from sqlalchemy import JSON, Column, Index, Integer, PrimaryKeyConstraint, Table, Text, UniqueConstraint
 
-from handlers.integrations.database import Utc, metadata
+from handlers.integrations.database import Utc, id_column, metadata
 
 #: Posts, each written down before it is sent.
 POSTS = Table(
@@ -42,7 +42,7 @@ CURSORS = Table(
 MENTIONS = Table(
     "arqd_social_mentions",
     metadata,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), autoincrement=True, nullable=False),
+    id_column(),
     *(
         Column(name, Text, nullable=False)
         for name in ("network", "account_id", "query", "mention_id", "author", "text")
@@ -50,7 +50,6 @@ MENTIONS = Table(
     Column("url", Text),
     Column("at", Utc, nullable=False),
     Column("found_at", Utc, nullable=False),
-    PrimaryKeyConstraint("id"),
     UniqueConstraint("network", "account_id", "query", "mention_id"),
     Index(None, "at"),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     Boolean,
     Column,
     Float,
@@ -16,7 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from handlers.integrations.database import Utc, metadata
+from handlers.integrations.database import Utc, id_column, metadata
 
 #: What is known of a receiver. ``url`` may hold a secret in its path: it is shown to nobody below the database.
 ENDPOINTS = Table(
@@ -41,7 +40,7 @@ ENDPOINTS = Table(
 DELIVERIES = Table(
     "arqd_webhooks_deliveries",
     metadata,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), autoincrement=True, nullable=False),
+    id_column(),
     Column("endpoint", Text, nullable=False),
     Column("webhook_id", Text, nullable=False),
     Column("event", Text, nullable=False),
@@ -52,7 +51,6 @@ DELIVERIES = Table(
     Column("status", Integer),
     #: The beginning of the reply, or why there is none.
     Column("reply", Text, nullable=False),
-    PrimaryKeyConstraint("id"),
     Index(None, "endpoint", "id"),
     Index(None, "at"),
 )
@@ -61,12 +59,11 @@ DELIVERIES = Table(
 TURNS = Table(
     "arqd_webhooks_turns",
     metadata,
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), autoincrement=True, nullable=False),
+    id_column(),
     Column("endpoint", Text, nullable=False),
     Column("job_id", Text, nullable=False),
     #: When it is probably tried again.
     Column("next_at", Utc),
-    PrimaryKeyConstraint("id"),
     UniqueConstraint("endpoint", "job_id"),
 )
 

@@ -92,6 +92,10 @@ class Watch:
         try:
             await self._book.save(alerts.values(), gone, counts)
             self._unwritten = {}
+        except RedisUnavailable as error:
+            # As above. What was told is written down with the next look.
+            self._unwritten = alerts
+            logger.debug("not written down: %s", error)
         except RedisError as error:
             self._unwritten = alerts
             await self._follow(alerts, self._wanted([*found, _refused(error)]), frozenset(ALERTS), silences, now)

@@ -10,9 +10,11 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.alerts import watch as module
+from daemon.alerts.book import Book
 from daemon.alerts.watch import Watch
 from daemon.context import JobContext
 from daemon.control import Control
+from daemon.errors import RedisUnavailable
 from daemon.inspector import Inspector
 from daemon.producer import Producer
 from daemon.scheduler import Scheduler
@@ -145,6 +147,23 @@ async def test_a_silence_may_begin_later_and_be_ended(producer: Producer, redis_
         assert [await guard.look() for _ in range(3)] == [[], [], []]
         await guard.book.unsilence(made.id)
         assert await guard.look() == ["paused t still critical"]
+
+
+async def test_a_failover_while_it_writes_is_no_error_of_redis(
+    producer: Producer, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is lost for a moment is told when it lasts, at whichever command it was lost."""
+
+    async def lost(*_: Any) -> None:
+        raise RedisUnavailable("the connection was lost")
+
+    await enqueue(producer, 1)
+    async with guarding(redis_url, "t") as guard:
+        with monkeypatch.context() as patch:
+            patch.setattr(Book, "save", lost)
+            assert await guard.look() == ["no_worker t critical"]
+        assert await guard.look() == []
+        assert [alert.times for alert in await guard.book.firing(guard.now)] == [1]
 
 
 async def test_channels_are_chosen_by_severity(producer: Producer, redis_url: str) -> None:

@@ -78,7 +78,11 @@ def _locked(path: Path, job_id: str | None) -> SpoolFolder | None:
     """Open a folder, making it for a job; None when another process has it."""
     if job_id is not None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(path / OWNER, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        lock = os.open(path / OWNER, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        # A sweep was quicker: until it is locked, a folder is nobody's.
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # It may have been removed between being opened and being locked.

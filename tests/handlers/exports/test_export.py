@@ -256,3 +256,19 @@ async def _spoil(connection: AsyncConnection) -> None:
 def test_the_table_is_the_source() -> None:
     assert list(order(1)) == [column.name for column in ORDERS.columns]
     assert Filters.model_fields == {}
+
+
+def test_a_folder_that_a_sweep_takes_before_it_is_anybodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, taken = Path.mkdir, list[Path]()
+
+    def swept(path: Path, *given: Any, **options: Any) -> None:
+        make(path, *given, **options)
+        if not taken:
+            taken.append(path)
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", swept)
+    folder = Spool(tmp_path).open("{exports}:1")
+    assert folder.path.is_dir()
+    assert [folder.path != path for path in taken] == [True]
+    folder.remove()

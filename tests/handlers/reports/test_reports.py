@@ -48,7 +48,8 @@ async def test_the_weekly_report_counted_again(press: Press) -> None:
     assert told["change"] == pytest.approx(now / before - 1)
     steps = [(step["at"], step["value"], step["before"]) for step in told["series"]]
     assert steps == [(a.isoformat(), orders_at(a), orders_at(b)) for a, b in zip(WEEK, BEFORE, strict=True)]
-    assert [(part["name"], part["value"]) for part in told["parts"]] == [("web", now - 10), ("=shop", 10)]
+    parts = [(part["name"], part["value"]) for part in told["parts"]]
+    assert parts == [("web", now - 10), ("=shop", 10), ("＝café", 1)]
 
     rows = list(csv.DictReader(io.StringIO(files["csv"].decode(), newline="")))
     assert [float(row["value"]) for row in rows if row["scope"] == "step"] == [orders_at(at) for at in WEEK]

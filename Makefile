@@ -37,7 +37,7 @@ test: .venv/installed ## run the tests; one of them: make test PYTEST_ARGS="test
 
 test-deploy: .venv/installed ## run the units under a real systemd and the pods under podman (root on Debian)
 	@sh scripts/test_tools.sh deploy
-	@$(PY) -m pytest tests/deploy -m deploy -rP $(PYTEST_ARGS)
+	@$(PY) -m pytest tests/deploy -n 2 -m deploy -rP $(PYTEST_ARGS)
 
 test-servers: .venv/installed ## run the engine's tests on Redis, under Sentinel and in a cluster
 	@sh scripts/test_tools.sh

@@ -39,7 +39,7 @@ done)
 missing=$(echo $missing)
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "The tests need what these Debian packages bring: $missing. Install them, then run make test again." >&2
+    echo "The tests need what these Debian packages bring: $missing. Install them, then try again." >&2
     exit 1
 fi
 

@@ -48,9 +48,9 @@ def look(ctx: JobContext) -> dict[str, object]:
 
 
 class WorkerSettings(FamilySettings):
-    """Short times, so that tests are quick."""
+    """Short times, so that tests are quick; long enough for a busy machine."""
 
     family = "deployed"
     functions = (nap, block, look)
     max_jobs, max_tries = 4, 3
-    lease, drain_timeout = 2, 20
+    lease, drain_timeout = 4, 30

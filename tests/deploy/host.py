@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-BOOT_SECONDS = 60.0
+BOOT_SECONDS = 120.0
 SYSTEMD = Path("/lib/systemd/systemd")
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -111,7 +111,7 @@ class Place:
                 self._first = int(children[0])
         return self._first > 0
 
-    def run(self, *command: str, check: bool = True, text: str = "", timeout: float = 60) -> Any:
+    def run(self, *command: str, check: bool = True, text: str = "", timeout: float = 180) -> Any:
         """Run a command in it; give what `subprocess.run` gives."""
         done = subprocess.run(
             self._inside(command), input=text, capture_output=True, text=True, timeout=timeout, preexec_fn=self._joining
@@ -129,7 +129,7 @@ class Place:
     def _inside(self, command: Sequence[str]) -> list[str]:
         return ["nsenter", f"--target={self._first}", "--all", "env", "-C", "/", *self._variables, *command]
 
-    def until(self, condition: Callable[[], Any], what: Callable[[], str], seconds: float = 30) -> Any:
+    def until(self, condition: Callable[[], Any], what: Callable[[], str], seconds: float = 90) -> Any:
         """Poll until a condition is true, and give it; ``what`` tells what was waited for."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):

@@ -68,7 +68,10 @@ def _add_what_only_it_needs(home: Path) -> None:
 
 
 def libraries_of_the_image(home: Path) -> None:
-    """Make what the first stage of the Containerfile makes, of the libraries that are installed already."""
+    """Make what the first stage of the Containerfile makes, of the libraries that are installed already.
+
+    Their files are the very same ones where that can be: it is for reading.
+    """
     subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", str(home)], check=True)
     packages = next(home.glob("lib/python3*/site-packages"))
     lock = (ROOT / "deploy/requirements.lock").read_text()
@@ -81,5 +84,10 @@ def libraries_of_the_image(home: Path) -> None:
                 if ".." not in file.parts and source.exists() and source.suffix != ".pyc":
                     target = packages / file
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source, target)
+                    # Some packages bring files of the same name.
+                    target.unlink(missing_ok=True)
+                    try:
+                        target.hardlink_to(source)
+                    except OSError:
+                        shutil.copyfile(source, target)
     _add_what_only_it_needs(home)

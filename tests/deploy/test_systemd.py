@@ -11,13 +11,15 @@ import pytest
 
 from daemon.handle import JobHandle
 from daemon.producer import Producer
+from daemon.scheduler import LEASE
 from tests.deploy.host import Host
 from tests.servers import RedisServer
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(480)]
 
 UNIT = "arqd@deployed.service"
 SETTINGS = "ARQD_FAMILIES__DEPLOYED=deploy_family:WorkerSettings\n"
+OTHERS = ("arqd-probe.service", "arqd-console.service", "arqd-scheduler.service")
 URL = "unix:///srv/valkey/valkey.sock?db=0"
 
 
@@ -62,14 +64,14 @@ async def test_units_under_a_real_systemd(machine: Host, valkey: RedisServer) ->
         await _redis_away(site)
         await _drain(site)
         await _stop_timeout(site)
-        await _probe_and_console(site)
+        await _the_other_units(site)
     print(f"\nsystemd: {time.monotonic() - began:.1f} s")
 
 
 def _install(machine: Host) -> None:
     told = machine.run("/opt/arqd/bin/arqd", "install-systemd", "--write").stdout
     assert "/etc/systemd/system/arqd@.service" in told
-    for unit in ("arqd@.service", "arqd-probe.service", "arqd-console.service"):
+    for unit in ("arqd@.service", *OTHERS):
         machine.run("systemd-analyze", "security", "--offline=yes", "--threshold=15", f"/etc/systemd/system/{unit}")
         verified = machine.run("systemd-analyze", "verify", f"/etc/systemd/system/{unit.replace('@', '@deployed')}")
         assert (verified.stdout + verified.stderr).strip() == ""
@@ -77,7 +79,7 @@ def _install(machine: Host) -> None:
     machine.write("/etc/arqd/credentials/redis_url", URL, "600")
     # Times of a test: the units' own would make it wait for minutes.
     machine.write(
-        f"/etc/systemd/system/{UNIT}.d/quick.conf", "[Service]\nWatchdogSec=2\nTimeoutStopSec=3\nRestartSec=0.1\n"
+        f"/etc/systemd/system/{UNIT}.d/quick.conf", "[Service]\nWatchdogSec=4\nTimeoutStopSec=4\nRestartSec=0.1\n"
     )
     machine.run("systemctl", "daemon-reload")
 
@@ -97,7 +99,7 @@ async def _handshake_and_sandbox(site: Site) -> None:
     facts = site.machine.facts(UNIT)
     assert (facts["ActiveState"], facts["Type"], facts["Slice"]) == ("active", "notify", "arqd.slice")
     assert facts["StatusText"] == "running 0 of 4 jobs: deployed"
-    seen = await (await site.producer.enqueue("look", [], family="deployed")).result(timeout=20)
+    seen = await (await site.producer.enqueue("look", [], family="deployed")).result(timeout=60)
     assert 61184 <= seen["uid"] <= 65519
     assert {name: seen[name] for name in ("home", "usr", "etc", "state", "secret")} == {
         "home": False, "usr": False, "etc": False, "state": True, "secret": False,
@@ -121,7 +123,7 @@ async def _reload(site: Site) -> None:
     await site.until(lambda: "settings stay as they were" in site.machine.journal(UNIT), "the misspelt one is told")
     site.machine.write("/etc/arqd/deployed.env", SETTINGS)
     assert site.machine.facts(UNIT)["MainPID"] == before["MainPID"]
-    assert await job.result(timeout=20) == int(before["MainPID"])
+    assert await job.result(timeout=60) == int(before["MainPID"])
 
 
 async def _watchdog_and_crash(site: Site) -> None:
@@ -129,40 +131,44 @@ async def _watchdog_and_crash(site: Site) -> None:
     blocking = await site.producer.enqueue("block", [600], family="deployed")
     await site.restarted(before)
     assert "Watchdog timeout" in site.machine.journal(UNIT)
-    await blocking.result(timeout=20)
+    await blocking.result(timeout=60)
     before = site.machine.facts(UNIT)
     napping = await site.nap(0.5)
     site.machine.run("kill", "-KILL", before["MainPID"])
     await site.restarted(before)
-    await napping.result(timeout=20)
+    await napping.result(timeout=60)
 
 
 async def _redis_away(site: Site) -> None:
-    before = site.machine.facts(UNIT)
+    site.machine.run("systemctl", "start", *OTHERS)
+    units = (UNIT, *OTHERS)
+    before = [site.machine.facts(unit) for unit in units]
     site.valkey.stop()
     await site.until(lambda: "Redis is away" in site.machine.facts(UNIT)["StatusText"], "it sees that Redis is away")
     # Longer than the watchdog: it is fed all the same.
-    await asyncio.sleep(3)
+    await asyncio.sleep(5)
     site.valkey.start()
-    await (await site.nap(0.1)).result(timeout=20)
-    now = site.machine.facts(UNIT)
-    assert (now["MainPID"], now["NRestarts"]) == (before["MainPID"], before["NRestarts"])
+    await (await site.nap(0.1)).result(timeout=60)
+    now = [site.machine.facts(unit) for unit in units]
+    assert [(each["MainPID"], each["NRestarts"]) for each in now] == [
+        (each["MainPID"], each["NRestarts"]) for each in before
+    ]
 
 
 async def _drain(site: Site) -> None:
     site.redis.delete("test:starts", "test:ends")
     # Longer than TimeoutStopSec: the drain asks for more time.
-    running = await site.nap(4.5)
+    running = await site.nap(6)
     waiting = [await site.producer.enqueue("nap", [0.1], delay=60, family="deployed") for _ in range(3)]
     stopping = site.machine.begin("systemctl", "stop", UNIT)
     await site.until(lambda: site.machine.facts(UNIT)["StatusText"].startswith("draining"), "it drains")
     queued = await site.producer.enqueue("nap", [0.1], family="deployed")
-    assert await asyncio.to_thread(stopping.wait, 30) == 0
+    assert await asyncio.to_thread(stopping.wait, 90) == 0
     facts = site.machine.facts(UNIT)
     assert (facts["Result"], facts["ExecMainStatus"]) == ("success", "0")
     assert site.redis.lrange("test:ends", 0, -1) == [running.job_id] == site.redis.lrange("test:starts", 0, -1)
     site.machine.run("systemctl", "start", UNIT)
-    await queued.result(timeout=20)
+    await queued.result(timeout=60)
     assert site.redis.lrange("test:starts", 0, -1) == [running.job_id, queued.job_id]
     assert {str(await job.status()) for job in waiting} == {"delayed"}
 
@@ -176,11 +182,10 @@ async def _stop_timeout(site: Site) -> None:
     assert (facts["Result"] in ("timeout", "watchdog"), facts["ActiveState"]) == (True, "failed")
     site.machine.run("systemctl", "reset-failed", UNIT)
     site.machine.run("systemctl", "start", UNIT)
-    await blocking.result(timeout=20)
+    await blocking.result(timeout=60)
 
 
-async def _probe_and_console(site: Site) -> None:
-    site.machine.run("systemctl", "start", "arqd-probe", "arqd-console")
+async def _the_other_units(site: Site) -> None:
     ask = "import urllib.request as r, sys; print(r.urlopen(sys.argv[1], timeout=5).status)"
     for url in ("http://127.0.0.1:9191/readyz", "http://127.0.0.1:9191/backlog", "http://127.0.0.1:9180/api/v1/health"):
         assert site.machine.run("python3", "-c", ask, url).stdout.strip() == "200"
@@ -188,6 +193,11 @@ async def _probe_and_console(site: Site) -> None:
         "worker:heartbeat"
         in site.machine.run("python3", "-c", ask.replace(".status", ".read()"), "http://127.0.0.1:9191/readyz").stdout
     )
-    site.machine.run("systemctl", "stop", "arqd.target", "arqd-probe", "arqd-console", UNIT)
-    for unit in ("arqd-probe.service", "arqd-console.service", UNIT):
-        assert site.machine.facts(unit)["Result"] == "success", unit
+    # Where neither a worker nor the console runs the scheduler leads.
+    site.machine.run("systemctl", "stop", "arqd-console", UNIT)
+    pid = site.machine.facts("arqd-scheduler")["MainPID"]
+    await site.until(lambda: (site.redis.get(LEASE) or "").split(":")[1:2] == [pid], "the scheduler leads")
+    site.machine.run("systemctl", "stop", "arqd.target", *OTHERS)
+    for unit in (UNIT, *OTHERS):
+        facts = site.machine.facts(unit)
+        assert (facts["ActiveState"], facts["Result"], facts["Slice"]) == ("inactive", "success", "arqd.slice"), unit

@@ -17,6 +17,7 @@ Now:
   put settings into {env}, and secrets into {credentials},
     each in a file named like its variable without ARQD_: redis_url, smtp__password
   systemctl daemon-reload
+  systemctl start arqd-db-upgrade    # tables of families that keep data; again after an upgrade
   systemctl enable --now arqd.target arqd@all arqd-probe arqd-console    # or a family: arqd@email"""
 
 

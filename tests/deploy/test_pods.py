@@ -112,7 +112,8 @@ def run_all_families(pods: host.Pods, url: str) -> None:
     """Run a worker of every family until there is nothing to do: the image has the libraries of each."""
     folders = [f"--tmpfs={folder}:mode=1777" for folder in ("/run/arqd", "/var/lib/arqd")]
     options = ["--rm", "--network=host", "--read-only", "--cap-drop=all", *folders, f"--env=ARQD_REDIS_URL={url}"]
-    pods.run("podman", "run", *options, "localhost/arqd", "run", "--all", "--burst")
+    command = "arqd db upgrade && exec arqd run --all --burst"
+    pods.run("podman", "run", *options, "--entrypoint=/bin/sh", "localhost/arqd", "-c", command)
 
 
 async def test_the_worker_deployment_as_real_pods(pods: host.Pods, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ async def test_units_under_a_real_systemd(machine: Host, valkey: RedisServer) ->
 def _install(machine: Host) -> None:
     told = machine.run("/opt/arqd/bin/arqd", "install-systemd", "--write").stdout
     assert "/etc/systemd/system/arqd@.service" in told
-    for unit in ("arqd@.service", *OTHERS):
+    for unit in ("arqd@.service", "arqd-db-upgrade.service", *OTHERS):
         machine.run("systemd-analyze", "security", "--offline=yes", "--threshold=15", f"/etc/systemd/system/{unit}")
         verified = machine.run("systemd-analyze", "verify", f"/etc/systemd/system/{unit.replace('@', '@deployed')}")
         assert (verified.stdout + verified.stderr).strip() == ""
@@ -186,6 +186,8 @@ async def _stop_timeout(site: Site) -> None:
 
 
 async def _the_other_units(site: Site) -> None:
+    site.machine.run("systemctl", "start", "arqd-db-upgrade")
+    assert "arqd.db: " in site.machine.journal("arqd-db-upgrade")
     ask = "import urllib.request as r, sys; print(r.urlopen(sys.argv[1], timeout=5).status)"
     for url in ("http://127.0.0.1:9191/readyz", "http://127.0.0.1:9191/backlog", "http://127.0.0.1:9180/api/v1/health"):
         assert site.machine.run("python3", "-c", ask, url).stdout.strip() == "200"

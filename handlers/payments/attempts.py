@@ -24,12 +24,14 @@ class State:
         detail: the provider's word for it, for people: a status, a decline code.
         object_id: the provider's object that says so.
         wait: how long to wait before asking again, seconds; None: as usual.
+        method: what it was to be paid with, where the provider tells.
     """
 
     kind: Literal["paid", "failed", "pending", "customer", "unknown"]
     detail: str
     object_id: str | None = None
     wait: float | None = None
+    method: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from handlers.payments.money import Amount, Currency, Rate, checked
 
 __all__ = ["Commission", "PayCommission", "RetriedPayment", "RetryPayment"]
 
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
+_ADDRESS = r"^0x[0-9a-fA-F]{40}$"
+_HASH = r"^0x[0-9a-fA-F]{64}$"
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 
 
@@ -43,7 +43,7 @@ class RetryPayment(Payload, family="payments", returns=RetriedPayment):
     Fields:
         payment_id: stripe: the PaymentIntent, ``pi_…``; yookassa: the payment that failed; crypto: an id of yours.
         amount, currency: yookassa and crypto; as text, ``"19.99"``.
-        payment_method: stripe: of the customer, if not the one the PaymentIntent has; yookassa: the saved one.
+        payment_method: stripe: of the customer, if not the one that failed; yookassa: the saved one.
         description: yookassa: for the customer.
         network_id, tx_hash, to: crypto: the chain (a name or number with an RPC URL), the transaction, who is paid.
         token, decimals: crypto: of an ERC-20 token its contract and its digits; none: the chain's own coin.

@@ -24,6 +24,9 @@ class PaymentsSettings(BaseModel):
     confirmations: int = Field(12, ge=1, le=10_000, description="blocks that make a transfer count, its own included")
     poll: Seconds = Field(30, ge=1, le=3600, description="wait between looks at a payment that is pending, seconds")
     pending_limit: Seconds = Field(
-        259_200, gt=0, description="a payment still pending so long after its job was enqueued is given up, seconds"
+        259_200,
+        gt=0,
+        description="a payment still pending so long after its charge (without one: after its job was enqueued) is "
+        "given up, seconds",
     )
     commission_rate: Rate = Field(Decimal("0.1"), description="share of an order that its referrer gets, `0.1`")

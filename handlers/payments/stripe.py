@@ -2,6 +2,8 @@
 
 The API answers a key that it knows with the first reply, a 500 included, as long as it keeps the key: at least a day.
 So a payment whose outcome is unknown is looked at first, then confirmed with the same key and body.
+
+A PaymentIntent whose charge failed has lost its payment method; its last error still tells which it was.
 """
 
 from __future__ import annotations
@@ -37,10 +39,18 @@ class Stripe:
         self._url = url
         self._headers = {"authorization": f"Bearer {key}"}
 
-    def body(self, job: RetryPayment) -> dict[str, Any]:
-        """Give what is sent to charge it."""
-        method = {"payment_method": job.payment_method} if job.payment_method else {}
-        return {"off_session": "true", **method}
+    def body(self, job: RetryPayment, found: State) -> dict[str, Any]:
+        """Give what is sent to charge it: with the job's method, or the one it was to be paid with before.
+
+        Raises:
+            PermanentError: there is none.
+        """
+        method = job.payment_method or found.method
+        if method is None:
+            raise PermanentError(
+                f"the PaymentIntent has no payment method ({found.detail}): give the job a payment_method"
+            )
+        return {"off_session": "true", "payment_method": method}
 
     async def look_up(self, job: RetryPayment, attempt: Attempt | None) -> State:
         """Ask how the payment stands."""
@@ -81,7 +91,10 @@ def _state(intent: Any, job: RetryPayment) -> State:
     error = intent.get("last_payment_error") or {}
     why = error.get("decline_code") or error.get("code")
     kind = _KINDS.get(status, "unknown")
-    return State(kind, f"{status}: {why}" if why and kind == "failed" else status, intent.get("id"))
+    told = f"{status}: {why}" if why and kind == "failed" else status
+    method = intent.get("payment_method") or error.get("payment_method")
+    # An id, or the whole object.
+    return State(kind, told, intent["id"], method=method.get("id") if isinstance(method, dict) else method)
 
 
 def _refused(reply: HttpReply, job: RetryPayment) -> State:

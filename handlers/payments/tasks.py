@@ -41,8 +41,12 @@ class Provider(Protocol):
     #: Whether a payment can be looked up whose call has had no answer.
     looks_first: bool
 
-    def body(self, job: RetryPayment) -> dict[str, Any]:
-        """Give what is sent to charge it."""
+    def body(self, job: RetryPayment, found: State) -> dict[str, Any]:
+        """Give what is sent to charge it, which was found to have failed.
+
+        Raises:
+            PermanentError: the job lacks something.
+        """
 
     async def look_up(self, job: RetryPayment, attempt: Attempt | None) -> State:
         """Ask how the payment stands."""
@@ -88,9 +92,9 @@ async def retry_payment(ctx: JobContext, job: RetryPayment) -> RetriedPayment:
         return _result(job, last.number, last.detail or "", last.object_id, last.closed_at)
     if last is not None and last.state == "open":
         found = await _outcome(provider, job, last)
-        if found.kind != "failed" or last.age < provider.key_life:
+        if found.kind != "failed" or last.object_id or last.age < provider.key_life:
             return await _settle(ctx, service, job, last, found)
-        # It never came to a charge, and cannot any more: this is no answer to the job yet.
+        # Nobody knows of a charge it came to, and it cannot come to one any more: this is no answer to the job yet.
         await service.attempts.close(last, found)
     elif last is not None and last.job_id == ctx.job_id and not _was_told(ctx, last):
         # The worker died between writing this down and saying so.
@@ -109,7 +113,7 @@ async def _charge_anew(
         return _result(job, 0, found.detail, found.object_id, None)
     if found.kind != "failed":
         raise _later(ctx, service, found)
-    attempt = await service.attempts.add(job.provider, job.payment_id, last, ctx.job_id, provider.body(job))
+    attempt = await service.attempts.add(job.provider, job.payment_id, last, ctx.job_id, provider.body(job, found))
     if attempt is None:
         raise OutcomeUnknown("another job makes an attempt at this payment now")
     return await _settle(ctx, service, job, attempt, await _charge(provider, job, attempt))
@@ -145,14 +149,16 @@ async def _settle(
         raise _declined(attempt.number, state.detail)
     if state.object_id:
         await service.attempts.note(attempt, state.object_id)
-    raise _later(ctx, service, state)
+    raise _later(ctx, service, state, attempt)
 
 
-def _later(ctx: JobContext, service: PaymentService, state: State) -> Exception:
+def _later(ctx: JobContext, service: PaymentService, state: State, attempt: Attempt | None = None) -> Exception:
     """Give what makes the job look again later, or gives up what takes too long."""
     if state.kind == "customer":
         return PermanentError(f"the customer has to act ({state.detail}); retry the job when that is done")
-    waited = (datetime.now(UTC) - ctx.enqueue_time).total_seconds()
+    # A job sent back from the dead letters may be days old, and its attempt a moment.
+    since = max(ctx.enqueue_time, attempt.opened_at) if attempt else ctx.enqueue_time
+    waited = (datetime.now(UTC) - since).total_seconds()
     if waited > service.settings.pending_limit:
         return PermanentError(f"still {state.detail} after {waited / 3600:.0f} h: somebody has to look at this payment")
     if state.kind == "unknown" and state.wait is None:

@@ -11,6 +11,7 @@ from base64 import b64encode
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 from handlers.integrations.http import HttpClient
 from handlers.payments.attempts import Attempt, State
@@ -40,7 +41,7 @@ class YooKassa:
         self._url = url
         self._headers = {"authorization": f"Basic {b64encode(f'{shop_id}:{key}'.encode()).decode()}"}
 
-    def body(self, job: RetryPayment) -> dict[str, Any]:
+    def body(self, job: RetryPayment, found: State) -> dict[str, Any]:
         """Give what is sent to charge it."""
         assert job.amount is not None
         assert job.currency is not None
@@ -56,7 +57,7 @@ class YooKassa:
     async def look_up(self, job: RetryPayment, attempt: Attempt | None) -> State:
         """Ask how the payment stands that the last attempt made, or the one that failed first."""
         made = attempt.object_id if attempt and attempt.object_id else job.payment_id
-        reply = await self._http.get(f"{self._url}/payments/{made}", headers=self._headers)
+        reply = await self._http.get(f"{self._url}/payments/{quote(made, safe='')}", headers=self._headers)
         return _state(reply.checked().json())
 
     async def charge(self, job: RetryPayment, attempt: Attempt) -> State:

@@ -90,8 +90,19 @@ class StripeServer(WebServer):
         self.charges: Counter[str] = Counter()
         self.kept: dict[str, tuple[str, Answer]] = {}
 
-    def intent(self, name: str, status: str = "requires_payment_method") -> None:
-        self.intents[name] = {"id": name, "object": "payment_intent", "status": status, "last_payment_error": None}
+    def intent(self, name: str, status: str = "requires_payment_method", method: str | None = "pm_first") -> None:
+        """Have an intent; one whose payment failed has no method any more, only its error tells which it was."""
+        self.intents[name] = intent = {"id": name, "object": "payment_intent", "status": status}
+        intent |= {"payment_method": None, "last_payment_error": None}
+        if status == "requires_payment_method" and method:
+            intent["last_payment_error"] = self._declined(method)
+        else:
+            intent["payment_method"] = method
+
+    @staticmethod
+    def _declined(method: str) -> dict[str, Any]:
+        of = {"payment_method": {"id": method, "object": "payment_method"}}
+        return {"code": "card_declined", "decline_code": "insufficient_funds", **of}
 
     def answer(self, method: str, target: str, headers: dict[str, str], body: str) -> Answer:
         if headers.get("authorization") != f"Bearer {self._key}":
@@ -112,7 +123,8 @@ class StripeServer(WebServer):
 
     def _confirm(self, name: str, intent: dict[str, Any], key: str, body: str) -> Answer:
         assert len(key) <= 255
-        assert parse_qs(body)["off_session"] == ["true"]
+        form = parse_qs(body)
+        assert form["off_session"] == ["true"]
         if key in self.kept:
             first, answer = self.kept[key]
             if first != body:
@@ -128,8 +140,12 @@ class StripeServer(WebServer):
             raise Cut
         if word == "500":
             answer: Answer = 500, _error("api_error"), {}
+        elif not (method := form.get("payment_method", [intent["payment_method"]])[0]):
+            error = _error("invalid_request_error", code="payment_intent_unexpected_state", payment_intent=dict(intent))
+            answer = 400, error, {}
         elif word == "declined":
-            intent["last_payment_error"] = {"code": "card_declined", "decline_code": "insufficient_funds"}
+            intent |= {"status": "requires_payment_method", "payment_method": None}
+            intent["last_payment_error"] = self._declined(method)
             error = _error("card_error", code="card_declined", decline_code="insufficient_funds", payment_intent=intent)
             answer = 402, json.loads(json.dumps(error)), {}
         elif intent["status"] == "succeeded" and not self.careless:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from daemon.context import JobContext
 from daemon.errors import RetryAfter
 from handlers.payments.payloads import RetriedPayment, RetryPayment
 from handlers.payments.tables import ATTEMPTS
@@ -31,6 +34,64 @@ async def test_charged_once_however_often_it_runs(shop: Shop, provider: str) -> 
         again = RetriedPayment.model_validate((await shop.run(charge(provider), job_id)).value())
         assert again.object_id == result.object_id
     assert (posts(server), server.charges) == (1, {"pi_1": 1})
+
+
+async def test_stripe_charges_the_method_that_failed_unless_another_one_is_given(shop: Shop) -> None:
+    """A PaymentIntent that failed has no method any more: confirmed without one it would fail for ever."""
+    shop.stripe.intent("pi_1", method="pm_first")
+    shop.stripe.intent("pi_2", method="pm_first")
+    shop.stripe.intent("pi_3", "requires_confirmation", method="pm_attached")
+    other = charge("stripe", "pi_2").model_copy(update={"payment_method": "pm_other"})
+    for job in (charge("stripe", "pi_1"), other, charge("stripe", "pi_3")):
+        assert (await shop.run(job, job.payment_id)).ending == "completed"
+    used = {row.payment_id: json.loads(row.body)["payment_method"] for row in await shop.rows(ATTEMPTS)}
+    assert used == {"pi_1": "pm_first", "pi_2": "pm_other", "pi_3": "pm_attached"}
+
+
+async def test_a_payment_nobody_has_given_a_method_for(shop: Shop) -> None:
+    shop.stripe.intent("pi_1", method=None)
+    run = await shop.run(charge("stripe"))
+    assert (run.ending, run.reason) == ("failed", "permanent")
+    assert "give the job a payment_method" in str(run.error)
+    assert (posts(shop.stripe), await shop.rows(ATTEMPTS)) == (0, [])
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_a_failure_that_takes_days_to_show_is_told_and_not_charged_again(shop: Shop, provider: str) -> None:
+    """A bank may take three days to refuse a debit; that is an answer, however old the key is by then."""
+    server = failed_payment(shop, provider)
+    server.script = ["pending"]
+    assert isinstance((await shop.run(charge(provider))).error, RetryAfter)
+    await shop.age("pi_1", 72)
+    if provider == "stripe":
+        server.intent("pi_1")
+    else:
+        server.payments["made-1"]["status"] = "canceled"
+    run = await shop.run(charge(provider))
+    assert isinstance(run.error, PaymentDeclined)
+    assert (posts(server), server.charges) == (1, {})
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_a_job_sent_back_after_days_has_time_for_its_new_attempt(
+    shop: Shop, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = failed_payment(shop, provider)
+    server.script = ["declined", "pending"]
+    declined = await shop.run(charge(provider))
+    monkeypatch.setattr(JobContext, "enqueue_time", datetime.now(UTC) - timedelta(days=4))
+    pending = await shop.run(charge(provider), previous_error=declined.error)
+    assert pending.ending == "told_to_wait", "it was charged a moment ago"
+    for _ in range(2):
+        run = await shop.run(charge(provider))
+    assert run.ending == "completed"
+
+
+async def test_yookassa_tells_of_another_payment(shop: Shop) -> None:
+    """What is asked for is a payment's id and never a part of the address."""
+    shop.yookassa.payment("paid", "succeeded")
+    run = await shop.run(charge("yookassa", "paid?of=another"))
+    assert (run.ending, run.reason) == ("failed", "permanent")
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -242,6 +303,21 @@ async def test_a_transfer_that_was_reverted_and_a_node_that_fails(shop: Shop) ->
         ({"payment_id": "pi_1", "provider": "stripe", "currency": "EURO"}, "no currency's code"),
         ({"payment_id": "pi_1\n", "provider": "stripe"}, "pattern"),
         ({"payment_id": "pi_1", "provider": "paypal"}, "stripe"),
+        *(
+            (
+                {
+                    "payment_id": "p",
+                    "provider": "crypto",
+                    "amount": "1",
+                    "network_id": 1,
+                    "tx_hash": TX,
+                    "to": TO,
+                    **more,
+                },
+                "pattern",
+            )
+            for more in ({"tx_hash": TX + "00"}, {"tx_hash": f"x{TX}"}, {"to": TO + "00"}, {"token": f"{TOKEN}\n"})
+        ),
     ],
 )
 def test_payloads_that_are_refused(fields: dict[str, Any], told: str) -> None:

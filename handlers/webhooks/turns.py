@@ -7,8 +7,9 @@ time in their order, and by the time a job asks for its turn those before it hav
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from daemon.context import JobContext
 from daemon.errors import JobNotFound, RetryAfter
@@ -33,19 +34,24 @@ class Turns:
         Raises:
             RetryAfter: it is another's, for no longer than until that is tried again.
         """
-        row = {"endpoint": endpoint, "job_id": ctx.job_id}
-        own = select(TURNS.c.id).where(TURNS.c.endpoint == endpoint, TURNS.c.job_id == ctx.job_id).scalar_subquery()
-        query = select(TURNS).where(TURNS.c.endpoint == endpoint, TURNS.c.id < own).order_by(TURNS.c.id)
-        async with self._database.begin() as connection:
-            await connection.execute(insert(connection, TURNS).values(row).on_conflict_do_nothing())
-            earlier = (await connection.execute(query)).mappings().all()
-        for ahead, other in zip(range(len(earlier), 0, -1), earlier, strict=True):
-            if await _is_live(ctx, other["job_id"]):
-                due = other["next_at"] or datetime.now(UTC)
+        while (first := await self._before(endpoint, ctx.job_id)) is not None:
+            if await _is_live(ctx, first.job_id):
+                due = first.next_at or datetime.now(UTC)
                 # They come back one after the other, in their order.
-                wait = max(0.0, (due - datetime.now(UTC)).total_seconds()) + SOON * ahead
+                wait = max(0.0, (due - datetime.now(UTC)).total_seconds()) + SOON * first.ahead
                 raise RetryAfter(min(wait, LATEST), "job")
-            await self.leave(endpoint, other["job_id"])
+            await self.leave(endpoint, first.job_id)
+
+    async def _before(self, endpoint: str, job_id: str) -> Any:
+        """Give the first of the jobs before this one, and how many there are; behind a dead endpoint it may be all."""
+        row = TURNS.c
+        own = select(row.id).where(row.endpoint == endpoint, row.job_id == job_id).scalar_subquery()
+        first = select(row.job_id, row.next_at, func.count().over().label("ahead"))
+        first = first.where(row.endpoint == endpoint, row.id < own).order_by(row.id).limit(1)
+        async with self._database.begin() as connection:
+            new = insert(connection, TURNS).values(endpoint=endpoint, job_id=job_id)
+            await connection.execute(new.on_conflict_do_nothing())
+            return (await connection.execute(first)).first()
 
     async def leave(self, endpoint: str, job_id: str) -> None:
         """A job has ended, one way or another: the next has its turn."""

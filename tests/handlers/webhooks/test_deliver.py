@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.event import listens_for
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from daemon.errors import JobFailed, RetryAfter
@@ -232,6 +233,38 @@ async def test_a_job_that_is_gone_does_not_hold_up_the_others(
         await first.abort()
         await second.result(20)
     assert [request.json()["data"]["n"] for request in receiver.taken] == [2]
+
+
+async def test_a_long_line_behind_one_endpoint_is_not_read_by_each_that_waits(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every ten seconds each of them asks: a thousand that read a thousand rows would be a million."""
+    read: list[tuple[str, Any]] = []
+
+    @listens_for(database.engine.sync_engine, "after_cursor_execute")
+    def executed(_: Any, __: Any, statement: str, parameters: Any, *more: Any) -> None:
+        if statement.startswith("SELECT"):
+            read.append((statement, parameters))
+
+    asked: list[str] = []
+
+    async def is_live(_: Any, job_id: str) -> bool:
+        asked.append(job_id)
+        return job_id != "job-0"
+
+    monkeypatch.setattr(turns, "_is_live", is_live)
+    async with database.begin() as connection:
+        rows = [{"endpoint": "shop", "job_id": f"job-{number}"} for number in range(40)]
+        await connection.execute(TURNS.insert(), rows)
+    with pytest.raises(RetryAfter) as caught:
+        await turns.Turns(database).take(SimpleNamespace(job_id="last"), "shop")  # type: ignore[arg-type]
+    assert (asked, caught.value.scope) == (["job-0", "job-1"], "job")
+    assert caught.value.seconds == pytest.approx(39 * turns.SOON, abs=0.01)
+    statements, read = read, []
+    assert len(statements) == 2
+    async with database.read() as connection:
+        for statement, parameters in statements:
+            assert len((await connection.exec_driver_sql(statement, parameters)).all()) == 1
 
 
 async def test_unordered_ones_do_not_wait(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, AwareDatetime, Field, model_validator
 
 from daemon.payload import Payload, PayloadModel
 
@@ -134,6 +134,7 @@ class ProcessStripeEvent(Payload, family="webhooks", function="process_stripe_ev
         event_data: the event's ``data``.
         body: the request's body as it came, with ``signature``: they are verified by the worker.
         signature: the header ``Stripe-Signature``.
+        received_at: when Stripe posted it; default when the payload is made. An outbox may enqueue it much later.
     """
 
     event_id: str = Field(pattern=r"^evt_[A-Za-z0-9_]{1,200}$")
@@ -141,6 +142,7 @@ class ProcessStripeEvent(Payload, family="webhooks", function="process_stripe_ev
     event_data: dict[str, Any]
     body: str | None = None
     signature: str | None = Field(None, max_length=4000)
+    received_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import stripe
 from pydantic import ValidationError
 from sqlalchemy import Column, Integer, MetaData, Table, Text, func, select
 
+from daemon.context import JobContext
 from daemon.errors import ConfigurationError
 from daemon.testing.handlers import HandlerRun, run_handler
 from handlers.integrations.database import Database
@@ -105,6 +107,19 @@ async def test_a_signed_event_is_what_was_signed(made: Database) -> None:
     run = await handle(made, SECRET, body=BODY, signature=header, event_data={"object": "forged"})
     assert run.value().outcome == "handled"
     assert seen == [{"object": {"id": "in_1"}}]
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 30])
+async def test_however_late_a_job_is_enqueued_and_runs(
+    made: Database, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """An outbox keeps it while Redis is away; a producer of another kind does not tell when it came."""
+    now = datetime.now(UTC)
+    fields: dict[str, Any] = {"body": BODY, "signature": signed(BODY, now.timestamp())}
+    if hours < 0:
+        fields = {"body": BODY, "signature": signed(BODY, now.timestamp() - 3600), "received_at": now}
+    monkeypatch.setattr(JobContext, "enqueue_time", now + timedelta(hours=hours))
+    assert (await handle(made, SECRET, **fields)).ending == "completed"
 
 
 @pytest.mark.parametrize(

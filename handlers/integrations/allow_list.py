@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.?)*[A-Za-z0-9_]?")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 
 #: Not the public internet, by the registries of special addresses (RFC 6890 and later), and one cloud's metadata server
 #: that has a public number. The others' (169.254.169.254, fd00:ec2::254, 100.100.100.200, 192.0.0.192) are in here.

@@ -297,8 +297,11 @@ async def test_what_an_operator_allows(server: Server, allow: str, url: str, rea
     assert server.connections == int(reached)
 
 
-@pytest.mark.parametrize("entry", ["http://host", "10.0.0.0/99", "a b", "host:80", "*", "-", "10.0.0.1/8"])
+@pytest.mark.parametrize(
+    "entry", ["http://host", "10.0.0.0/99", "a b", "host:80", "*", "-", "10.0.0.1/8", "hook" * 40 + ";"]
+)
 def test_entries_that_are_none(entry: str) -> None:
+    """Each is told at once; a pattern that tries every way to cut a name into labels would never end with the last."""
     with pytest.raises(ValueError, match="no host, address or network"):
         HttpSettings(allow=(entry,))
 
@@ -514,6 +517,13 @@ def test_retry_after() -> None:
     assert retry_after(format_datetime(now - timedelta(days=1), usegmt=True), now) == 0
     assert retry_after("9" * 5000) == retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now) == LONGEST_WAIT
     assert [retry_after(text) for text in (None, "", "soon", "-1", "1.5", "٣")] == [None] * 6
+    far = "9" * 20
+    for no_date in (
+        f"Mon, 01 Jan {far} 00:00:00 GMT",
+        f"Mon, {far} Jan 2030 00:00:00 GMT",
+        f"Mon, 01 Jan 2030 00:00:00 +{far}",
+    ):
+        assert retry_after(no_date, now) is None
 
 
 async def test_no_secret_in_a_log_or_an_error(server: Server, caplog: pytest.LogCaptureFixture) -> None:

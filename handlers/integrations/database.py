@@ -25,6 +25,7 @@ This module takes most of a second to import: only a family that uses it may, an
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -50,6 +51,8 @@ logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 _KINDS = {"postgres": "postgresql", "postgresql": "postgresql", "sqlite": "sqlite"}
 _DRIVERS = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}
 _EXTRAS = {"postgresql": "arqd[postgres]", "sqlite": "arqd[database]"}
+
+_UNKNOWN = re.compile(r"^connect\(\) got an unexpected keyword argument '(\w+)'")
 
 #: Python's usual context rounds to 28 digits; a column has 38.
 _WIDE = Context(prec=60)
@@ -271,6 +274,11 @@ class Database:
     async def _reaching(self) -> AsyncIterator[None]:
         try:
             yield
+        except TypeError as error:
+            # What a host's URL asks of libpq, channel_binding perhaps; the driver takes each for an argument.
+            if not (name := _UNKNOWN.search(str(error))):
+                raise
+            raise ConfigurationError(f"ARQD_DATABASE_URL: leave {name[1]} out, the driver has no such option") from None
         except (DBAPIError, OSError, TimeoutError) as error:
             if isinstance(error, DBAPIError) and error.statement is not None:
                 raise

@@ -205,6 +205,16 @@ async def test_a_server_that_is_not_there(scheme: str) -> None:
     await database.close()
 
 
+async def test_an_option_the_driver_does_not_know() -> None:
+    """Hosts hand out URLs for libpq."""
+    password = secrets.token_hex(8)
+    database = Database(f"postgresql://arqd:{password}@127.0.0.1/arqd?sslmode=require&channel_binding=require")
+    with pytest.raises(ConfigurationError, match="leave channel_binding out") as caught:
+        await database.check()
+    assert password not in str(caught.value)
+    await database.close()
+
+
 async def test_a_statement_has_a_limit(postgres: PostgresServer) -> None:
     database = Database(postgres.url(), DatabaseSettings(statement_timeout=0.1))
     with pytest.raises(Exception, match="statement timeout"):

@@ -115,15 +115,10 @@ class Endpoints:
             row = {name: getattr(attempt, name) for name in Attempt.__dataclass_fields__}
             await connection.execute(DELIVERIES.insert().values({**row, "reply": attempt.reply[:REPLY]}))
             if attempt.delivered:
-                # One that works needs no row, and one that has failed is well again.
-                await connection.execute(
-                    update(ENDPOINTS)
-                    .where(ENDPOINTS.c.name == endpoint.name, ENDPOINTS.c.failing_since.is_not(None))
-                    .values(failures=0, failing_since=None, held_until=None)
-                )
+                await _works(connection, endpoint)
                 return endpoint
             await _known(connection, endpoint)
-            query = select(ENDPOINTS).where(ENDPOINTS.c.name == endpoint.name).with_for_update()
+            query = select(ENDPOINTS).where(ENDPOINTS.c.name == endpoint.name)
             now = Endpoint(**(await connection.execute(query)).mappings().one())
             since = now.failing_since or attempt.at
             values: dict[str, Any] = {"failures": now.failures + 1, "failing_since": since}
@@ -211,7 +206,19 @@ class Endpoints:
             return int((await connection.execute(select(func.count()).select_from(DELIVERIES))).scalar_one())
 
 
+async def _works(connection: Any, endpoint: Endpoint) -> None:
+    """One that has failed is well again; one that nobody has registered needs no row any more."""
+    row = ENDPOINTS.c
+    mine = row.name == endpoint.name
+    if endpoint.registered:
+        well = {"failures": 0, "failing_since": None, "held_until": None}
+        await connection.execute(update(ENDPOINTS).where(mine, row.failing_since.is_not(None)).values(well))
+    else:
+        await connection.execute(delete(ENDPOINTS).where(mine, row.registered.is_(False), row.disabled_at.is_(None)))
+
+
 async def _known(connection: Any, endpoint: Endpoint) -> None:
+    """Have a row for it, locked: a success at the same time may remove one."""
     new = insert(connection, ENDPOINTS).values(
         name=endpoint.name,
         url=endpoint.url,
@@ -220,7 +227,7 @@ async def _known(connection: Any, endpoint: Endpoint) -> None:
         registered=endpoint.registered,
         failures=0,
     )
-    await connection.execute(new.on_conflict_do_nothing())
+    await connection.execute(new.on_conflict_do_update(index_elements=["name"], set_={"name": endpoint.name}))
 
 
 def _must_exist(name: str, changed: int) -> None:

@@ -141,6 +141,20 @@ async def test_a_success_between_them_counts(database: Database, receiver: Recei
     assert (found.disabled_at, found.failures) == (None, 0)
 
 
+async def test_one_that_nobody_has_registered_is_forgotten_when_it_is_well(
+    receiver: Receiver, opened: dict[Any, Any], endpoints: Endpoints
+) -> None:
+    """Every URL that ever failed would else stay in the list of those that fail."""
+    await endpoints.register("shop", f"{receiver.url}/in", "shop")
+    receiver.answers += statuses(500, 500, 200, 200)
+    failing: list[list[int]] = []
+    for _ in range(2):
+        for more in ({}, {"endpoint": "shop"}):
+            await run_handler(deliver_webhook, event(receiver, **more), settings=WorkerSettings, ctx=opened)
+        failing.append([each.failures for each in await endpoints.listed()])
+    assert failing == [[1, 1], [0]]
+
+
 async def test_a_pause_that_is_asked_for_is_kept_by_all_and_counts_no_try(
     receiver: Receiver, opened: dict[Any, Any]
 ) -> None:

@@ -49,9 +49,9 @@ class HttpStatus(HttpError):
         reply: what it said.
     """
 
-    def __init__(self, reply: HttpReply) -> None:
+    def __init__(self, reply: HttpReply, hint: str = "") -> None:
         self.reply = reply
-        super().__init__(f"{reply.host} answers {reply.status}")
+        super().__init__(f"{reply.host} answers {reply.status}{hint}")
 
 
 class HttpRefused(HttpStatus, PermanentError):
@@ -102,11 +102,12 @@ class HttpReply:
         """How long it said to wait, seconds, at most `LONGEST_WAIT`; None where it did not say."""
         return retry_after(self.headers.get("retry-after"))
 
-    def checked(self, scope: Literal["queue", "group", "function", "job"] = "queue") -> Self:
+    def checked(self, scope: Literal["queue", "group", "function", "job"] = "queue", *, settings: str = "") -> Self:
         """Give it back if its status is 2xx.
 
         Args:
             scope: who waits where the server says so; see `daemon.errors.RetryAfter`.
+            settings: what an operator is told to check where the server does not know us, 401 and 403.
 
         Raises:
             RetryAfter: 429 or 503 with a Retry-After.
@@ -117,7 +118,8 @@ class HttpReply:
             return self
         if self.status in (429, 503) and (wait := self.retry_after) is not None:
             raise RetryAfter(wait, scope)
-        raise (HttpStatus if self.status in _TRY_AGAIN or self.status >= 500 else HttpRefused)(self)
+        hint = f": check {settings}" if settings and self.status in (401, 403) else ""
+        raise (HttpStatus if self.status in _TRY_AGAIN or self.status >= 500 else HttpRefused)(self, hint)
 
 
 def retry_after(text: str | None, now: datetime | None = None) -> float | None:

@@ -15,6 +15,8 @@ from handlers.integrations.http import HttpClient, HttpReply
 from handlers.payments.attempts import Attempt, State
 from handlers.payments.payloads import RetryPayment
 
+#: What an operator checks where we are not known.
+_KEY = "ARQD_PAYMENTS__STRIPE_KEY"
 #: Statuses of a PaymentIntent.
 _KINDS: dict[str, Any] = {
     "succeeded": "paid",
@@ -55,7 +57,7 @@ class Stripe:
     async def look_up(self, job: RetryPayment, attempt: Attempt | None) -> State:
         """Ask how the payment stands."""
         reply = await self._http.get(f"{self._url}/v1/payment_intents/{job.payment_id}", headers=self._headers)
-        return _state(reply.checked().json(), job)
+        return _state(reply.checked(settings=_KEY).json(), job)
 
     async def charge(self, job: RetryPayment, attempt: Attempt) -> State:
         """Confirm it with the attempt's key and body."""
@@ -76,7 +78,7 @@ class Stripe:
         # 409: the first call with this key is still under way. 401, 403: the account's key; nothing was done.
         if reply.status == 409:
             return State("unknown", "the same call is under way", wait=reply.retry_after)
-        reply.checked()
+        reply.checked(settings=_KEY)
         raise AssertionError("unreachable")
 
     async def reconcile(self, job: RetryPayment, attempt: Attempt) -> State:

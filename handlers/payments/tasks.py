@@ -181,12 +181,12 @@ async def _check_transfer(ctx: JobContext, service: PaymentService, job: RetryPa
         raise _later(ctx, service, found)
     assert found.object_id is not None
     key = str(uuid.uuid5(uuid.NAMESPACE_URL, found.object_id))
-    added = await service.attempts.add(job.provider, job.payment_id, last, ctx.job_id, {}, key=key, done=found)
-    if added is None:
-        last = await service.attempts.last(job.provider, job.payment_id)
-        if last is None or last.key != key:
-            raise PermanentError("this transfer has paid another payment")
-    return _result(job, 1, found.detail, found.object_id, datetime.now(UTC))
+    paid = await service.attempts.add(job.provider, job.payment_id, last, ctx.job_id, {}, key=key, done=found)
+    # Where another job was quicker, the payment is paid by what that has found.
+    paid = paid or await service.attempts.last(job.provider, job.payment_id)
+    if paid is None:
+        raise PermanentError("this transfer has paid another payment")
+    return _result(job, paid.number, paid.detail or "", paid.object_id, paid.closed_at)
 
 
 def _was_told(ctx: JobContext, attempt: Attempt) -> bool:

@@ -24,6 +24,8 @@ _KINDS: dict[str, Any] = {
     "pending": "pending",
     "canceled": "failed",
 }
+#: What an operator checks where we are not known.
+_KEY = "ARQD_PAYMENTS__YOOKASSA_SHOP_ID and ARQD_PAYMENTS__YOOKASSA_KEY"
 #: Where a payment says which attempt made it.
 MARK = "arqd_attempt"
 
@@ -58,7 +60,7 @@ class YooKassa:
         """Ask how the payment stands that the last attempt made, or the one that failed first."""
         made = attempt.object_id if attempt and attempt.object_id else job.payment_id
         reply = await self._http.get(f"{self._url}/payments/{quote(made, safe='')}", headers=self._headers)
-        return _state(reply.checked().json())
+        return _state(reply.checked(settings=_KEY).json())
 
     async def charge(self, job: RetryPayment, attempt: Attempt) -> State:
         """Make the payment with the attempt's key and body."""
@@ -82,7 +84,7 @@ class YooKassa:
             return State("unknown", f"YooKassa answers {reply.status}", wait=reply.retry_after)
         if reply.status in (400, 404):
             return State("failed", str(reply.json().get("code") or reply.status))
-        reply.checked()
+        reply.checked(settings=_KEY)
         raise AssertionError("unreachable")
 
     async def reconcile(self, job: RetryPayment, attempt: Attempt) -> State:
@@ -92,7 +94,7 @@ class YooKassa:
         params = {"created_at.gte": since, "created_at.lte": until, "limit": "100"}
         while True:
             reply = await self._http.get(f"{self._url}/payments", params=params, headers=self._headers)
-            page = reply.checked().json()
+            page = reply.checked(settings=_KEY).json()
             for found in page.get("items", []):
                 if (found.get("metadata") or {}).get(MARK) == attempt.key:
                     return _state(found)

@@ -78,11 +78,9 @@ class OneSignal:
         reply = await self._http.post(
             self._url, params={"c": "push"}, headers=self._headers, json=message, timeout=timeout
         )
-        if reply.status in (401, 403):
-            raise PermanentError(f"OneSignal answers {reply.status}: check ARQD_PUSH__APP_ID and ARQD_PUSH__API_KEY")
         if reply.status == 400:
             raise PermanentError(f"OneSignal refuses the message: {_told(_errors(reply.json()))}")
-        answer = reply.checked().json()
+        answer = reply.checked(settings="ARQD_PUSH__APP_ID and ARQD_PUSH__API_KEY").json()
         if not isinstance(answer, dict):
             raise HttpError(f"{reply.host} answers {reply.status} with something that is no message")
         errors = _errors(answer)

@@ -201,6 +201,15 @@ async def test_pending_for_too_long(shop: Shop) -> None:
     assert "1 of 12 confirmations" in str(run.error)
 
 
+@pytest.mark.parametrize(("provider", "told"), [("stripe", "STRIPE_KEY"), ("yookassa", "YOOKASSA_SHOP_ID and ARQD_")])
+async def test_wrong_credentials_tell_what_to_check(shop: Shop, provider: str, told: str) -> None:
+    server = failed_payment(shop, provider)
+    server._key = server._authorization = "other"
+    run = await shop.run(charge(provider))
+    assert run.reason == "permanent"
+    assert f"answers 401: check ARQD_PAYMENTS__{told}" in str(run.error)
+
+
 async def test_wrong_credentials_leave_the_attempt_open(shop: Shop) -> None:
     failed_payment(shop, "stripe")
     shop.stripe.script = ["cut"]
@@ -246,6 +255,17 @@ async def test_a_transfer_that_arrives(shop: Shop) -> None:
     for _ in range(2):
         result = RetriedPayment.model_validate((await shop.run(transfer())).value())
         assert (result.object_id, result.attempt) == (f"1:{TX}", 1)
+
+
+async def test_a_payment_is_paid_by_one_of_two_transfers_that_are_checked_at_once(shop: Shop) -> None:
+    other = TX.replace("ab", "12")
+    shop.node.transfer(TX, TO, 10**18, block=10)
+    shop.node.transfer(other, TO, 10**18, block=11)
+    jobs = [transfer(), transfer(tx_hash=other)]
+    runs = await asyncio.gather(*(shop.run(job, f"job-{number}") for number, job in enumerate(jobs)))
+    told = {RetriedPayment.model_validate(run.value()).object_id for run in runs}
+    assert told == {row.object_id for row in await shop.rows(ATTEMPTS)}
+    assert len(told) == 1
 
 
 async def test_a_transfer_pays_one_payment(shop: Shop) -> None:

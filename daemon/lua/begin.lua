@@ -6,7 +6,7 @@ for i, entry in ipairs(redis.call('HMGET', held, unpack(ids))) do
   -- Reaped: another process has it.
   if entry then
     fields[#fields + 1] = ids[i]
-    fields[#fields + 1] = string.gsub(entry, NOT_BEGUN, '', 1)
+    fields[#fields + 1] = string.gsub(entry, NOT_BEGUN_ENTRY, '%1')
   end
 end
 if #fields > 0 then redis.call('HSET', held, unpack(fields)) end

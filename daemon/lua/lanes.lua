@@ -270,7 +270,7 @@ end
 -- Frees what a session holds and its process no longer runs: `crashed` counts a crash of what had begun (twice crashed
 -- runs alone, `max_crashes` is handed out once more for its burial), otherwise the job just returns to its place.
 local function release_orphan(session, id, entry, crashed, max_crashes)
-  crashed = crashed and not string.find(entry, NOT_BEGUN, 1, true)
+  crashed = crashed and not string.find(entry, NOT_BEGUN_ENTRY)
   local score = tonumber(string.match(entry, '^%d+ (%S+)'))
   local count = crashed and redis.call('HINCRBY', crashes, id, 1) or 0
   tell(crashed and 'crashed' or 'released', id, name_of(id))

@@ -23,6 +23,8 @@ local HELD, SUSPECT, BLOCKED = 35184372088832, 70368744177664, 105553116266496
 local DAY = 86400000
 -- Stands in what a session holds behind the score of a job that it has claimed and not begun.
 local NOT_BEGUN = ' ~'
+-- An entry with it, up to it: groups, which come behind a tab, may be called anything.
+local NOT_BEGUN_ENTRY = '^([^\t]*) ~'
 -- Stands there when the job has ended tries, or may have.
 local TRIED = ' +'
 -- As Redis wants it.

@@ -39,8 +39,8 @@ for i = first_held, #ARGV, 4 do
       lost[#lost + 1] = id
       mine[id] = nil
     end
-  elseif string.find(entry, NOT_BEGUN, 1, true) then
-    redis.call('HSET', held, id, (string.gsub(entry, NOT_BEGUN, '', 1)))
+  elseif string.find(entry, NOT_BEGUN_ENTRY) then
+    redis.call('HSET', held, id, (string.gsub(entry, NOT_BEGUN_ENTRY, '%1')))
   end
 end
 local entries = redis.call('HGETALL', held)

@@ -59,6 +59,18 @@ async def test_a_job_claimed_ahead_counts_in_its_lane(engine: Engine) -> None:
     assert [each.name for each in await engine.claim(wanted=2)] == ["b"]
 
 
+async def test_a_group_with_any_name_is_no_mark_of_a_job_claimed_ahead(engine: Engine) -> None:
+    await engine.sync(lanes={"s:g:*": "2||"})
+    await engine.enqueue(engine.job("runs", group="a ~b"), engine.job("ahead", group="a ~b"))
+    await engine.sync(B, lanes={"s:g:*": "2||"})
+    claims = await engine.claim(B, wanted=2, slots=0)
+    await engine.begin(claims[0], session=B)
+    assert (await engine.look("runs")).holders[B].endswith("\tg:a ~b")
+    await engine.pass_time(LEASE + 1, A)
+    await engine.tick()
+    assert [(await engine.look(name)).crashes for name in ("runs", "ahead")] == [1, 0]
+
+
 async def test_beginning_what_another_process_has_by_now_changes_nothing(engine: Engine) -> None:
     await engine.enqueue("a")
     await engine.sync(B)

@@ -34,7 +34,15 @@ def _zone(name: str) -> str:
     return name
 
 
+def _account(text: str) -> str:
+    # It stands in the path of an address, in which these mean folders.
+    if text in (".", ".."):
+        raise ValueError(f"{text!r} is no account")
+    return text
+
+
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_zone)]
+Account = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_account)]
 
 
 class Event(PayloadModel):
@@ -84,7 +92,7 @@ class CollectMetrics(Payload, family="analytics", function="collect_metrics", re
     """
 
     platform: Name
-    account_id: str = Field(min_length=1, max_length=200)
+    account_id: Account
     metrics: list[Name] = Field(default_factory=list, max_length=100)
     since: AwareDatetime | None = None
 

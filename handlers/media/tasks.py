@@ -43,7 +43,7 @@ async def process_image(ctx: JobContext, job: ProcessImage) -> ProcessedImage:
     4. Remove the source where that is asked for (100).
 
     It may run twice: the second try makes the same picture again unless the first one came to the end of 3, and never
-    overwrites what somebody else has put there since.
+    overwrites an object that somebody else has put there since. A file at a path is replaced, whoever's it is.
 
     Raises:
         InputRefused: it is no picture, a broken or an oversized one, or a step cannot be made with it; permanent.

@@ -238,7 +238,7 @@ def test_a_week_and_a_month_are_counted_once_they_have_ended_wherever_that_is() 
      lambda: Aggregate(type="yearly"), lambda: Aggregate(type="daily", zone="Mars/Olympus"),
      lambda: Event(name="a", at="2026-01-01T00:00:00"), lambda: Event(name="a", at="9999-12-31T23:30:00Z"),
      lambda: Event(name="a", at="0001-01-01T00:00:00Z"), lambda: DateRange(start=BEGIN, end="2099-01-01T00:00:00Z"),
-     lambda: DateRange(start=BEGIN, end=BEGIN)],
+     lambda: DateRange(start=BEGIN, end=BEGIN), lambda: CollectMetrics(platform="ads", account_id="..")],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(job: Any) -> None:
     with pytest.raises(ValidationError):

@@ -172,8 +172,7 @@ local function claim(found, names, records)
     end
     scores[2 * i - 1], scores[2 * i] = held_at, id
     holding[2 * i - 1] = id
-    holding[2 * i] = claim_number .. found[2 * i] .. (counts_of[i] and TRIED or '') .. (at < begun and '' or NOT_BEGUN)
-      .. (names and names[i].text or '')
+    holding[2 * i] = claim_number .. found[2 * i] .. (at < begun and '' or NOT_BEGUN) .. (names and names[i].text or '')
     claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
     claims[at + 4] = 0
     if counts_of[i] or crashed[i] or asked or states[i] then

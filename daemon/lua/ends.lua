@@ -60,9 +60,8 @@ local function end_traces(ended, ids, forget, unkept, buried)
 end
 
 -- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
--- {kind, id, result, keep, keep as text, event's detail, cause, untried}: keep in ms, 0 keeps nothing, -1 for ever; nil for
--- one of its own, which the text has: age in ms and count, -1 for no bound; untried when it is known that no try of it ended
--- before. A dead letter keeps its payload, history and receipts; what a handler logged stays as long as the result. `told`
+-- {kind, id, result, keep, keep as text, event's detail, cause}: keep in ms, 0 keeps nothing, -1 for ever; nil for
+-- one of its own, which the text has: age in ms and count, -1 for no bound. A dead letter keeps its payload, history and receipts; what a handler logged stays as long as the result. `told`
 -- is the event's kind where it is not the usual one.
 local function finish(ended, told)
   if #ended == 0 then return end
@@ -82,7 +81,7 @@ local function finish(ended, told)
     gone[#gone + 1] = 'arq:in-progress:' .. id
     if kind ~= 'b' then
       gone[#gone + 1] = 'arq:job:' .. id
-      if not job[8] then gone[#gone + 1] = 'arq:retry:' .. id end
+      gone[#gone + 1] = 'arq:retry:' .. id
       forget[#forget + 1] = id
     end
     if result ~= '' and keep ~= 0 then

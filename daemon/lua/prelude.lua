@@ -25,8 +25,6 @@ local DAY = 86400000
 local NOT_BEGUN = ' ~'
 -- An entry with it, up to it: groups, which come behind a tab, may be called anything.
 local NOT_BEGUN_ENTRY = '^([^\t]*) ~'
--- Stands there when the job has ended tries, or may have.
-local TRIED = ' +'
 -- As Redis wants it.
 local HELD_TEXT = '35184372088832'
 

@@ -29,7 +29,7 @@ for i = first_held, #ARGV, 4 do
     local _, enqueued = header(get('arq:job:' .. id))
     local elsewhere = at and (at >= HELD and at < SUSPECT or stock_held({ id })[id]) and not entry
     if at and not elsewhere and not entry and (enqueued or '') == stamp then
-      redis.call('HSET', held, id, claim .. ' ' .. score .. TRIED)
+      redis.call('HSET', held, id, claim .. ' ' .. score)
       redis.call('ZADD', queue, num(HELD + now), id)
       redis.call('SET', 'arq:in-progress:' .. id, session .. ':' .. claim, 'PX', DAY)
       if last == false and tonumber(redis.call('HGET', crashes, id) or 0) > 0 then

@@ -100,7 +100,7 @@ if #ARGV >= first_settle then
     end
   end
 
-  local function settle(kind, id, score, a, b, c, detail, entry)
+  local function settle(kind, id, score, a, b, c, detail)
     if not INDEX[kind] then return put_back(kind, id, score, a, b, c, detail) end
     local cause
     if kind == 'b' then
@@ -109,8 +109,7 @@ if #ARGV >= first_settle then
       line, cause = string.match(c, '^([^\n]*)\n?(.*)$')
       add_history(id, line)
     end
-    -- The key of its tries is not looked for where there is none.
-    ended[#ended + 1] = { kind, id, a, tonumber(b), b, detail, cause, entry and not string.find(entry, TRIED, 1, true) }
+    ended[#ended + 1] = { kind, id, a, tonumber(b), b, detail, cause }
   end
 
   local ids, at = {}, first_settle
@@ -138,7 +137,7 @@ if #ARGV >= first_settle then
           left[text] = (left[text] or 0) + 1
         end
         unheld[#unheld + 1] = id
-        settle(kind, id, score, ARGV[i + 2], b, c, ARGV[i + 3], entries[j])
+        settle(kind, id, score, ARGV[i + 2], b, c, ARGV[i + 3])
       end
     end
     if settled > 0 then counts[kind] = (counts[kind] or 0) + settled end

@@ -91,7 +91,7 @@ async def test_a_reaped_job_nobody_took_is_held_again_and_no_crash_counts(engine
     assert (await engine.look("a")).crashes == 1
     assert await engine.sync(B, held) == []
     seen = await engine.look("a")
-    assert (seen.band, seen.holders) == ("held", {B: f"{held.claim} {held.score.decode()} +"})
+    assert (seen.band, seen.holders) == ("held", {B: f"{held.claim} {held.score.decode()}"})
     assert (seen.crashes, seen.token) == (0, f"{B}:{held.claim}".encode())
     assert not await engine.marked()
     assert await engine.claim(A) == []

@@ -150,7 +150,7 @@ async def test_a_retry_waits_at_its_level_and_keeps_its_tries(engine: Engine) ->
     engine.advance(1)
     (again,) = await engine.claim()
     assert again.claim.tries == b"1"
-    assert (await engine.look("a")).holders == {A: f"{again.n} {again.claim.score.decode()} +"}
+    assert (await engine.look("a")).holders == {A: f"{again.n} {again.claim.score.decode()}"}
 
 
 async def test_a_claim_tells_of_the_last_failure(engine: Engine) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.headerregistry import Address
+from email.headerregistry import Address, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import EmailPolicy
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dkim  # type: ignore[import-untyped]
@@ -28,6 +30,9 @@ SIGNED = (
     *("mime-version", "content-type", "content-transfer-encoding", "list-unsubscribe", "list-unsubscribe-post"),
 )
 SIGNED_ONCE_MORE = ("from", "subject")
+# Lengths of a line without its end, bytes (RFC 5322, 2.1.1): as it should be, and the longest there may be.
+LINE, LONGEST_LINE = 78, 998
+_BLANK = re.compile(r" (?=\S)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,23 @@ class Message:
     sender: str
     data: bytes
     utf8: bool
+
+
+class _Policy(EmailPolicy):
+    """SMTP's, with words of a header as they are, and no header that begins another one."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """Give a header's lines.
+
+        Raises:
+            PermanentError: its value has a line break that would begin another header.
+        """
+        folded = super().fold_binary(name, value)
+        if name.lower() != "subject" and isinstance(value, UnstructuredHeader) and str(value).isascii():
+            folded = _at_blanks(name, str(value)) or folded
+        if any(line[:1] not in (b" ", b"\t") for line in folded.splitlines()[1:]):
+            raise PermanentError(f"the header {name} has a line break that would begin another one")
+        return folded
 
 
 class Composer:
@@ -77,7 +99,7 @@ class Composer:
         mailboxes = [*recipients, *([parse_mailbox(reply_to)] if reply_to else [])]
         utf8 = not all(mailbox.local.isascii() for mailbox in mailboxes)
         # Bodies are encoded to ASCII: a relay that had to convert them would break the signature.
-        message = EmailMessage(policy=SMTP.clone(cte_type="7bit", utf8=utf8))
+        message = EmailMessage(policy=_Policy(linesep="\r\n", cte_type="7bit", utf8=utf8))
         message["From"] = _header(self.sender)
         message["To"] = [_header(mailbox) for mailbox in recipients]
         message["Subject"] = job.subject
@@ -162,6 +184,22 @@ def read_confined(path: str, folders: Sequence[Path], limit: int) -> bytes:
     """Read an attachment inside one of the folders; errors as `handlers.integrations.folders.open_confined`."""
     with open_confined(path, folders, "ARQD_EMAIL__ATTACHMENT_DIRS", limit) as file:
         return file.read(limit + 1)
+
+
+def _at_blanks(name: str, value: str) -> bytes | None:
+    """Give the lines of a header with a word longer than a line; None where there is none, or no line can hold it.
+
+    The library would encode it. That is for words people read: nobody decodes the link of List-Unsubscribe, or the ids
+    of References.
+    """
+    first, *words = _BLANK.split(value)
+    lines = [f"{name}: {first}"]
+    for word in words:
+        if len(lines[-1]) + 1 + len(word) > LINE:
+            lines.append("")
+        lines[-1] += f" {word}"
+    longest = max(map(len, lines))
+    return "".join(f"{line}\r\n" for line in lines).encode() if LINE < longest <= LONGEST_LINE else None
 
 
 def _header(mailbox: Mailbox) -> Address:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from handlers.integrations.addresses import Address, parse_mailbox
+from handlers.integrations.addresses import Address, one_line, parse_mailbox
 from handlers.integrations.folders import Folders
 
 UNSUBSCRIBE_PLACEHOLDER = "{recipient}"
@@ -29,7 +29,7 @@ def https_url(url: str) -> str:
     """
     if not url.startswith("https://") or not url.isascii() or not url.isprintable() or set(url) & set(' <>",'):
         raise ValueError("an unsubscribe URL starts with https:// and has no spaces, commas, quotes or brackets")
-    return url
+    return one_line(url)
 
 
 class DkimSettings(BaseModel):

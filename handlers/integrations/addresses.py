@@ -15,6 +15,9 @@ _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # Control characters and what str.splitlines takes for the end of a line: each could start a header of its own.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+# Begins an encoded word (RFC 2047): it is decoded when the header is written, and nobody looks at what came out.
+_ENCODED = re.compile(r"=\?[^?]*\?[bq]\?", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
@@ -73,10 +76,12 @@ def one_line(text: str) -> str:
     """Give the text back when it may stand in a header.
 
     Raises:
-        ValueError: for line breaks and other control characters.
+        ValueError: for line breaks and other control characters, and for encoded words.
     """
     if _UNSAFE.search(text):
         raise ValueError("line breaks and control characters are not allowed here")
+    if _ENCODED.search(text):
+        raise ValueError("encoded words (=?utf-8?q?...?=) are not allowed here: write the text itself")
     return text
 
 

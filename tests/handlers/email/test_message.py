@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from daemon.errors import ConfigurationError, PermanentError
 from handlers.email.message import Composer, read_confined
-from handlers.email.payloads import SendEmail
+from handlers.email.payloads import Attachment, SendEmail
 from handlers.email.settings import DkimSettings, EmailSettings
 from tests.handlers.email.support import email, pem, private_key
 
@@ -51,6 +51,37 @@ def test_headers_and_parts() -> None:
     assert data.isascii()
     assert b"\n" not in data.replace(b"\r\n", b"")
     assert max(map(len, data.split(b"\r\n"))) <= 998
+
+
+@pytest.mark.parametrize("breaking", ["=?utf-8?q?a=0D=0ABcc=3A_eve=40example=2Ecom=0D=0A=0D=0Abody?=", "a\r\nBcc: b"])
+def test_no_field_begins_another_one(breaking: str) -> None:
+    """Whatever comes past the checks of a payload, and whatever the library makes of it."""
+    for fields in (
+        {"subject": breaking},
+        {"to": (f"{breaking} <ada@example.com>",)},
+        {"headers": {"X-A": breaking}},
+        {"attachments": (Attachment.model_construct(filename=breaking, content=b"", path=None),)},
+    ):
+        job = email("ada@example.com").model_copy(update=fields)
+        with pytest.raises((PermanentError, ValueError)):
+            composed(job)
+
+
+def test_long_words_of_ascii_stay_as_they_are() -> None:
+    """Nobody decodes what is a link or an id: mail programs would find no address to unsubscribe at."""
+    url = f"https://shop.example/unsubscribe?token={'a1B2' * 100}"
+    threads = f"<{'a' * 80}@example.com> <{'b' * 80}@example.com>"
+    job = email(template="campaign", context={"message": "m"}, marketing=True, unsubscribe_url=url)
+    job = job.model_copy(update={"headers": {"References": threads, "X-Options": "x" * 1500, "X-Words": "word " * 60}})
+    message, data = composed(job, unsubscribe_mailto="leave@example.org")
+    lines = data.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert f"List-Unsubscribe: <{url}>,".encode() in lines
+    assert f" <{'b' * 80}@example.com>".encode() in lines
+    assert message["X-Options"] == "x" * 1500
+    assert message["References"].split() == threads.split()
+    assert message["X-Words"].split() == ["word"] * 60
+    assert max(map(len, lines)) <= 998
+    assert max(len(line) for line in lines if b"word" in line) <= 78
 
 
 def test_message_id_is_stable_and_of_the_senders_domain() -> None:

@@ -78,6 +78,17 @@ def test_repeated_recipients_are_dropped() -> None:
         ({"reply_to": "a@example.com\nX: y"}, "line breaks"),
         ({"headers": {"X-A": "b\r\nBcc: eve@example.com"}}, "line breaks"),
         ({"headers": {"X-A\r\nBcc": "eve@example.com"}}, "line breaks"),
+        # Text of this kind is decoded on its way into a header: to line breaks and addresses of a stranger's choice.
+        ({"subject": "=?utf-8?q?Hi=0D=0ABcc=3A_eve=40example=2Ecom?="}, "write the text itself"),
+        ({"to": "=?utf-8?q?x=2C_eve=40example=2Ecom=2C?= <ada@example.com>"}, "write the text itself"),
+        ({"to": "=?utf-8?Q?=0D=0ABcc=3A?=@example.com"}, "write the text itself"),
+        ({"reply_to": "=?ascii*en?b?DQpCY2M6IGV2ZUBleGFtcGxlLmNvbQ==?= <a@example.com>"}, "write the text itself"),
+        ({"headers": {"X-A": "b =?utf-8?q?=0D=0ABcc=3A_eve=40example=2Ecom?="}}, "write the text itself"),
+        (
+            {"attachments": [{"filename": "=?utf-8?q?=0D=0ABcc=3A_eve=40example=2Ecom?=", "content": b""}]},
+            "write the text itself",
+        ),
+        ({"unsubscribe_url": "https://example.com/=?utf-8?q?=0D=0ABcc=3A?="}, "write the text itself"),
         ({"headers": {"X A": "b"}}, "header's name"),
         ({"headers": {"BCC": "eve@example.com"}}, "written by arqd"),
         ({"headers": {"Content-Type": "text/plain"}}, "written by arqd"),

@@ -17,7 +17,7 @@ from daemon.explain import Explanation, explain
 from daemon.flow_view import FlowNode, add_relations, read_flow
 from daemon.job import JobInfo, JobLogs, JobState
 from daemon.job_info import job_logs
-from daemon.keys import FamilyKeys, parse_id
+from daemon.keys import FamilyKeys, parse_id, raw_id
 from daemon.pages import EVERY, PAGE, JobFilter, JobPage, Listing, describe, server_ms
 from daemon.queue_stats import QueueStats, WorkerInfo, oldest_of_group, read_queues, read_workers
 from daemon.routed import Routed, in_cluster
@@ -269,9 +269,13 @@ class Inspector:
         Ids of stock arq are bare (``8f0c…``): where one queue of stock arq is known, they are looked for there.
 
         Raises:
-            InvalidJob: when it names no family and there are several.
+            InvalidJob: when it names no family and there are several, or is no text.
         """
         keys, ids = self._meant(written)
+        try:
+            raw_id(written)
+        except UnicodeEncodeError:
+            raise InvalidJob(f"job id {written[:70]!r} is no text") from None
         # In a cluster an id without the tag is in another slot, where none of the family's can be.
         return keys, [i for i in ids if i.startswith(keys.prefix)] if in_cluster(self.redis, keys.queue) else ids
 

@@ -54,7 +54,7 @@ def priority_level(priority: int | str) -> int:
     """
     if isinstance(priority, str):
         level = PRIORITIES.get(priority.lower())
-        if level is None and priority.isdecimal():
+        if level is None and priority.isdecimal() and len(priority) < 10:
             level = int(priority)
     else:
         level = None if isinstance(priority, bool) or not isinstance(priority, int) else priority
@@ -82,11 +82,13 @@ def seconds(duration: float | int | str | timedelta) -> float:
         text = duration.strip().lower()
         parts = _DURATION.findall(text)
         if parts and "".join(a + b for a, b in parts) == text:
-            return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
-        try:
-            duration = float(text)
-        except ValueError:
-            raise InvalidJob(f"{duration!r} is not a duration: use seconds, or text such as 30s, 15m, 30d") from None
+            duration = float(sum(float(number) * _UNITS[unit] for number, unit in parts))
+        else:
+            try:
+                duration = float(text)
+            except ValueError:
+                told = f"{duration!r} is not a duration: use seconds, or text such as 30s, 15m, 30d"
+                raise InvalidJob(told) from None
     if not 0 <= duration < 2**43 / 1000:
         raise InvalidJob(f"{duration!r} is not a duration: it must be 0 or more seconds")
     return float(duration)

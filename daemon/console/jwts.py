@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import jwt
 from daemon.console.roles import Role
 from daemon.console.settings import ConsoleSettings
 from daemon.errors import ConfigurationError
+from daemon.job import from_ms
 
 #: A clock may be so far off, seconds.
 LEEWAY = 30
@@ -67,7 +68,8 @@ class Verifier:
         role, name = _role(claims.get(self._settings.jwt_role_claim)), claims["sub"]
         if role is None or not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 256:
             return None
-        return Verified(name, role, datetime.fromtimestamp(int(claims["exp"]), UTC))
+        # No calendar has the year of an end that was written in milliseconds.
+        return Verified(name, role, from_ms(int(claims["exp"]) * 1000))
 
     def _key(self, head: dict[str, Any]) -> Any:
         algorithm = head.get("alg")

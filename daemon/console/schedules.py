@@ -48,12 +48,13 @@ async def change(services: Services, actor: Actor, written: str, changes: dict[s
         function = changes.pop("function", None) or known.function
         _, job, fields = _call(services, function, changes.pop("payload", known.payload), known.family)
         changes |= {"payload": job} if isinstance(job, Payload) else {"function": function, "payload": fields}
-    if paused is not None:
-        await pause(services, actor, written, paused=paused)
+    # First what may be refused: then nothing has been done.
     if changes:
         told = sorted(changes)
         async with services.audit.record(actor, "schedule.change", written, changes=told):
-            return await services.schedules.change(written, **changes)
+            await services.schedules.change(written, **changes)
+    if paused is not None:
+        await pause(services, actor, written, paused=paused)
     return await services.schedules.get(written)
 
 

@@ -22,12 +22,14 @@ LINK_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that is logged in; ``token`` is the API token it began with, "" where there was none."""
+    """A browser that is logged in; ``token`` is the API token it began with, "" where there was none, and ``made`` when
+    that was made: a later one of its name is another."""
 
     name: str
     role: Role
     csrf: str
     token: str = ""
+    made: str = ""
 
 
 class Sessions:
@@ -50,7 +52,7 @@ class Sessions:
             seconds: at most so long, where what it was begun with ends sooner.
         """
         text = secrets.token_urlsafe(32)
-        kept = Session(name, role, secrets.token_urlsafe(32), token)
+        kept = Session(name, role, secrets.token_urlsafe(32), token, await self._made(token))
         lasts = max(1, round(min(self.seconds, self.seconds if seconds is None else seconds)))
         with translated():
             await self._redis.set(CONSOLE_SESSION + digest(text), json.dumps(asdict(kept)), ex=lasts)
@@ -63,10 +65,15 @@ class Sessions:
         if raw is None:
             return None
         kept = json.loads(raw)
-        session = Session(kept["name"], Role(kept["role"]), kept["csrf"], kept["token"])
-        if session.token and await self._tokens.get(session.token) is None:
+        session = Session(kept["name"], Role(kept["role"]), kept["csrf"], kept["token"], kept.get("made", ""))
+        if session.token and (not session.made or await self._made(session.token) != session.made):
             return None
         return session
+
+    async def _made(self, token: str) -> str:
+        """Tell when the token in force of this name was made; "" where there is none."""
+        info = await self._tokens.get(token) if token else None
+        return "" if info is None else info.created_at.isoformat()
 
     async def end(self, text: str) -> None:
         """End a session."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from daemon.errors import ConfigurationError, RedisError
@@ -158,7 +159,7 @@ class ExternalScaler:
             target = float(given.get("target", self._targets[family]))
         except ValueError:
             target = 0
-        if target <= 0:
+        if not 0 < target < inf:
             raise ValueError(f"target: {given['target']!r} is no number above 0")
         return family, figure, target
 

@@ -164,6 +164,25 @@ async def test_a_token_logs_in_until_it_is_revoked(redis_url: str) -> None:
         assert (await browser.get(WORKERS)).status_code == 401
 
 
+async def test_a_new_token_of_an_old_name_lets_nobody_back_in(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        _, leaked = await found.services.tokens.add("ops", Role.ADMIN)
+        browser = found.client()
+        assert (await browser.post("/login", data={"token": leaked})).status_code == 303
+        await found.services.tokens.revoke("ops")
+        await found.services.tokens.add("ops", Role.VIEWER)
+        assert (await browser.get(WORKERS)).status_code == 401
+
+
+async def test_a_jwt_may_end_when_no_calendar_has_a_date(redis_url: str) -> None:
+    secret = secrets.token_urlsafe(32)
+    async with console(redis_url, jwt_secret=secret) as found:
+        # Milliseconds in the place of seconds.
+        text = jwt.encode(claims(exp=round(time.time() * 1000)), secret, "HS256")
+        assert (await found.client(text).get(WORKERS)).status_code == 200
+        assert (await found.client().post("/login", data={"token": text})).status_code == 303
+
+
 @pytest.mark.parametrize("wanted", ["//evil.example", "https://evil.example", "/\\evil.example", "/a\r\nx: y", "\\"])
 async def test_logging_in_leads_nowhere_else(redis_url: str, wanted: str) -> None:
     async with console(redis_url) as found:

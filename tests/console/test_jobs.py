@@ -241,6 +241,15 @@ async def is_in(status: Any, state: JobState) -> bool:
     return bool(await status() is state)
 
 
+async def test_an_id_that_is_no_text_is_none(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        answer = await client.post(
+            f"{API}/dead/retry", content=r'{"ids": ["t:\ud800"]}', headers={"content-type": "application/json"}
+        )
+        assert (answer.status_code, "no text" in answer.text) == (422, True)
+
+
 async def test_lists_have_pages_and_filters(redis_url: str) -> None:
     family = make_family("t", *FUNCTIONS)
     async with console(redis_url, family) as found:

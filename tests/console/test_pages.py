@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from daemon.console.pages import formats
+from daemon.console.pages.board import BoardReader
 from daemon.console.pages.charts import chart, spark
 from daemon.console.pages.dashboard import MODULES, Dashboard
 from daemon.console.pages.functions import Function, example, payload_fields
@@ -195,6 +197,62 @@ async def test_a_queue_with_markup_in_its_name(redis_url: str) -> None:
             assert answer.status_code == 200, path
             assert "<img" not in answer.text
             assert "&lt;img src=x onerror=alert(1)&gt;" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/queues/t/drain", "/queues/t/clear", "/dead/discard", "/jobs/act", "/schedules/run"])
+async def test_a_form_takes_no_json(site: Console, path: str) -> None:
+    """Who leaves out /api/v1 before it means a dry run, and would get a real one."""
+    client = await site.of(Role.OPERATOR)
+    answer = await client.post(path, json={"dry_run": True})
+    assert (answer.status_code, "/api/v1" in answer.text) == (422, True)
+    assert (await site.services.inspector.queue("t")).delayed == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "told"),
+    [
+        ("/dead/retry", {"canaries": "nan"}, "canaries is a number"),
+        ("/dead/retry", {"rate": "inf"}, "rate is a number"),
+        ("/dead/retry", {"canaries": "1.5"}, "canaries is a whole number"),
+        ("/queues/t/clean", {"count": "9" * 5000}, "count is a number"),
+        ("/dead/archive/retry", {"number": "9" * 5000}, "number is that of a letter"),
+    ],
+)
+async def test_a_number_that_cannot_be_meant_is_told(
+    site: Console, path: str, fields: dict[str, str], told: str
+) -> None:
+    client = await site.of(Role.OPERATOR)
+    answer = await client.post(path, data=fields)
+    assert answer.status_code == 303, answer.text
+    assert told in (await client.get("/queues/t/limits")).text
+
+
+async def test_what_is_wrong_with_a_job_is_told_as_what_it_is(site: Console) -> None:
+    client = await site.of(Role.OPERATOR)
+    deep = "[" * 100_000
+    for fields, told in (
+        ({"function": "none"}, "choose a function"),
+        ({"function": "t/ask", "payload": deep}, "the payload is not JSON"),
+        ({"function": "t/ask", "payload": '{"question": "why"}', "priority": "9" * 5000}, "use 1 (first) to 10 (last)"),
+    ):
+        answer = await client.post("/enqueue", data=fields)
+        assert (answer.status_code, told.lower() in answer.text.lower()) == (422, True), told
+    fields = {"name": "s", "function": "t/plain", "cron": "0 2 * * *", "count": "9" * 5000}
+    answer = await client.post("/schedules/add", data=fields)
+    assert (answer.status_code, "a number of runs" in answer.text) == (422, True)
+
+
+async def test_two_who_look_at_once_see_each_minute_once(site: Console) -> None:
+    reader = BoardReader(site.services.inspector)
+    await reader.series("t", "1h")
+    kept = reader._series["t", "1h"]
+    for _ in range(5):
+        kept.pop()
+    both = await asyncio.gather(reader.series("t", "1h"), reader.series("t", "1h"))
+    for points in (*both, await reader.series("t", "1h")):
+        times = [point.at for point in points]
+        assert times == sorted(set(times))
+        assert len(times) == 60
 
 
 async def test_a_wrong_filter_or_cursor_is_told_on_the_page(site: Console) -> None:

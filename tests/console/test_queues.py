@@ -247,6 +247,8 @@ async def test_schedules_are_added_changed_run_and_removed(redis_url: str) -> No
         assert changed.json()["options"] == {"tags": ["n"], "max_tries": 2}
         assert (await client.patch(f"{url}/t:nightly", json={"max_tries": None})).json()["options"] == {"tags": ["n"]}
         assert (await client.patch(f"{url}/t:nightly", json={"payload": {}})).status_code == 422
+        both = await client.patch(f"{url}/t:nightly", json={"paused": True, "cron": "often"})
+        assert (both.status_code, (await client.get(f"{url}/t:nightly")).json()["state"]) == (422, "active")
         assert (await client.patch(f"{url}/t:nightly", json={"paused": True})).json()["state"] == "paused"
         run = await client.post(f"{url}/t:nightly/run")
         assert run.status_code == 202

@@ -86,7 +86,9 @@ async def test_a_stream_tells_changes(redis_url: str, producer: Producer) -> Non
 @pytest.mark.parametrize(
     ("metadata", "told"),
     [({}, "family: '' is none of email, media"), ({"family": "email", "figure": "x"}, "figure: 'x' is none of load"),
-     ({"family": "email", "target": "-1"}, "target: '-1' is no number above 0")],
+     ({"family": "email", "target": "-1"}, "target: '-1' is no number above 0"),
+     ({"family": "email", "target": "inf"}, "target: 'inf' is no number above 0"),
+     ({"family": "email", "target": "nan"}, "target: 'nan' is no number above 0")],
 )  # fmt: skip
 async def test_a_wrong_trigger_is_told(redis_url: str, metadata: dict[str, str], told: str) -> None:
     async with scaler(redis_url) as channel:

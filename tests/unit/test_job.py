@@ -17,7 +17,7 @@ def test_a_priority_is_a_number_or_a_name(given: int | str, level: int) -> None:
     assert priority_level(given) == level
 
 
-@pytest.mark.parametrize("wrong", [0, 11, -1, True, 2.5, None, "", "0", "11", "soon", "-1", "²"])
+@pytest.mark.parametrize("wrong", [0, 11, -1, True, 2.5, None, "", "0", "11", "soon", "-1", "²", "9" * 5000])
 def test_a_wrong_priority_is_refused_with_what_is_accepted(wrong: object) -> None:
     with pytest.raises(InvalidJob) as caught:
         priority_level(wrong)  # type: ignore[arg-type]
@@ -33,7 +33,10 @@ def test_a_duration_is_seconds_or_text(given: float | str, expected: float) -> N
     assert seconds(given) == expected
 
 
-@pytest.mark.parametrize("wrong", [-1, "-1", "", "soon", "5x", "1h 30m x", float("nan"), float("inf"), 2.0**50])
+@pytest.mark.parametrize(
+    "wrong",
+    [-1, "-1", "", "soon", "5x", "1h 30m x", float("nan"), float("inf"), 2.0**50, "200000000d", "9" * 400 + "d"],
+)
 def test_a_wrong_duration_is_refused(wrong: float | str) -> None:
     with pytest.raises(InvalidJob, match="is not a duration"):
         seconds(wrong)

@@ -65,9 +65,9 @@ async def restore(request: Request, actor: Operator) -> Response:
 
     async def act() -> str:
         number = first(given, "number")
-        if not number.isdecimal():
+        if not (number.isdecimal() and len(number) < 16):
             raise Problem(422, "number is that of a letter")
-        words = await archive.restore(services_of(request), actor, [min(int(number), 2**62)])
+        words = await archive.restore(services_of(request), actor, [int(number)])
         if "retried" in words:
             return "It runs again"
         raise Problem(409, "; ".join(REASONS.get(word, word) for word in words))

@@ -83,7 +83,8 @@ class BoardReader:
             kept.clear()
             since = None
         found = await self._inspector.stats(family, last=last.total_seconds(), since=since, step=step)
-        points = [*kept, *found.series][-count:]
+        # Who looked at the same time may have added what was found here, too.
+        points = [*(point for point in kept if since is not None and point.at < since), *found.series][-count:]
         # The last minute but one may be written to a moment longer, by a script that began in it.
         kept.clear()
         kept.extend(points[:-2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from math import isfinite
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -79,7 +81,10 @@ async def retry(request: Request, actor: Operator) -> Response:
     services, given = services_of(request), await fields(request)
 
     async def act() -> str:
-        care = Care(canaries=int(_number(given, "canaries", 3) or 0), rate=_number(given, "rate", None))
+        canaries = _number(given, "canaries", 3)
+        if canaries != int(canaries):
+            raise Problem(422, "canaries is a whole number of jobs")
+        care = Care(canaries=int(canaries), rate=_number(given, "rate", None))
         where = _where(first(given, "cause"))
         begun = await dead.redrive(services, actor, first(given, "family") or None, where, care)
         total = sum(one.found for view in begun for one in view.groups)
@@ -174,7 +179,7 @@ def _number(given: dict[str, list[str]], name: str, missing: Any) -> Any:
     text = first(given, name)
     if not text:
         return missing
-    try:
-        return float(text)
-    except ValueError:
-        raise Problem(422, f"{name} is a number, not {text[:40]!r}") from None
+    with contextlib.suppress(ValueError):
+        if isfinite(number := float(text)):
+            return number
+    raise Problem(422, f"{name} is a number, not {text[:40]!r}")

@@ -90,7 +90,9 @@ async def enqueue(request: Request, actor: Operator) -> Response:
         return await _form(
             request, actor, filled, "The payload does not fit its function.", wrong=error.errors, status=422
         )
-    except (Problem, QueueFull) as error:
+    except Problem as problem:
+        return await _form(request, actor, filled, problem.detail, status=problem.status)
+    except QueueFull as error:
         return await _form(request, actor, filled, str(error), status=429)
     except RedisError:
         raise

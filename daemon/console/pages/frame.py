@@ -15,8 +15,10 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import RedirectResponse, Response
 
+from daemon.console.access import FORM
 from daemon.console.pages.board import BoardReader
 from daemon.console.pages.formats import FILTERS
+from daemon.console.problems import Problem
 from daemon.console.roles import Actor, Role
 from daemon.console.services import services_of
 
@@ -159,11 +161,23 @@ def done(request: Request, to: str, text: str, *, kind: str = "ok") -> Response:
 
 
 async def fields(request: Request) -> dict[str, list[str]]:
-    """Give the fields of a form, each with all its values."""
-    found: dict[str, list[str]] = {}
-    with contextlib.suppress(ValueError):
-        for name, value in parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=2000):
+    """Give the fields of a form, each with all its values.
+
+    Raises:
+        Problem: for what is no form. An action takes what is left out for everything, and who forgot ``/api/v1`` before
+            an address may have asked for a dry run.
+    """
+    body, found = await request.body(), dict[str, list[str]]()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and kind != FORM:
+        raise Problem(
+            422, f"this takes the dashboard's forms; JSON goes below {services_of(request).settings.base_path}/api/v1"
+        )
+    try:
+        for name, value in parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=2000):
             found.setdefault(name, []).append(value)
+    except ValueError:
+        raise Problem(422, "the form cannot be read") from None
     return found
 
 

@@ -118,7 +118,7 @@ async def _save(services: Services, actor: Actor, filled: dict[str, str], *, edi
     function = chosen(functions(services), filled["function"])
     if function is None:
         raise InvalidJob("choose a function")
-    if filled["count"] and not filled["count"].isdecimal():
+    if filled["count"] and not (filled["count"].isdecimal() and len(filled["count"]) < 16):
         raise InvalidJob(f"a schedule ends after a number of runs, not {filled['count'][:40]!r}")
     timing: dict[str, Any] = {"cron": filled["cron"] or None, "every": filled["every"] or None}
     given: dict[str, Any] = {

@@ -21,7 +21,7 @@ from daemon.context import JobContext
 from daemon.dialect import ArqdDialect
 from daemon.encryption import JobCipher, KeyRing, generate_key
 from daemon.family import Family, FamilySettings, func, load_family
-from daemon.job import uuid7
+from daemon.job import new_id
 from daemon.payload import Payload
 from daemon.producer import Producer
 from daemon.secret import Secret
@@ -96,7 +96,7 @@ async def worked_off(url: str, payload: type[Payload], count: int) -> float:
     """Give the worker's processor µs for each job of a queue that it works off, claims and settling included."""
     async with Producer.connect(url, keyring=RING) as producer:
         await producer.redis.flushdb()
-        jobs = [payload.model_validate({"to": f"{uuid7()}@example.com", "text": TEXT}) for _ in range(count)]
+        jobs = [payload.model_validate({"to": f"{new_id()}@example.com", "text": TEXT}) for _ in range(count)]
         await producer.enqueue_many(jobs)
     keyring = None if payload is Clear else RING
     supervisor = Supervisor([family_of(payload)], url, burst=True, handle_signals=False, keyring=keyring)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import CoreConfig, SchemaValidator, from_json
+from pydantic_core import CoreConfig, SchemaValidator
 from typing_extensions import TypedDict
 
 from daemon import codec
@@ -40,17 +40,15 @@ class _UsualBody:
     that the payload's own validator is enough, which takes half the time of one for the whole.
     """
 
-    _BEGIN = b'{"a":['
-
     def __init__(self, model: type[Payload], schema: str) -> None:
         self._validate = model.__pydantic_validator__.validate_json
-        self._end = b'],"k":{},"v":"' + schema.encode() + b'"}'
+        self._schema = schema
 
-    def read(self, body: bytes) -> tuple[Payload] | None:
+    def read(self, body: bytes, schema: str) -> tuple[Payload] | None:
         """Give the arguments; None for any other body, and for what is not valid."""
-        if body.startswith(self._BEGIN) and body.endswith(self._end):
+        if schema == self._schema and body.startswith(b"[") and body.endswith(b"]"):
             try:
-                return (self._validate(body[len(self._BEGIN) : -len(self._end)]),)
+                return (self._validate(body[1:-1]),)
             except ValidationError:
                 return None
         return None
@@ -77,7 +75,7 @@ class Binder:
         self.encrypted = payload is not None and payload.__job__.encrypted
         shapes: list[Any] = [tuple[tuple(types)] if types else tuple[()]]  # type: ignore[misc]
         self._typed = all(p.default is p.empty for p in positional) and len(positional) == len(parameters)
-        self._exact = self._envelope(shapes[0], dict[str, Any]) if self._typed else None
+        self._exact = self._envelope(shapes[0], NotRequired[dict[str, Any]]) if self._typed else None
         self._model_kwargs = self._envelope(tuple[()], self.model) if self.model else None
         self._adapters = {
             p.name: TypeAdapter(hints.get(p.name, Any), config=None if _is_model(hints.get(p.name)) else _CONFIG)
@@ -92,7 +90,6 @@ class Binder:
         fields = {
             "a": args,
             "k": kwargs,
-            "v": NotRequired[str],
             "o": NotRequired[_Options],
             "t": NotRequired[int | None],
         }
@@ -100,8 +97,12 @@ class Binder:
         # Hiding the input is a matter of the outermost validator, which a TypedDict's own config does not reach.
         return SchemaValidator(schema, CoreConfig(hide_input_in_errors=True, val_json_bytes="base64"))
 
-    def bind(self, body: bytes, cipher: JobCipher | None = None) -> Bound:
+    def bind(self, body: bytes, schema: str = "", cipher: JobCipher | None = None) -> Bound:
         """Give ``(args, kwargs, options)``.
+
+        Args:
+            body: in clear.
+            schema: the payload's `daemon.payload.schema_mark`, "" where it was enqueued by name.
 
         Raises:
             pydantic.ValidationError: when the arguments are not what the function's annotations say.
@@ -109,32 +110,35 @@ class Binder:
             KeyMissing: when a marked field is encrypted with a key the cipher does not have.
             Unreadable: when the body is not JSON of the expected shape.
         """
-        if self._usual is not None and not self.marked and (args := self._usual.read(body)):
+        if self._usual is not None and not self.marked and (args := self._usual.read(body, schema)):
             return args, _NO_KWARGS, _NO_OPTIONS
         first = None
         context = {CONTEXT: cipher} if self.marked else None
         if self._exact is not None:
             try:
-                envelope = self._exact.validate_json(body, context=context)
-                if envelope.get("v", self._schema) != self._schema and (older := self._of_other(body, None, context)):
+                envelope = self._exact.validate_json(codec.whole_body(body), context=context)
+                if schema not in ("", self._schema) and (older := self._of_other(body, schema, None, context)):
                     return older
+                kwargs = envelope.get("k", _NO_KWARGS)
                 if "t" in envelope:
-                    return envelope["a"], envelope["k"], {"t": envelope["t"]}
-                return envelope["a"], envelope["k"], envelope.get("o", _NO_OPTIONS)
+                    return envelope["a"], kwargs, {"t": envelope["t"]}
+                return envelope["a"], kwargs, envelope.get("o", _NO_OPTIONS)
             except ValidationError as error:
                 first = error
-        if first is not None and self._payload is not None and (older := self._of_other(body, first, context)):
+        if first is not None and self._payload is not None and (older := self._of_other(body, schema, first, context)):
             return older
         return self._bind_by_name(body, first, context)
 
-    def _of_other(self, body: bytes, first: ValidationError | None, context: dict[str, Any] | None) -> Bound | None:
+    def _of_other(
+        self, body: bytes, schema: str, first: ValidationError | None, context: dict[str, Any] | None
+    ) -> Bound | None:
         """Read a payload of another release: an older version is upgraded, a newer one refused, the same left alone.
 
         One of the same version that does not fit this schema is refused as well where its own is another: a release
         that forgot to raise the version must not cost it its jobs.
         """
         args, kwargs, options = codec.decode_body(body)
-        version, _, digest = str(from_json(body).get("v") or self._schema).partition("#")
+        version, _, digest = (schema or self._schema).partition("#")
         own = self._payload.__job__.version if self._payload else 0
         if self._payload is None or not version.isdigit() or len(args) != 1 or not isinstance(args[0], dict):
             return None
@@ -151,7 +155,8 @@ class Binder:
     def _bind_by_name(self, body: bytes, first: ValidationError | None, context: dict[str, Any] | None) -> Bound:
         args, kwargs, options = codec.decode_body(body)
         if self._model_kwargs is not None and not args and not (kwargs.keys() & set(self._names)):
-            return (self._model_kwargs.validate_json(body, context=context)["k"],), {}, options
+            envelope = self._model_kwargs.validate_json(codec.whole_body(body), context=context)
+            return (envelope["k"],), {}, options
         if first is not None and not kwargs:
             raise first
         by_name, adapters = {**dict(zip(self._names, args, strict=False)), **kwargs}, self._adapters

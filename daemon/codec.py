@@ -1,12 +1,14 @@
 """How jobs, results and errors are written to Redis: a short header scripts can read, then JSON. Never pickle.
 
-A job record is ``arqd1 <level> <enqueued ms> <timeout ms> <deadline ms> <function>\\t<group>\\n<body>``, where 0 means
-"the family's default" or "none", and the body is ``{"a": [args], "k": {kwargs}, "v": schema, "o": {options}}``, the
-last two where there are any. A result is one JSON object with stock arq's keys. `dumps` and `loads` are what a stock
-arq client passes as its ``job_serializer`` and ``job_deserializer``.
+A job record is ``arqd1 <level> <enqueued ms> <timeout ms> <deadline ms> <function>\\t<group>\\t<schema>\\n<body>``,
+where 0 means "the family's default" or "none", and a schema comes with its tab where the payload's class is known.
+The body is a JSON object ``{"a": [args], "k": {kwargs}, "o": {options}}``, the last two where there are any, without
+what is the same in all, its first five bytes and its last: ``[args],"o": {options}``. The record is most of what a
+waiting job takes. A result is one JSON object with stock arq's keys, the body's at its end. `dumps` and `loads` are
+what a stock arq client passes as its ``job_serializer`` and ``job_deserializer``.
 
-In an encrypted family a body begins with a byte 1 and a length in 4 bytes; then come ``a`` and ``k``, encrypted
-(`daemon.encryption`), and the rest as it is: ``,"v": schema,"o": {options}}``. A result keeps its keys, too.
+In an encrypted family a body begins with a byte 1 and a length in 4 bytes; then come the arguments, encrypted
+(`daemon.encryption`), and the rest as it is: ``,"o": {options}``. A result keeps its keys, too.
 
 JSON is pydantic-core's: it validates and decodes an envelope in one pass (2.0 µs for a small mail; a general decoder
 followed by validation takes 2.4 µs), and knows datetimes, decimals, bytes (base64), UUIDs, enums and models.
@@ -39,6 +41,7 @@ TRACEBACK_LIMIT = 16_384
 #: How deep payloads and results may be nested: the parser's own limit, less what stands around them in a record.
 MAX_DEPTH, _AROUND = 190, 10
 _SEALED = b"\x01"
+_BEGINNINGS = (b"[", _SEALED)
 
 
 class Record(NamedTuple):
@@ -50,6 +53,7 @@ class Record(NamedTuple):
     deadline_ms: int
     function: str
     group: str
+    schema: str
     body: bytes
 
 
@@ -86,28 +90,22 @@ def encode_model(payload: BaseModel, cipher: JobCipher | None = None) -> bytes:
         raise InvalidJob(f"payload cannot be written as JSON: {error}") from None
 
 
-def encode_body(
-    args: bytes,
-    kwargs: bytes = b"{}",
-    options: Mapping[str, Any] | None = None,
-    schema: str = "",
-    cipher: JobCipher | None = None,
-) -> bytes:
-    """Join encoded arguments, the payload's `daemon.payload.schema_mark` and the job's own options to a body.
+def encode_body(args: bytes, options: Mapping[str, Any] | None = None, cipher: JobCipher | None = None) -> bytes:
+    """Join encoded positional arguments and the job's own options to a body.
 
     With a cipher the arguments are encrypted.
     """
-    body = b'{"a":' + args + b',"k":' + kwargs
-    if cipher is not None:
-        body = join_sealed(cipher.seal("payload", body + b"}"), b"")
-    if schema:
-        body += b',"v":"' + schema.encode() + b'"'
-    return body + b',"o":' + encode(options, "options") + b"}" if options else body + b"}"
+    body = args if cipher is None else join_sealed(cipher.seal("payload", args), b"")
+    return body + b',"o":' + encode(options, "options") if options else body
 
 
-def record_tail(function: str, group: str, body: bytes) -> bytes:
-    """Give the part of a record that a producer writes; the enqueue script puts level and times before it."""
-    return f"{function}\t{group}\n".encode() + body
+def record_tail(function: str, group: str, body: bytes, schema: str = "") -> bytes:
+    """Give the part of a record that a producer writes; the enqueue script puts level and times before it.
+
+    Args:
+        schema: the payload's `daemon.payload.schema_mark`; none where its class is not known.
+    """
+    return (f"{function}\t{group}\t{schema}\n" if schema else f"{function}\t{group}\n").encode() + body
 
 
 def written_tail(tail: bytes) -> str | list[str]:
@@ -135,17 +133,18 @@ def split_record(raw: bytes) -> Record:
         enqueued = int(stamp)
         if magic != _MAGIC_WORD or not newline or not 0 <= enqueued < LATEST_MS:
             raise ValueError
-        timeout, deadline, function, group = (_kept_rest if len(rest) < _SHORT else _rest_of)(rest)
-        return tuple.__new__(Record, (int(level), enqueued, timeout, deadline, function, group, body))
+        timeout, deadline, function, group, schema = (_kept_rest if len(rest) < _SHORT else _rest_of)(rest)
+        return tuple.__new__(Record, (int(level), enqueued, timeout, deadline, function, group, schema, body))
     except ValueError:
         raise Unreadable from None
 
 
-def _rest_of(rest: bytes) -> tuple[int, int, str, str]:
-    """Give what stands behind the enqueue stamp: timeout, deadline, function and group."""
+def _rest_of(rest: bytes) -> tuple[int, int, str, str, str]:
+    """Give what stands behind the enqueue stamp: timeout, deadline, function, group and schema."""
     timeout, deadline, names = rest.split(b" ", 2)
-    function, _, group = names.decode().partition("\t")
-    return int(timeout), int(deadline), function, group
+    function, _, names_of = names.decode().partition("\t")
+    group, _, schema = names_of.partition("\t")
+    return int(timeout), int(deadline), function, group, schema
 
 
 #: Kept, since most jobs of a family have the same few.
@@ -157,6 +156,11 @@ def is_sealed_body(body: bytes) -> bool:
     return body[:1] == _SEALED
 
 
+def carries_nothing(body: bytes) -> bool:
+    """Tell whether a job has no arguments, so that there is nothing to encrypt."""
+    return body.startswith(b"[]") and (body.startswith(b'[],"k":{}') or not body.startswith(b'[],"k":'))
+
+
 def split_sealed(body: bytes) -> tuple[bytes, bytes]:
     """Give the encrypted part of a body and the rest.
 
@@ -164,7 +168,7 @@ def split_sealed(body: bytes) -> tuple[bytes, bytes]:
         Unreadable: when it is cut.
     """
     end = 5 + int.from_bytes(body[1:5])
-    if len(body) <= end:
+    if len(body) < max(end, 6):
         raise Unreadable("the body of the job is cut")
     return body[5:end], body[end:]
 
@@ -181,15 +185,19 @@ def open_body(body: bytes, cipher: JobCipher) -> bytes:
         KeyMissing, Unreadable: see `JobCipher.open`.
     """
     sealed, rest = split_sealed(body)
-    return cipher.open("payload", sealed)[:-1] + rest
+    return cipher.open("payload", sealed) + rest
 
 
-def _shown_body(body: bytes) -> bytes:
-    """Give a body as JSON; encrypted arguments as text, in the place of the positional ones."""
-    if not is_sealed_body(body):
-        return body
-    sealed, rest = split_sealed(body)
-    return b'{"a":' + to_json(packed(sealed)) + b',"k":{}' + rest
+def whole_body(body: bytes) -> bytes:
+    """Give the JSON object a body stands for; encrypted arguments as text, in the place of the positional ones.
+
+    Raises:
+        Unreadable: when encrypted arguments are cut.
+    """
+    if is_sealed_body(body):
+        sealed, rest = split_sealed(body)
+        body = to_json(packed(sealed)) + rest
+    return b'{"a":' + body + b"}"
 
 
 def decode_body(body: bytes) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -199,8 +207,8 @@ def decode_body(body: bytes) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         Unreadable: when the body is not JSON of that shape.
     """
     try:
-        data = from_json(_shown_body(body))
-        args, kwargs, options = data["a"], data["k"], data.get("o") or {}
+        data = from_json(whole_body(body))
+        args, kwargs, options = data["a"], data.get("k", {}), data.get("o") or {}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Unreadable("the body of the job is not JSON written by arqd's codec") from None
     if not ((isinstance(args, list) or is_sealed(args)) and isinstance(kwargs, dict) and isinstance(options, dict)):
@@ -282,11 +290,8 @@ def encode_result(ended: Ended, success: bool, result: bytes, body: bytes | None
     job_id, function, queue, tries, enqueued, started, finished = ended
     begin, at = (_kept_frame if len(function) < _SHORT else _frame)(success, tries, function, queue)
     head = f'{begin},"et":{enqueued},"st":{started},"ft":{finished},{at},"id":{to_json(job_id).decode()},"r":'.encode()
-    # Both are JSON objects: "{...head" + "result" + ",...body}".
-    if body and body[:1] == _SEALED:
-        body = _shown_body(body)
-    tail = b"," + body[1:] if body and body[:5] == b'{"a":' else b',"a":[],"k":{}}'
-    return head + result + tail
+    # "{...head" + "result" + ",...body}"; a body that is none would spoil the whole.
+    return head + result + b"," + whole_body(body if body and body[:1] in _BEGINNINGS else b"[]")[1:]
 
 
 def _frame(success: bool, tries: int, function: str, queue: str) -> tuple[str, str]:
@@ -320,6 +325,7 @@ def decode_result(raw: bytes) -> dict[str, Any]:
         data = from_json(raw)
         if not {"s", "r", "t", "f", "et"} <= data.keys():
             raise ValueError
+        data.setdefault("k", {})
     except (ValueError, AttributeError, TypeError):
         raise Unreadable("the result was not written by arqd's codec") from None
     return dict(data)
@@ -339,7 +345,7 @@ def dumps(data: dict[str, Any]) -> bytes:
             reason = "aborted" if isinstance(result, asyncio.CancelledError) else "tries"
             data = {**data, "r": describe_error(result, reason)}
         return encode(data, "result")
-    body = encode({"a": data["a"], "k": data["k"], "t": data["t"]}, "job")
+    body = encode({"a": data["a"], "k": data["k"], "t": data["t"]}, "job")[5:-1]
     return MAGIC + b"0 %d 0 0 " % data["et"] + record_tail(data["f"], "", body)
 
 

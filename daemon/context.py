@@ -45,7 +45,7 @@ class JobContext(dict[Any, Any]):
 
     Attributes:
         worker: the worker that runs it.
-        job_id: id in Redis, ``{email}:<uuid>``.
+        job_id: id in Redis, ``{email}:<name>``.
         function: name of the function, ``?`` where it could not be read.
         job_try: which try this is, 1 for the first.
     """

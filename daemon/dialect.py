@@ -21,13 +21,17 @@ logger = logging.getLogger("arqd.worker")
 
 
 class Entry(NamedTuple):
-    """A job as it stands in Redis; times in ms, 0 for none. ``stamp`` is what scripts compare ("" without a header)."""
+    """A job as it stands in Redis; times in ms, 0 for none.
+
+    ``stamp`` is what scripts compare ("" without a header), ``schema`` its payload's `daemon.payload.schema_mark`.
+    """
 
     function: str
     stamp: str
     enqueued_ms: int
     timeout_ms: int
     deadline_ms: int
+    schema: str
     body: Any
 
 
@@ -96,8 +100,8 @@ class ArqdDialect:
 
     def read(self, raw: bytes) -> Entry:
         """Take an entry apart without decoding its body."""
-        _, stamp, timeout, deadline, function, _, body = codec.split_record(raw)
-        return _new(Entry, (function, str(stamp), stamp, timeout, deadline, body))
+        _, stamp, timeout, deadline, function, _, schema, body = codec.split_record(raw)
+        return _new(Entry, (function, str(stamp), stamp, timeout, deadline, schema, body))
 
     def bind(self, entry: Entry, cipher: JobCipher | None) -> Bound:
         """Decode and validate in one pass."""
@@ -106,9 +110,9 @@ class ArqdDialect:
             if cipher is None:
                 raise KeyMissing(key_name(codec.split_sealed(body)[0]))
             body = codec.open_body(body, cipher)
-        elif cipher is not None and cipher.whole and not body.startswith(b'{"a":[],"k":{}'):
+        elif cipher is not None and cipher.whole and not codec.carries_nothing(body):
             logger.warning("job %s came in clear, though its family is encrypted", spoken_id(cipher.job_id))
-        return self._binders[entry.function].bind(body, cipher)
+        return self._binders[entry.function].bind(body, entry.schema, cipher)
 
     def result(self, ended: codec.Ended, entry: Entry | None, value: Any, cipher: JobCipher | None) -> bytes:
         """Write the result with the arguments beside it."""
@@ -150,7 +154,7 @@ class StockDialect:
             function, args, kwargs, job_try, enqueued = (data[key] for key in ("f", "a", "k", "t", "et"))
             if not isinstance(function, str) or not isinstance(enqueued, int) or not isinstance(job_try, int | None):
                 raise TypeError
-            return Entry(function, stamp, enqueued, 0, 0, (tuple(args), dict(kwargs), {"t": job_try}))
+            return Entry(function, stamp, enqueued, 0, 0, "", (tuple(args), dict(kwargs), {"t": job_try}))
         except Exception:
             raise Unreadable("the entry cannot be read by the queue's job_deserializer") from None
 

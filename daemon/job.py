@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import binascii
 import os
 import re
+import string
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from daemon.errors import InvalidJob
@@ -94,16 +97,30 @@ def seconds(duration: float | int | str | timedelta) -> float:
     return float(duration)
 
 
-def uuid7() -> str:
-    """Give a time-ordered unique id (RFC 9562, version 7) as 32 hexadecimal digits."""
-    digits = _random_digits()
-    return f"{time.time_ns() // 1_000_000:012x}7{digits[:3]}{_VARIANT[digits[3]]}{digits[4:]}"
+def new_id() -> str:
+    """Give a new id of 19 letters and digits, ordered by time: 8 tell the millisecond, 11 are random.
+
+    Ids are compared byte by byte, so their order is that of ASCII: digits, capitals, small letters. A UUID of version 7
+    is 32 digits long, which the key, the queue and each event of every job would hold, for as much chance (65 bits to
+    its 74).
+    """
+    return _time_digits(time.time_ns() // 1_000_000) + _random_digits()
 
 
-#: The first digit behind the version holds two bits of the variant, binary 10.
-_VARIANT = {digit: f"{0x8 | int(digit, 16) & 0x3:x}" for digit in "0123456789abcdef"}
-_ID_DIGITS, _IDS_AT_ONCE = 19, 256
+_DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_TIME_DIGITS, _RANDOM_DIGITS, _IDS_AT_ONCE = 8, 11, 256
+#: Base 64 has two characters that are neither letter nor digit; in what is random two others can stand for them.
+_PLAIN = bytes.maketrans(b"+/", b"0z")
 _reserve: list[str] = []
+
+
+@lru_cache(1)
+def _time_digits(ms: int) -> str:
+    digits = ""
+    for _ in range(_TIME_DIGITS):
+        ms, digit = divmod(ms, len(_DIGITS))
+        digits = _DIGITS[digit] + digits
+    return digits
 
 
 def _random_digits() -> str:
@@ -111,8 +128,9 @@ def _random_digits() -> str:
     try:
         return _reserve.pop()
     except IndexError:
-        text = os.urandom(-(-_ID_DIGITS * _IDS_AT_ONCE // 2)).hex()
-        _reserve.extend(text[start : start + _ID_DIGITS] for start in range(0, len(text), _ID_DIGITS))
+        size = _RANDOM_DIGITS * _IDS_AT_ONCE
+        text = binascii.b2a_base64(os.urandom(size * 3 // 4), newline=False).translate(_PLAIN).decode()
+        _reserve.extend(text[start : start + _RANDOM_DIGITS] for start in range(0, size, _RANDOM_DIGITS))
         return _reserve.pop()
 
 

@@ -146,7 +146,7 @@ def _payload(args: Any, kwargs: Any, cipher: JobCipher | None) -> Any:
     """A payload to look at, as it was given: one mapping of fields, else the positional or keyword arguments."""
     if is_sealed(args):
         plain = shown(args, "payload", cipher)
-        return plain if cipher is None else _payload(plain["a"], plain["k"], cipher)
+        return plain if cipher is None else _payload(plain, kwargs, cipher)
     args, kwargs = shown(args, "field", cipher), shown(kwargs, "field", cipher)
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         return None

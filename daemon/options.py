@@ -11,7 +11,7 @@ from daemon.broker import NewJob
 from daemon.carried import along, is_carried
 from daemon.encryption import JobCipher
 from daemon.errors import InvalidJob
-from daemon.job import priority_level, seconds, uuid7
+from daemon.job import new_id, priority_level, seconds
 from daemon.keep import Keep, checked_keep
 from daemon.keys import FamilyKeys
 from daemon.retry import Backoff
@@ -75,7 +75,7 @@ def job_name(options: JobOptions) -> str:
     Raises:
         InvalidJob: for an id that is none.
     """
-    job_id: Any = options.get("job_id") or uuid7()
+    job_id: Any = options.get("job_id") or new_id()
     if not isinstance(job_id, str) or not job_id.isprintable() or len(job_id) > 256:
         raise InvalidJob(f"job_id {str(job_id)[:40]!r} must be plain text of at most 256 characters")
     return job_id
@@ -104,9 +104,9 @@ def new_job(
     whole = cipher if cipher is not None and cipher.whole else None
     carries = is_carried(options)
     if not options and not carries:
-        job_id = cipher.job_id if cipher is not None else keys.prefix + uuid7()
-        body = codec.encode_body(args, schema=schema, cipher=whole)
-        return NewJob(job_id, level, "now", 0, 0, 0, codec.record_tail(function, "", body))
+        job_id = cipher.job_id if cipher is not None else keys.prefix + new_id()
+        body = codec.encode_body(args, cipher=whole)
+        return NewJob(job_id, level, "now", 0, 0, 0, codec.record_tail(function, "", body, schema))
     _refuse_unknown(options, JobOptions.__annotations__)
     if options.get("depends_on"):
         raise InvalidJob("depends_on belongs to one job: use enqueue for it, or enqueue_flow")
@@ -135,12 +135,12 @@ def new_job(
         carried["g"] = [str(tag) for tag in tags]
     if options.get("keep") is not None:
         carried["k"] = checked_keep(options["keep"])
-    body = codec.encode_body(args, b"{}", carried, schema, whole)
+    body = codec.encode_body(args, carried, whole)
     group: Any = options.get("group") or ""
     if not isinstance(group, str) or len(group) > 128 or (group and not group.isprintable()):
         raise InvalidJob(f"group {str(group)[:40]!r} must be plain text of at most 128 characters")
     timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
-    tail = codec.record_tail(function, group, body)
+    tail = codec.record_tail(function, group, body, schema)
     return NewJob(job_id, level, when + _dedup(options, whole), ms, timeout, expires, tail)
 
 

@@ -196,7 +196,7 @@ class Listing:
     def _may_match(self, entry: PageEntry) -> bool:
         """Tell by the two ends whether a job may match: True where they do not say."""
         where = self._where
-        if where.tag is not None and not _may_have_tag(entry.tail, where.tag):
+        if where.tag is not None and not _may_have_tag(entry.tail, where.tag, self._ended):
             return False
         return self._result_may_match(entry.head) if self._ended else self._record_may_match(entry.head)
 
@@ -219,8 +219,8 @@ class Listing:
             return len(head) == _RECORD_HEAD
         if where.function is not None and name != where.function.encode():
             return False
-        group, newline, _ = rest.partition(b"\n")
-        return where.group is None or not newline or group == where.group.encode()
+        names, newline, _ = rest.partition(b"\n")
+        return where.group is None or not newline or names.partition(b"\t")[0] == where.group.encode()
 
     def _matches(self, info: JobInfo) -> bool:
         where = self._where
@@ -237,11 +237,12 @@ class Listing:
         )
 
 
-def _may_have_tag(tail: bytes, tag: str) -> bool:
+def _may_have_tag(tail: bytes, tag: str, ended: bool) -> bool:
     """A record and a result end with the job's options; tags in them are written as JSON text."""
     if codec.encode(tag) in tail:
         return True
-    return len(tail) == _TAIL and b',"o":' not in tail and not tail.endswith(b'"k":{}}')
+    # Without options the arguments are the last: a JSON array.
+    return len(tail) == _TAIL and b',"o":' not in tail and not tail.endswith(b"]}" if ended else b"]")
 
 
 def _ms(time: datetime) -> int:

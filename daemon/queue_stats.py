@@ -18,7 +18,7 @@ from daemon.routed import place_of
 T = TypeVar("T")
 
 #: Only the head of a record is read where its times are enough.
-_HEAD = 120
+_HEAD = 140
 #: Among so many of a level a group's next job is looked for.
 _NEAR = 200
 
@@ -193,7 +193,8 @@ async def oldest_of_group(redis: Any, keys: FamilyKeys, group: str) -> float | N
     for record in records:
         head, newline, _ = record.partition(b"\n")
         parts = head.split(b" ", 5)
-        if newline and record.startswith(codec.MAGIC) and parts[-1].partition(b"\t")[2] == group.encode():
+        names = parts[-1].split(b"\t")
+        if newline and record.startswith(codec.MAGIC) and names[1:2] == [group.encode()]:
             since.append(int(parts[2]))
     return max(0.0, (now - min(since)) / 1000) if since else None
 

@@ -26,7 +26,7 @@ from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translate, translated
 from daemon.dotted import database_of
 from daemon.errors import ArqdError, InClear, QueueFull
-from daemon.job import uuid7
+from daemon.job import new_id
 from daemon.keys import FamilyKeys
 from daemon.outbox_table import OUTBOX
 from daemon.servers import RedisUrl
@@ -162,7 +162,7 @@ class Relay:
                 size += len(each.record)
                 if each.family == found[0].family and (not rows or size <= BATCH_BYTES):
                     rows.append(each)
-            name = uuid7()
+            name = new_id()
             mine = row.id.in_([each.id for each in rows])
             await connection.execute(update(OUTBOX).where(mine).values(batch=name, again_ms=self._until()))
         return Batch(name, rows[0].family, rows, taken)

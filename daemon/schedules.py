@@ -12,7 +12,7 @@ from daemon.broker import Broker, Repeat
 from daemon.connections import connect, translated
 from daemon.crontab import every as every_
 from daemon.errors import InvalidJob, ScheduleConflict, ScheduleNotFound
-from daemon.job import from_ms, uuid7
+from daemon.job import from_ms, new_id
 from daemon.keys import FamilyKeys, spoken_id
 from daemon.options import JobOptions
 from daemon.pages import server_ms
@@ -276,7 +276,7 @@ async def run_once(broker: Broker, schedule: Schedule, **options: Any) -> str:
         The id of the job, ``family:id``.
     """
     schedule = replace(schedule, options={**options, **schedule.options})
-    job = schedule.job(broker.keys, 0, run=uuid7())
+    job = schedule.job(broker.keys, 0, run=new_id())
     (added,) = await broker.enqueue([job])
     return spoken_id(added.id if isinstance(added, Repeat) else job.id)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from daemon.console.audit import Audit, Doing
 from daemon.console.roles import Actor
 from daemon.errors import ArqdError, JobNotFound
-from daemon.job import uuid7
+from daemon.job import new_id
 from daemon.redrive import Redrive, Redriven, RedriveState
 
 logger = logging.getLogger("arqd.console")
@@ -70,7 +70,7 @@ class Redrives:
         Args:
             detail: what else the audit log is to say of it.
         """
-        view = RedriveView(uuid7(), family, actor.name, datetime.now(UTC), groups=work.groups)
+        view = RedriveView(new_id(), family, actor.name, datetime.now(UTC), groups=work.groups)
         self._views[view.id] = view
         ended = [each for each, known in self._views.items() if known.state != "running"]
         for old in ended[:-_TOLD]:

@@ -19,13 +19,14 @@ do
   local guard = redis.call('HMGET', conf, 'encrypted', 'marked')
   for i = 10, (guard[1] or guard[2]) and #ARGV or 0, 7 do
     local tail = ARGV[i]
-    local name, body = string.match(tail, '^([^\t\n]*)[^\n]*\n()')
-    if string.byte(tail, body) ~= 1 and string.find(tail, '{"a":[],"k":{}', body, true) ~= body then
+    local name, others, body = string.match(tail, '^([^\t\n]*)([^\n]*)\n()')
+    local nothing = string.find(tail, '^%[%]', body)
+      and (string.find(tail, '^%[%],"k":{}', body) or not string.find(tail, '^%[%],"k":', body))
+    if string.byte(tail, body) ~= 1 and not nothing then
       if guard[1] then return { 'encrypted', name } end
       -- What a payload class wrote has its schema.
       local marked = string.find(guard[2], '\t' .. name .. '\t', 1, true)
-      if marked and not string.find(tail, '"$secret":"arqd1:', body, true)
-        and not string.find(tail, ',"k":{},"v":"', body, true) then
+      if marked and not string.find(tail, '"$secret":"arqd1:', body, true) and not string.find(others, '\t.*\t') then
         return { 'marked', name }
       end
     end
@@ -113,7 +114,7 @@ for i = 4, #ARGV, 7 do
   else
     records[#records + 1] = 'arq:job:' .. id
     records[#records + 1] = record_of(i, level)
-    local name, group = string.match(tail, '^([^\t\n]*)\t([^\n]*)\n')
+    local name, group = string.match(tail, '^([^\t\n]*)\t([^\t\n]*)')
     name, enqueued, adding = name or '', enqueued + 1, adding + #records[#records] + #id + 300
     tell('enqueued', id, due > now and name .. '\t\t\tfor ' .. math.ceil((due - now) / 1000) .. ' s later' or name)
     if due > now then

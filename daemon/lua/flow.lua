@@ -137,7 +137,7 @@ local function make()
           tell_enqueued(id, tail, 'for ' .. math.ceil((due - now) / 1000) .. ' s later')
         else
           tell_enqueued(id, tail)
-          ready[#ready + 1] = { id, level, string.match(tail, '^[^\t\n]*\t([^\n]*)\n') or '' }
+          ready[#ready + 1] = { id, level, string.match(tail, '^[^\t\n]*\t([^\t\n]*)') or '' }
         end
       end
     end

@@ -114,9 +114,9 @@ local function lanes_of(records)
   for i = 1, #records do
     local name, group
     if kinds.f.limited then
-      name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
+      name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\t\n]*)')
     else
-      name, group = '', string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ [^\t\n]*\t([^\n]*)\n')
+      name, group = '', string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ [^\t\n]*\t([^\t\n]*)')
     end
     name, group = name or '', group or ''
     local of_group = lists_of[group]

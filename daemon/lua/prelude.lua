@@ -100,7 +100,7 @@ local function level_of(score, record)
 end
 
 local function group_of(record)
-  return record and string.match(record, '^arqd1 [^\t\n]*\t([^\n]*)\n') or ''
+  return record and string.match(record, '^arqd1 [^\t\n]*\t([^\t\n]*)') or ''
 end
 
 -- Whether any job of this family ever had a group: until then places are a plain counter.

@@ -14,7 +14,7 @@ local function move(id, score, record)
   if score >= LANE and score < LANES_END then
     -- It stays in its lane, and takes its new place when the lane has room.
     local place_then = num((issue(level, 1, group_of(record))))
-    local name, group = string.match(record or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\n]*)\n')
+    local name, group = string.match(record or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\t\n]*)')
     if name then
       redis.call('ZADD', lane_key('f:' .. name), 'XX', place_then, id)
       redis.call('ZADD', lane_key('g:' .. group), 'XX', place_then, id)

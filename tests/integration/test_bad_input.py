@@ -170,9 +170,7 @@ async def test_a_pickle_is_a_dead_letter_and_never_decoded(redis_url: str, produ
     assert not bomb.exists()
 
 
-def record(
-    body: bytes = b'{"a":[],"k":{}}', function: bytes = b"plain", header: bytes = b"5 1700000000000 0 0"
-) -> bytes:
+def record(body: bytes = b"[]", function: bytes = b"plain", header: bytes = b"5 1700000000000 0 0") -> bytes:
     return codec.MAGIC + header + b" " + function + b"\t\n" + body
 
 
@@ -184,8 +182,8 @@ UNREADABLE = {
     "no numbers": record(header=b"a b c d"),
     "a function that is not text": record(function=b"\xff\xfe"),
     "a body that is not json": record(b"{"),
-    "a body of another shape": record(b'{"a":1,"k":2}'),
-    "options that are no mapping": record(b'{"a":[],"k":{},"o":7}'),
+    "a body of another shape": record(b'1,"k":2'),
+    "options that are no mapping": record(b'[],"o":7'),
     "a time beyond all calendars": record(header=b"5 " + HUGE + b" 0 0"),
     "a time of thousands of digits": record(header=b"5 " + b"9" * 5000 + b" 0 0"),
 }
@@ -208,9 +206,9 @@ ODD = {
     "a deadline beyond all measure": record(header=b"5 1700000000000 0 " + HUGE),
     "a level that is none": record(header=b"77 1700000000000 0 0"),
     "a negative timeout": record(header=b"5 1700000000000 -5 0"),
-    "tries that are no number": record(b'{"a":[],"k":{},"o":{"n":"many"}}', b"fails"),
-    "a backoff that is none": record(b'{"a":[],"k":{},"o":{"b":5}}', b"fails"),
-    "tags that are none": record(b'{"a":[],"k":{},"o":{"g":5}}', b"fails"),
+    "tries that are no number": record(b'[],"o":{"n":"many"}', b"fails"),
+    "a backoff that is none": record(b'[],"o":{"b":5}', b"fails"),
+    "tags that are none": record(b'[],"o":{"g":5}', b"fails"),
     "a function nobody could call": record(function=b"a\x1b[31m\nb"),
 }
 

@@ -197,7 +197,7 @@ async def test_the_release_of_a_payload_goes_with_it(schedules: Schedules) -> No
     assert await schema() == schema_mark(Work)
     job = await schedules.run_now("t:s")
     raw = await schedules.redis.get(f"arq:job:{{t}}:{job.partition(':')[2]}")
-    assert f'"v":"{schema_mark(Work)}"'.encode() in raw
+    assert f"\t{schema_mark(Work)}\n".encode() in raw
     await schedules.change("t:s", priority=9)
     assert await schema() == schema_mark(Work)
     await schedules.change("t:s", payload={"name": "bob"})

@@ -24,7 +24,7 @@ READY, LEVEL, HELD, SUSPECT = -(2**52), 2**48, 2**45, 2**46
 INDEXES = ("completed", "dead", "aborted", "expired")
 #: Sessions, as processes would draw them.
 A, B, C = "a" * 16, "b" * 16, "c" * 16
-BODY = b'{"a":[],"k":{}}'
+BODY = b"[]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from daemon.broker import NewJob, Repeat
 from tests.lua.conftest import Fill
 from tests.lua.state import A, B, Engine
 
-NEW = b'{"a":["new"],"k":{}}'
+NEW = b'["new"]'
 
 
 def _job(
     engine: Engine, name: str, mode: str = "drop", window: int = 0, key: str = "k y", *, delay: int = 0,
-    level: int = 5, body: bytes = b'{"a":[],"k":{}}', group: str = "",
+    level: int = 5, body: bytes = b"[]", group: str = "",
 ) -> NewJob:  # fmt: skip
     made = engine.job(name, level, delay=delay, body=body, group=group)
     return made._replace(when=f"{made.when} {mode} {window} {key}")

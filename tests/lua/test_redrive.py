@@ -11,7 +11,7 @@ from tests.lua.state import NOW, Engine
 
 
 async def _bury(engine: Engine, name: str = "a", level: int = 3) -> None:
-    await engine.enqueue(engine.job(name, level, timeout=5000, expires=60_000, body=b'{"a":["\x01"],"k":{}}'))
+    await engine.enqueue(engine.job(name, level, timeout=5000, expires=60_000, body=b'["\x01"]'))
     (mine,) = await engine.claim()
     await engine.settle(mine.retry(0, 1, b'{"try":1}'))
     (mine,) = await engine.claim()
@@ -93,7 +93,7 @@ async def test_an_unreadable_dead_letter_can_be_redriven(engine: Engine, record:
 
 async def test_a_level_that_does_not_exist_is_the_last(engine: Engine) -> None:
     await _bury(engine)
-    await engine.redis.set(JOB + engine.id("a"), b"arqd1 99 1 0 0 send\t\n{}")
+    await engine.redis.set(JOB + engine.id("a"), b"arqd1 99 1 0 0 send\t\n[]")
     await engine.redrive("a")
     assert (await engine.look("a")).level == 10
 

@@ -111,7 +111,7 @@ async def test_a_claim_takes_at_most_128_jobs(engine: Engine) -> None:
 
 
 async def test_a_claim_takes_about_a_megabyte(engine: Engine) -> None:
-    body = b'{"a":["' + b"x" * 500_000 + b'"],"k":{}}'
+    body = b'["' + b"x" * 500_000 + b'"]'
     await engine.enqueue(*(engine.job(f"j{i}", body=body) for i in range(4)))
     reply = await engine.tick(wanted=4)
     assert (len(reply.claims), reply.wait) == (2, 0)

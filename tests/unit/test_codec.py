@@ -95,7 +95,11 @@ async def knows_no_context(ctx: NotImportedHere, job: Card) -> None: ...  # type
 
 
 def body(args: Any = (), kwargs: Any = None, options: Any = None) -> bytes:
-    return codec.encode_body(codec.encode(list(args)), codec.encode(kwargs or {}), options)
+    """A body as a stock producer's, with keyword arguments, where it has them."""
+    encoded = codec.encode(list(args))
+    if kwargs:
+        encoded += b',"k":' + codec.encode(kwargs)
+    return codec.encode_body(encoded, options)
 
 
 def bind(function: Any, args: Any = (), kwargs: Any = None) -> tuple[list[Any], dict[str, Any]]:
@@ -185,7 +189,7 @@ def test_options_come_back_beside_the_arguments() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [b"", b"{", b"[]", b"1", b'{"a":1,"k":{}}', b'{"a":[],"k":[]}', b'{"a":[],"k":{},"o":7}', b'{"k":{}}', b"\xff"],
+    [b"", b"{", b"[", b"{}", b"1", b'1,"k":{}', b'[],"k":[]', b'[],"o":7', b'{"a":[],"k":{}}', b"\xff"],
 )
 def test_a_body_of_another_shape_is_unreadable(wrong: bytes) -> None:
     with pytest.raises(Unreadable):
@@ -216,13 +220,15 @@ def test_a_size_over_the_limit_is_told_with_both_numbers() -> None:
 # ---------------------------------------------------------------- records
 
 
-def record(function: str = "f") -> bytes:
-    return b"arqd1 3 1700000000000 5000 0 " + codec.record_tail(function, "", body([1], {"b": 2}))
+def record(function: str = "f", schema: str = "") -> bytes:
+    return b"arqd1 3 1700000000000 5000 0 " + codec.record_tail(function, "", body([1], {"b": 2}), schema)
 
 
 def test_a_record_is_taken_apart_without_decoding_its_body() -> None:
     found = codec.split_record(b"arqd1 3 1700000000000 5000 9 send mail\tgroup\n{not json")
-    assert found == (3, 1_700_000_000_000, 5000, 9, "send mail", "group", b"{not json")
+    assert found == (3, 1_700_000_000_000, 5000, 9, "send mail", "group", "", b"{not json")
+    found = codec.split_record(b"arqd1 3 1700000000000 5000 9 send mail\t\t2#0a0b0c0d\n[]")
+    assert found == (3, 1_700_000_000_000, 5000, 9, "send mail", "", "2#0a0b0c0d", b"[]")
 
 
 PICKLE = pickle.dumps({"t": None, "f": "f", "a": (), "k": {}, "et": 1})
@@ -272,6 +278,9 @@ def test_a_result_record_carries_the_arguments_as_they_were() -> None:
         "s": True, "t": 2, "f": "f", "et": 1, "st": 2, "ft": 3, "q": "arq:{t}", "id": "{t}:1",
         "r": {"x": "0.10"}, "a": [1], "k": {"b": 2},
     }  # fmt: skip
+    for given, args in ((b"[1]", [1]), (b'[1],"o":{"n":2}', [1]), (b"{", []), (b"", []), (None, [])):
+        found = codec.decode_result(codec.encode_result(ENDED, True, b"null", given))
+        assert (found["a"], found["k"]) == (args, {})
 
 
 @pytest.mark.parametrize("strange", [None, b"", b"garbage", PICKLE])
@@ -341,8 +350,10 @@ def test_a_stock_job_round_trip() -> None:
 
 
 def test_arqds_own_record_reads_as_a_stock_job() -> None:
-    found = codec.loads(record())
-    assert found == {"t": None, "f": "f", "a": [1], "k": {"b": 2}, "et": 1_700_000_000_000}
+    for found in (codec.loads(record()), codec.loads(record(schema="1#0a0b0c0d"))):
+        assert found == {"t": None, "f": "f", "a": [1], "k": {"b": 2}, "et": 1_700_000_000_000}
+    bare = codec.loads(b"arqd1 3 1700000000000 0 0 " + codec.record_tail("f", "", b"[1]"))
+    assert bare == {"t": None, "f": "f", "a": [1], "k": {}, "et": 1_700_000_000_000}
 
 
 def test_a_stock_result_gives_its_exception_back() -> None:

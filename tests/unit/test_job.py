@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 import pytest
 
 from daemon.errors import InvalidJob
-from daemon.job import PRIORITIES, from_ms, priority_level, seconds, uuid7
+from daemon.job import PRIORITIES, from_ms, new_id, priority_level, seconds
 
 
 @pytest.mark.parametrize(
@@ -43,10 +44,20 @@ def test_a_wrong_duration_is_refused(wrong: float | str) -> None:
 
 
 def test_generated_ids_are_ordered_by_time_and_unique() -> None:
-    ids = [uuid7() for _ in range(1000)]
+    ids = [new_id() for _ in range(1000)]
     assert len(set(ids)) == 1000
-    assert [job_id[:12] for job_id in ids] == sorted(job_id[:12] for job_id in ids)
-    assert all(len(job_id) == 32 and job_id[12] == "7" and job_id[16] in "89ab" for job_id in ids)
+    assert [job_id[:8] for job_id in ids] == sorted(job_id[:8] for job_id in ids)
+    assert all(len(job_id) == 19 and job_id.isascii() and job_id.isalnum() for job_id in ids)
+
+
+def test_a_later_millisecond_makes_a_later_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [0, 1, 61, 62, 3843, 3844, 1_795_712_506_028, 1_795_712_506_029, 2**47]
+    ids = []
+    for ms in times:
+        monkeypatch.setattr(time, "time_ns", lambda ms=ms: ms * 1_000_000)
+        ids.append(new_id())
+    assert ids == sorted(ids)
+    assert len({job_id[:8] for job_id in ids}) == len(times)
 
 
 def test_times_are_aware_utc() -> None:

@@ -44,7 +44,7 @@ def in_job() -> Iterator[Callable[[], None]]:
         job_id = FamilyKeys.of("email").job_id(JOB_ID)
         claim = Claim(job_id.encode(), None, b"0", b"1", b"0", b"0")
         run = Run(claim, 1, job_id)
-        run.entry, run.job_try = Entry("send_email", "", 0, 0, 0, b""), 2
+        run.entry, run.job_try = Entry("send_email", "", 0, 0, 0, "", b""), 2
         current_job.set(JobContext(worker, {}, run))
 
     yield enter

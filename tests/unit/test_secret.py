@@ -55,9 +55,9 @@ def test_it_travels_encrypted_and_comes_back_as_it_was() -> None:
     assert b'"amount":5' in written
     assert b"Ulm" in written  # not marked
     assert b"Bonn" not in written
-    (args, _, _) = Binder(charge).bind(codec.encode_body(b"[" + written + b"]"), CIPHER)
+    (args, _, _) = Binder(charge).bind(codec.encode_body(b"[" + written + b"]"), cipher=CIPHER)
     assert args[0] == charged
-    by_name = Binder(charge).bind(b'{"a":[],"k":' + written + b"}", CIPHER)
+    by_name = Binder(charge).bind(b'[],"k":' + written, cipher=CIPHER)
     assert by_name[0][0] == charged
 
 
@@ -67,7 +67,7 @@ def test_constraints_hold_for_the_decrypted_value_and_errors_quote_nothing() -> 
     assert "canary" not in str(caught.value)
     sealed = codec.encode({"card": SecretValue("canary" * 5), "amount": 1}, cipher=CIPHER)
     with pytest.raises(ValidationError, match="at most 19") as caught:
-        Binder(charge).bind(codec.encode_body(b"[" + sealed + b"]"), CIPHER)
+        Binder(charge).bind(codec.encode_body(b"[" + sealed + b"]"), cipher=CIPHER)
     assert "canary" not in str(caught.value)
 
 
@@ -75,7 +75,7 @@ def test_without_the_key_the_worker_is_told_which_one() -> None:
     body = codec.encode_body(b"[" + codec.encode_model(CHARGE, CIPHER) + b"]")
     for other in (None, JobCipher(KeyRing.parse(generate_key("other")), "pay", "{pay}:1")):
         with pytest.raises(KeyMissing, match="the key k "):
-            Binder(charge).bind(body, other)
+            Binder(charge).bind(body, cipher=other)
 
 
 def test_without_a_key_it_does_not_travel() -> None:
@@ -97,7 +97,9 @@ def test_a_mask_is_not_taken_for_the_value() -> None:
 def test_a_name_with_secret_values_is_encrypted_as_the_class_would() -> None:
     written = codec.encode({"card": SecretValue("4111"), "amount": 1}, cipher=CIPHER)
     assert b"4111" not in written
-    assert Binder(charge).bind(codec.encode_body(b"[" + written + b"]"), CIPHER)[0][0] == Charge(card="4111", amount=1)
+    assert Binder(charge).bind(codec.encode_body(b"[" + written + b"]"), cipher=CIPHER)[0][0] == Charge(
+        card="4111", amount=1
+    )
     assert "4111" not in repr(SecretValue("4111")) + str(SecretValue("4111"))
 
 

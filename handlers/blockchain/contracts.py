@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from eth_abi.codec import ABICodec
+from eth_abi.decoding import StringDecoder
+from eth_abi.encoding import TextStringEncoder
+from eth_abi.exceptions import DecodingError
+from eth_abi.registry import registry
 from web3 import AsyncWeb3
 from web3.exceptions import TransactionNotFound
 from web3.logs import DISCARD
@@ -13,8 +19,24 @@ from web3.providers.async_base import AsyncBaseProvider
 from handlers.blockchain.index import ChainEvent
 from handlers.integrations.rpc import Node
 
+logger = logging.getLogger("arqd.blockchain")
+
 #: Numbers of types this wide or wider travel as text: JSON's readers round them.
 WIDE = 56
+
+
+class _Text(StringDecoder):
+    """Text of an event. Contracts take any bytes for one: those that are none of UTF-8 are read as U+FFFD."""
+
+    def __init__(self) -> None:
+        super().__init__("replace")  # type: ignore[no-untyped-call]
+
+
+def _codec() -> ABICodec:
+    readable = registry.copy()  # type: ignore[no-untyped-call]
+    readable.unregister("string")
+    readable.register("string", TextStringEncoder, _Text, label="string")
+    return ABICodec(readable)
 
 
 class NodeProvider(AsyncBaseProvider):
@@ -45,7 +67,9 @@ class ContractEvents:
         (self.topic,) = topics
         self.address: str = AsyncWeb3.to_checksum_address(address)
         # Read without a node.
-        self._readings = [(abi, AsyncWeb3().eth.contract(abi=[abi]).events[abi["name"]]()) for abi in abis]
+        reader: AsyncWeb3[Any] = AsyncWeb3()
+        reader.codec = _codec()
+        self._readings = [(abi, reader.eth.contract(abi=[abi]).events[abi["name"]]()) for abi in abis]
         self._clients: dict[Node, AsyncWeb3[NodeProvider]] = {}
 
     async def between(self, node: Node, first: int, last: int) -> list[ChainEvent]:
@@ -84,8 +108,13 @@ class ContractEvents:
     def _parameters(self, log: Any) -> dict[str, Any] | None:
         """Give what the event says; None where it is another contract's idea of this name and these types."""
         for abi, reading in self._readings:
-            for found in reading.process_receipt({"logs": [log]}, errors=DISCARD):
-                return {each["name"]: _plain(found["args"][each["name"]], each["type"]) for each in abi["inputs"]}
+            try:
+                for found in reading.process_receipt({"logs": [log]}, errors=DISCARD):
+                    return {each["name"]: _plain(found["args"][each["name"]], each["type"]) for each in abi["inputs"]}
+            except DecodingError as error:
+                # Whatever a contract has written there: it must not keep the events behind it from being read.
+                where = f"{AsyncWeb3.to_hex(log['transactionHash'])}, log {log['logIndex']}"
+                logger.warning("an event %s is left out, its data are none: %s: %s", self.name, where, error)
         return None
 
     def _event(self, chain_id: int, log: Any, parameters: dict[str, Any]) -> ChainEvent:

@@ -124,11 +124,12 @@ class EventIndex:
             await _write(connection, [event], datetime.now(UTC), final=True)
         return found is not None, found is not None and found.notified_at is not None
 
-    async def untold(self, cursor: Cursor, limit: int) -> list[ChainEvent]:
-        """Give final events that have not been told of, the oldest first."""
+    async def untold(self, cursor: Cursor, through: int, limit: int) -> list[ChainEvent]:
+        """Give final events up to a block that have not been told of, the oldest first."""
         row = EVENTS.c
         columns = [row[name] for name in ChainEvent.__dataclass_fields__]
         query = select(*columns).where(_of(cursor), row.final.is_(True), row.notified_at.is_(None))
+        query = query.where(row.block_number <= through)
         query = query.order_by(row.block_number, row.log_index).limit(limit)
         async with self._database.read() as connection:
             return [ChainEvent(**found) for found in (await connection.execute(query)).mappings()]

@@ -64,6 +64,8 @@ class _Pass:
     removed: int = 0
     first: int = 0
     last: int = 0
+    #: Newest block whose events are final for this job.
+    final_through: int = -1
     #: Of the whole try, seconds.
     time: float = field(init=False)
 
@@ -83,6 +85,7 @@ class _Pass:
         self.first = first = await self._beginning(node, cursor)
         # Blocks after this one are not final.
         safe = head - self.service.confirmations(self.job)
+        self.final_through = safe + 1
         span = Span(min(cursor.span, most), most)
         while first <= head:
             last = min(first + span.size - 1, safe if first <= safe else head)
@@ -91,7 +94,7 @@ class _Pass:
                 continue
             events, block = found
             span.took(last - first + 1)
-            portion = Portion(first, last, events, block if last <= safe else None, safe + 1, span.size)
+            portion = Portion(first, last, events, block if last <= safe else None, self.final_through, span.size)
             applied = await self.index.apply(cursor, portion)
             if applied is None:
                 raise _Moved
@@ -160,18 +163,19 @@ async def index_events(ctx: JobContext, job: IndexEvents) -> IndexedRange:
             continue
     else:
         raise RetryAfter(service.settings.poll, "job")
-    notified = await _tell_all(ctx, service, job, cursor, going.time) if job.action == "notify" else 0
+    notified = await _tell_all(going, cursor) if job.action == "notify" else 0
     return IndexedRange(
         from_block=going.first, to_block=going.last, added=going.added, removed=going.removed, notified=notified
     )
 
 
-async def _tell_all(ctx: JobContext, service: BlockchainService, job: IndexEvents, cursor: Cursor, time: float) -> int:
+async def _tell_all(going: _Pass, cursor: Cursor) -> int:
     told = 0
-    while found := await service.index.untold(cursor, TOLD_AT_ONCE):
+    # Another job may have called events final for which fewer confirmations are enough.
+    while found := await going.index.untold(cursor, going.final_through, TOLD_AT_ONCE):
         for event in found:
-            await tell(ctx, service, job, event)
+            await tell(going.ctx, going.service, going.job, event)
         told += len(found)
-        if ctx.remaining < MARGIN * time:
+        if going.ctx.remaining < MARGIN * going.time:
             raise RetryAfter(0, "job")
     return told

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode
+from eth_utils.crypto import keccak
 
 from daemon.errors import RetryAfter
 from handlers.blockchain.indexer import Span
 from handlers.blockchain.payloads import IndexedRange
+from handlers.blockchain.tasks import NotOnChain
 from tests.handlers.blockchain.support import CONFIRMATIONS, Chain
 from tests.handlers.receiver import Answer
 
@@ -62,6 +66,27 @@ async def test_the_same_transaction_in_another_block(chain: Chain) -> None:
     assert [row[2:4] for row in before] == [row[2:4] for row in after]
     assert before[0][:2] != after[0][:2]
     assert (done.added, done.removed) == (0, 0) or done.added == done.removed
+
+
+async def test_what_strangers_write_stops_nothing(chain: Chain) -> None:
+    """A contract passes a caller's text on unread: what is none of its type must not keep the others from the index."""
+    topic = keccak(text="Named(string)").hex()
+    # Puts what it is called with into an event's data, behind eleven bytes that put this code on the chain.
+    code = f"602c80600b6000396000f33660006000377f{topic}366000a100"
+    receipt = chain.node.call("eth_getTransactionReceipt", chain.node.send(data=f"0x{code}"))
+    contract = receipt["contractAddress"]
+    texts = [b"Ada", b"\xffBob", b"C\x00"]
+    datas = [encode(["bytes"], [text]) for text in texts]
+    datas.insert(1, b"\xff" * 64)
+    sent = [chain.node.send(to=contract, data=f"0x{data.hex()}") for data in datas]
+    named = {"contract_address": contract, "event_name": "Named", "signature": "Named(string name)"}
+    assert (await follow(chain, **named)).added == 3
+    assert [json.loads(row[4]) for row in await chain.indexed()] == [
+        {"name": "Ada"}, {"name": "\ufffdBob"}, {"name": "C\x00"},
+    ]  # fmt: skip
+    chain.node.mine(CONFIRMATIONS)
+    unread = await chain.run(chain.event(sent[1], **named))
+    assert isinstance(unread.error, NotOnChain)
 
 
 async def test_a_node_that_limits_the_range(chain: Chain) -> None:
@@ -161,6 +186,20 @@ async def test_each_event_is_told_of_once_when_it_is_final(chain: Chain) -> None
     assert any(f"chain-31337-{sent}-1" in job_id for job_id in ids)
     again = await chain.run(chain.indexing(action="notify", endpoint="shop", user_id="ada"))
     assert (again.value().notified, again.enqueued) == (0, [])
+
+
+async def test_told_of_when_it_is_final_for_who_tells(chain: Chain) -> None:
+    """Another job indexes the same events, for which less is enough."""
+    chain.tickets.allocate()
+    assert (await follow(chain, confirmations=1)).added == 1
+    telling = {"action": "notify", "user_id": "ada", "confirmations": 3}
+    assert (await follow(chain, **telling)).notified == 0
+    chain.node.mine(1)
+    await follow(chain, confirmations=1)
+    assert (await follow(chain, **telling)).notified == 0
+    chain.node.mine(1)
+    assert (await follow(chain, **telling)).notified == 1
+    assert (await follow(chain, **telling)).notified == 0
 
 
 @pytest.mark.timeout(600)

@@ -155,7 +155,8 @@ class Binder:
     def _bind_by_name(self, body: bytes, first: ValidationError | None, context: dict[str, Any] | None) -> Bound:
         args, kwargs, options = codec.decode_body(body)
         if self._model_kwargs is not None and not args and not (kwargs.keys() & set(self._names)):
-            envelope = self._model_kwargs.validate_json(codec.whole_body(body), context=context)
+            fields = codec.whole_body(body if kwargs else b'[],"k":{}')
+            envelope = self._model_kwargs.validate_json(fields, context=context)
             return (envelope["k"],), {}, options
         if first is not None and not kwargs:
             raise first

@@ -28,6 +28,10 @@ class Size(IntEnum):
     LARGE = 3
 
 
+class Nothing(PayloadModel):
+    pass
+
+
 class Card(PayloadModel):
     kind: Literal["card"] = "card"
     number: str
@@ -77,6 +81,9 @@ async def takes_model(ctx: Any, job: Everything) -> None: ...
 
 
 async def takes_card(ctx: Any, job: Card) -> None: ...
+
+
+async def takes_no_fields(ctx: Any, job: Nothing) -> None: ...
 
 
 async def takes_values(ctx: Any, at: datetime, price: Decimal, *, colour: Colour = Colour.RED) -> None: ...
@@ -157,6 +164,9 @@ def test_a_model_takes_its_fields_as_keyword_arguments_too() -> None:
     assert bind(takes_card, [], {"job": {"number": "1"}}) == ([], {"job": Card(number="1")})
     with pytest.raises(ValidationError, match="extra_forbidden"):
         bind(takes_card, [], {"number": "1", "more": 2})
+    with pytest.raises(ValidationError, match="number\n  Field required"):
+        bind(takes_card)
+    assert bind(takes_no_fields) == ([Nothing()], {})
 
 
 def test_a_context_annotation_that_cannot_be_resolved_does_not_cost_the_payload_its_type() -> None:

@@ -28,7 +28,8 @@ from benchmarks.measure import quantile
 from benchmarks.processes import Program
 from benchmarks.server import measured_server
 from daemon import codec
-from daemon.broker import Broker
+from daemon.batches import pack_jobs
+from daemon.broker import Broker, NewJob
 from daemon.context import JobContext
 from daemon.errors import ArqdError
 from daemon.family import FamilySettings, RateLimit, load_family
@@ -102,12 +103,12 @@ def _fill(client: redis.Redis, count: int, groups: int) -> None:
     """Add jobs that do nothing, the groups in turn."""
     broker = Broker(None, KEYS)
     for start in range(0, count, BATCH):
-        values: list[Any] = []
+        jobs: list[NewJob] = []
         for number in range(start, min(start + BATCH, count)):
             options: JobOptions = {"group": f"group {number % groups}"} if groups else {}
             args = b"[" + codec.encode({"user": number, "name": "Ada"}) + b"]"
-            values += new_job(KEYS, noop.__name__, args, 5, options)
-        _call(client, broker.call("enqueue", 0, *values))
+            jobs.append(new_job(KEYS, noop.__name__, args, 5, options))
+        _call(client, broker.call("enqueue", 0, *pack_jobs(jobs)))
 
 
 def _call(client: Any, command: tuple[Any, ...]) -> None:
@@ -176,10 +177,10 @@ def binding_rate(url: str, seconds: int) -> dict[str, float]:
     """Run three workers on a limit of 30 a second; starts a second, and the most in any one second."""
     with redis.Redis.from_url(url) as client:
         _load(client)
-        values: list[Any] = []
+        jobs: list[NewJob] = []
         for _ in range(BINDING * (seconds + 3)):
-            values += new_job(KEYS, stamp.__name__, b"[]", 5, {})
-        _call(client, Broker(None, KEYS).call("enqueue", 0, *values))
+            jobs.append(new_job(KEYS, stamp.__name__, b"[]", 5, {}))
+        _call(client, Broker(None, KEYS).call("enqueue", 0, *pack_jobs(jobs)))
         with ExitStack() as stack:
             workers = [stack.enter_context(_worker("binding", url)) for _ in range(3)]
             _wait(client, workers[0], BINDING)

@@ -27,6 +27,19 @@ def batches_of(jobs: Sequence[NewJob]) -> list[list[NewJob]]:
     return batches
 
 
+def pack_jobs(jobs: Iterable[NewJob]) -> list[Any]:
+    """Give jobs as ``lua/enqueue.lua`` takes them: what neighbours have in common is told once."""
+    args: list[Any] = []
+    common, start = None, 0
+    for job_id, *rest, tail in jobs:
+        if rest != common:
+            common, start = rest, len(args)
+            args += (0, *rest)
+        args[start] += 1
+        args += (job_id, tail)
+    return args
+
+
 def ids_added(batches: Sequence[Sequence[NewJob]], replies: Sequence[Any]) -> list[str]:
     """Give the ids, as people write them, of the jobs added where some calls were refused."""
     ids = []

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 
 from daemon.added import Repeat as Repeat
 from daemon.added import read_added
-from daemon.batches import batches_of, ids_added, pack_outcomes
+from daemon.batches import batches_of, ids_added, pack_jobs, pack_outcomes
 from daemon.channel import Channel
 from daemon.errors import QueueFull
 from daemon.keys import FamilyKeys, raw_id
@@ -188,7 +188,7 @@ class Broker:
             InClear: when the family takes one of them encrypted only; nothing of its call was written.
         """
         batches = batches_of(jobs)
-        calls = [(int(resend), *(value for job in batch for value in job)) for batch in batches]
+        calls = [(int(resend), *pack_jobs(batch)) for batch in batches]
         if len(calls) == 1:
             replies = [await self.run("enqueue", *calls[0])]
         else:
@@ -204,7 +204,7 @@ class Broker:
 
     async def relay(self, batch: str, jobs: Sequence[NewJob], remembered_ms: int) -> list[bool | Repeat] | None:
         """Add a batch of an outbox; None when it was added before. Errors as `enqueue`; see ``lua/relay.lua``."""
-        reply = await self.run("relay", batch, remembered_ms, *(value for job in jobs for value in job))
+        reply = await self.run("relay", batch, remembered_ms, *pack_jobs(jobs))
         if reply[0] == b"full":
             raise QueueFull(self.keys.family, reply[1] / 1000)
         return None if reply[0] == b"known" else read_added(reply[1] if reply[0] == b"ok" else reply)
@@ -359,7 +359,7 @@ class Broker:
         for tick in ticks:
             following = "" if tick.following is None else tick.following
             sha1 = hashlib.sha1(tick.definition, usedforsecurity=False).hexdigest()
-            calls.append((tick.name, tick.due, sha1, following, tick.runs, tick.last, *(tick.job or ())))
+            calls.append((tick.name, tick.due, sha1, following, tick.runs, tick.last, *pack_jobs([tick.job] if tick.job else ())))
         async with self.redis.pipeline(transaction=False) as pipe:
             for args in calls:
                 pipe.execute_command(*self.call("schedule", *args))

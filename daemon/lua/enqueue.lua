@@ -1,22 +1,35 @@
 -- Adds jobs, all or (on a full server) none.
 -- ARGV[3] "1" when this call repeats one whose reply was lost, "own" when the engine itself adds them, whom no budget of
---   bytes refuses; then seven per job:
---   id, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, tail
+--   bytes refuses; then runs of jobs (daemon/batches.py) that have all but id and tail in common. A run is
+--   count, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, and then
+--   id, tail of each of its jobs.
 --   With a dedup key the third goes on: a space, "drop" | "replace" | "debounce", a space, its window in ms (0: while the
 --   job lives), a space, the key. So jobs without one have nothing more to carry.
 -- Returns per job: 1 added, 0 a job with this id exists, or {id of the job that has its dedup key, 1 if that job has got
 -- its payload, 2 if not since it is encrypted for another id}. Nothing was added, of none of them: {"full", ms}, over the
 -- family's budget of bytes, and there may be room then; {"encrypted" or "marked", function}, one came in clear and must not.
 local added, records, scores, ready = {}, {}, {}, {}
-local enqueued, adding = 0, 0
+local enqueued, adding, last_record = 0, 0, 0
 local fallback
 local seen = {}
 local keepers, kept, moves = {}, {}, {}
+
+-- Where each run begins.
+local runs = {}
+do
+  local at = 4
+  while at <= #ARGV do
+    runs[#runs + 1] = at
+    at = at + 6 + 2 * ARGV[at]
+  end
+end
+local function last_of(run) return run + 4 + 2 * ARGV[run] end
 
 -- conf has "encrypted" where the family takes encrypted jobs only, and "marked", the functions with marked fields, \t
 -- before and after each. A producer that does not know it must not get a secret in here; a job without arguments has none.
 do
   local guard = redis.call('HMGET', conf, 'encrypted', 'marked')
+<<<<<<< HEAD
   for i = 10, (guard[1] or guard[2]) and #ARGV or 0, 7 do
     local tail = ARGV[i]
     local name, others, body = string.match(tail, '^([^\t\n]*)([^\n]*)\n()')
@@ -29,24 +42,47 @@ do
       if marked and not string.find(tail, '"$secret":"arqd1:', body, true) and not string.find(others, '\t.*\t') then
         return { 'marked', name }
       end
+=======
+  local function refused(tail)
+    local name, body = string.match(tail, '^([^\t\n]*)[^\n]*\n()')
+    if string.byte(tail, body) == 1 or string.find(tail, '{"a":[],"k":{}', body, true) == body then return nil end
+    if guard[1] then return { 'encrypted', name } end
+    -- What a payload class wrote has its schema.
+    local marked = string.find(guard[2], '\t' .. name .. '\t', 1, true)
+    if marked and not string.find(tail, '"$secret":"arqd1:', body, true)
+      and not string.find(tail, ',"k":{},"v":"', body, true) then
+      return { 'marked', name }
+    end
+  end
+  for _, run in ipairs((guard[1] or guard[2]) and runs or {}) do
+    for i = run + 6, last_of(run), 2 do
+      local reason = refused(ARGV[i + 1])
+      if reason then return reason end
+>>>>>>> 383ecf9 (Enqueue script: what neighbouring jobs have in common comes once)
     end
   end
 end
 
-local stamp = num(now)
-local function record_of(i, level)
-  local deadline = ARGV[i + 5] == '0' and '0' or num(now + ARGV[i + 5])
-  return table.concat({ 'arqd1', level, stamp, ARGV[i + 4], deadline, ARGV[i + 6] }, ' ')
+-- What stands before the tail in the records of a run.
+local function head_of(run, level)
+  local deadline = ARGV[run + 5] == '0' and '0' or num(now + ARGV[run + 5])
+  return table.concat({ 'arqd1', level, num(now), ARGV[run + 4], deadline, '' }, ' ')
 end
 
 -- Whether any id is in use: of most calls none is, and then there is no need to look for each.
 local any_used = false
-for first = 4, #ARGV, 7000 do
-  local keys = {}
-  for i = first, math.min(first + 6999, #ARGV), 7 do
-    keys[#keys + 1], keys[#keys + 2] = 'arq:job:' .. ARGV[i], 'arq:result:' .. ARGV[i]
+do
+  local keys, count = {}, 0
+  for _, run in ipairs(runs) do
+    for i = run + 6, last_of(run), 2 do
+      keys[count + 1], keys[count + 2] = 'arq:job:' .. ARGV[i], 'arq:result:' .. ARGV[i]
+      count = count + 2
+      if count == 7000 or i == #ARGV - 1 then
+        any_used = any_used or redis.call('EXISTS', unpack(keys, 1, count)) > 0
+        count = 0
+      end
+    end
   end
-  any_used = any_used or redis.call('EXISTS', unpack(keys)) > 0
 end
 
 -- The job that has a dedup key now; `level` only while it waits or is delayed. False: the key is free.
@@ -67,10 +103,10 @@ end
 
 -- A repeat: the job that has the key gets the new payload and, debounced, its due time anew. One that runs or has
 -- ended is left alone, and one that is to run alone after crashes keeps its turn. Gives 1 if it was changed.
-local function repeated(i, job, mode, key, span, level, due)
+local function repeated(run, i, job, mode, key, span, level, due)
   if mode == 'drop' or not job.level then return 0 end
   -- What is encrypted for one id cannot be read under another.
-  local tail = ARGV[i + 6]
+  local tail = ARGV[i + 1]
   if ARGV[i] ~= job.id and (string.find(tail, '^[^\n]*\n\1') or string.find(tail, '"$secret":"arqd1:', 1, true)) then
     return 2
   end
@@ -81,26 +117,25 @@ local function repeated(i, job, mode, key, span, level, due)
     moves[#moves + 1] = job.id
   end
   if mode == 'debounce' and span > 0 then kept[#kept + 1] = { key, job.id, span } end
-  records[#records + 1] = 'arq:job:' .. job.id
-  records[#records + 1] = record_of(i, job.level)
-  tell('replaced', job.id, function_of(records[#records]))
+  last_record = last_record + 2
+  records[last_record - 1], records[last_record] = 'arq:job:' .. job.id, head_of(run, job.level) .. tail
+  tell('replaced', job.id, function_of(records[last_record]))
   return 1
 end
 
-for i = 4, #ARGV, 7 do
-  local id, level, when, ms = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
-  local tail = ARGV[i + 6]
-  local new = 1
-  local mode, span, key, job
+for _, run in ipairs(runs) do
+  local level, when, ms = tonumber(ARGV[run + 1]), ARGV[run + 2], tonumber(ARGV[run + 3])
+  local mode, span, key
   if #when > 3 then
     when, mode, span, key = string.match(when, '^(%a+) (%a+) (%d+) (.*)$')
-    span, job = tonumber(span), keeper(key)
+    span = tonumber(span)
   end
   local due = when == 'in' and now + ms or when == 'at' and ms or now
   if level == 0 then
     fallback = fallback or default_level()
     level = fallback
   end
+<<<<<<< HEAD
   if job then
     if ARGV[3] ~= '1' or job.id ~= id or seen[id] then
       new = { job.id, repeated(i, job, mode, key, span, level, due) }
@@ -120,16 +155,50 @@ for i = 4, #ARGV, 7 do
     if due > now then
       scores[#scores + 1] = num(math.min(due, HELD - 1) + level / 16)
       scores[#scores + 1] = id
+=======
+  local later = due > now and num(math.min(due, HELD - 1) + level / 16)
+  local head = head_of(run, level)
+  -- Function and group as they stand in a tail, mostly those of the job before.
+  local names, group, detail
+  for i = run + 6, last_of(run), 2 do
+    local id, tail, new = ARGV[i], ARGV[i + 1], 1
+    local job = key and keeper(key)
+    if job then
+      if ARGV[3] ~= '1' or job.id ~= id or seen[id] then
+        new = { job.id, repeated(run, i, job, mode, key, span, level, due) }
+      end
+    elseif seen[id] or any_used and redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
+      new = 0
+      if ARGV[3] == '1' and not seen[id] then
+        local stored = get('arq:job:' .. id)
+        if stored and string.sub(stored, -#tail) == tail then new = 1 end
+      end
+>>>>>>> 383ecf9 (Enqueue script: what neighbouring jobs have in common comes once)
     else
-      ready[#ready + 1] = { id, level, group or '' }
+      local record = head .. tail
+      last_record = last_record + 2
+      records[last_record - 1], records[last_record] = 'arq:job:' .. id, record
+      enqueued, adding = enqueued + 1, adding + #record + #id + 300
+      if not names or string.sub(tail, 1, #names) ~= names then
+        names, detail, group = string.match(tail, '^(([^\t\n]*)\t([^\n]*)\n)')
+        detail = detail or ''
+        if later then detail = detail .. '\t\t\tfor ' .. math.ceil((due - now) / 1000) .. ' s later' end
+      end
+      tell('enqueued', id, detail)
+      if later then
+        scores[#scores + 1] = later
+        scores[#scores + 1] = id
+      else
+        line_up(ready, id, level, group or '')
+      end
+      if key then
+        keepers[key] = { id = id, level = level }
+        kept[#kept + 1] = { key, id, span }
+      end
     end
-    if key then
-      keepers[key] = { id = id, level = level }
-      kept[#kept + 1] = { key, id, span }
-    end
+    seen[id] = true
+    added[#added + 1] = new
   end
-  seen[id] = true
-  added[#added + 1] = new
 end
 if #records == 0 then return added end
 
@@ -147,7 +216,7 @@ local function first_delayed()
   return tonumber(first[2]) or HELD
 end
 local soonest = (#scores > 0 or #moves > 0) and first_delayed()
-give_places(ready, scores)
+give_lined_up(ready, scores)
 local queued = 0
 for i = 1, #scores, 2000 do
   queued = queued + redis.call('ZADD', queue, 'NX', unpack(scores, i, math.min(i + 1999, #scores)))

@@ -134,26 +134,39 @@ local function issue(level, count, group)
   return READY + level * LEVEL + last + step, step
 end
 
--- Gives jobs their places in the order they are listed: {id, level, group} each. Adds to `scores` for a ZADD.
-local function give_places(jobs, scores)
-  local places, steps, lists = {}, {}, {}
-  local key, level, group
-  for _, job in ipairs(jobs) do
-    if job[2] ~= level or job[3] ~= group then
-      level, group = job[2], job[3]
-      key = level .. ':' .. group
+-- Puts a job behind those of its level and group: `lines` are {level, group, id, id, ...} each.
+local function line_up(lines, id, level, group)
+  local line = lines.last
+  if not (line and line[1] == level and line[2] == group) then
+    local key = level .. ':' .. group
+    line = lines[key]
+    if not line then
+      line = { level, group }
+      lines[key], lines[#lines + 1] = line, line
     end
-    job[4] = key
-    local list = lists[key]
-    if list then list[#list + 1] = job else lists[key] = { job } end
+    lines.last = line
   end
-  for key, list in pairs(lists) do places[key], steps[key] = issue(list[1][2], #list, list[1][3]) end
-  for _, job in ipairs(jobs) do
-    key = job[4]
-    scores[#scores + 1] = num(places[key])
-    scores[#scores + 1] = job[1]
-    places[key] = places[key] + steps[key]
+  line[#line + 1] = id
+end
+
+-- Gives the jobs in such lines their places. Adds to `scores` for a ZADD.
+local function give_lined_up(lines, scores)
+  local last = #scores
+  for _, line in ipairs(lines) do
+    local place, step = issue(line[1], #line - 2, line[2])
+    for i = 3, #line do
+      last = last + 2
+      scores[last - 1], scores[last] = num(place), line[i]
+      place = place + step
+    end
   end
+end
+
+-- The same of jobs in the order they are listed: {id, level, group} each.
+local function give_places(jobs, scores)
+  local lines = {}
+  for _, job in ipairs(jobs) do line_up(lines, job[1], job[2], job[3]) end
+  give_lined_up(lines, scores)
 end
 
 -- ---------------------------------------------------------------- clock

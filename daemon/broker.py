@@ -359,7 +359,8 @@ class Broker:
         for tick in ticks:
             following = "" if tick.following is None else tick.following
             sha1 = hashlib.sha1(tick.definition, usedforsecurity=False).hexdigest()
-            calls.append((tick.name, tick.due, sha1, following, tick.runs, tick.last, *pack_jobs([tick.job] if tick.job else ())))
+            job = () if tick.job is None else pack_jobs([tick.job])
+            calls.append((tick.name, tick.due, sha1, following, tick.runs, tick.last, *job))
         async with self.redis.pipeline(transaction=False) as pipe:
             for args in calls:
                 pipe.execute_command(*self.call("schedule", *args))

@@ -43,6 +43,11 @@ def checked_request_id(value: Any) -> str:
     return value
 
 
+def is_traced() -> bool:
+    """Whether every job carries something of its own."""
+    return _inject is not None
+
+
 def is_carried(options: Mapping[str, Any]) -> bool:
     """Whether a job with these options, or any now, has something to carry; asked for every job, so it is cheap."""
     return _inject is not None or bool(request_id.get()) or "request_id" in options

@@ -18,6 +18,7 @@ from daemon.retry import Backoff
 
 if TYPE_CHECKING:
     from daemon.handle import JobHandle, SyncJobHandle
+    from daemon.payload import Payload
 
 LATEST_DUE_MS = 2**45
 #: What belongs to one job.
@@ -142,6 +143,20 @@ def new_job(
     timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
     tail = codec.record_tail(function, group, body, schema)
     return NewJob(job_id, level, when + _dedup(options, whole), ms, timeout, expires, tail)
+
+
+def with_own_keys(job: Payload, options: JobOptions) -> JobOptions:
+    """Add the group and the dedup key of a payload that has them; without a key nothing is said of it."""
+    if options.get("group") is None and (group := job.group_key()) is not None:
+        options = {**options, "group": group}
+    if options.get("dedup_key") is None:
+        key = job.dedup_key()
+        if key is not None:
+            return {**options, "dedup_key": key}
+        options = options.copy()
+        options.pop("dedup_mode", None)
+        options.pop("dedup_window", None)
+    return options
 
 
 def checked_template(name: str, options: Mapping[str, Any]) -> JobOptions:

@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack, cast, overload
 
 from daemon import codec
 from daemon.broker import Broker, Repeat
+from daemon.bulk import prepare_all
 from daemon.channel import Channel
 from daemon.connections import LOST, connect, translate, translated
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
@@ -18,7 +19,7 @@ from daemon.flows import Batch, BatchHandle, Node
 from daemon.handle import JobHandle, SyncJobHandle
 from daemon.handover import Asked, Fallback, Prepared, hand_over, hand_over_or_keep, rebind
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
-from daemon.options import JobOptions, checked_template, job_name, new_job
+from daemon.options import JobOptions, checked_template, job_name, new_job, with_own_keys
 from daemon.payload import FAMILY_NAME, Payload, schema_mark
 from daemon.replies import ReplyReader
 from daemon.routed import Routed
@@ -154,6 +155,18 @@ class Producer:
             raise InvalidJob(f"there is no template {name!r}; known are {', '.join(sorted(self._templates)) or 'none'}")
         return self._templates[name].copy()
 
+    def with_template(self, options: JobOptions) -> JobOptions:
+        """Give options with those of the template they name.
+
+        Raises:
+            InvalidJob: when there is no such template.
+        """
+        if not options or not options.get("template"):
+            return options
+        options = {**self.template(str(options["template"])), **options}
+        del options["template"]
+        return options
+
     async def enqueue(
         self,
         job: Payload | str,
@@ -224,8 +237,8 @@ class Producer:
         if "job_id" in options:
             raise InvalidJob("job_id names one job: use enqueue_each for many jobs with ids of their own")
         if isinstance(jobs, str):
-            return await self.enqueue_each([((jobs, fields), options) for fields in payloads or ()], family=family)
-        return await self.enqueue_each([((job, None), options) for job in jobs], family=family)
+            return await self._send([(jobs, fields, family, options) for fields in payloads or ()])
+        return await self._send([(job, None, family, options) for job in jobs])
 
     async def enqueue_each(
         self,
@@ -271,13 +284,10 @@ class Producer:
             )
         codec.check_size(len(body), self.max_payload, "payload")
         codec.check_depth(body, "payload")
-        if options and options.get("template"):
-            preset = self.template(str(options["template"]))
-            options = {**preset, **options}
-            del options["template"]
+        options = self.with_template(options)
         if keyed is not None:
-            options = _with_own_keys(keyed, options)
-        args = body if body[:1] == b"[" else b"[" + body + b"]"
+            options = with_own_keys(keyed, options)
+        args = codec.as_arguments(body)
         return family, new_job(self.broker(family).keys, function, args, level, options, schema, cipher), returns
 
     def _encrypts(self, families: Iterable[str]) -> None:
@@ -289,17 +299,10 @@ class Producer:
         whole = encrypted or family in self._encrypted
         return JobCipher(self.keyring, keys.family, keys.job_id(job_id or job_name(options)), whole)
 
-    def _prepare_all(self, asked: Sequence[Asked]) -> list[Prepared]:
-        prepared = [self._prepare(*one) for one in asked]
-        families = {name for name, _, _ in prepared}
-        if len(families) > 1:
-            raise InvalidJob(f"jobs of one call belong to one family, not to {', '.join(sorted(families))}")
-        return prepared
-
     async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
-        prepared = self._prepare_all(asked)
-        if not prepared:
+        if not asked:
             return []
+        prepared = prepare_all(self, asked)
         if self._fallback is None:
             return await self._hand_over(asked, prepared)
         return await hand_over_or_keep(self, self._fallback, asked, prepared)
@@ -384,17 +387,3 @@ class Producer:
             with translated():
                 ended = await self.redis.get(RESULT + job.job_id)
         return word == "aborted" or (ended is not None and codec.was_aborted(ended))
-
-
-def _with_own_keys(job: Payload, options: JobOptions) -> JobOptions:
-    """Add the group and the dedup key of a payload that has them; without a key nothing is said of it."""
-    if options.get("group") is None and (group := job.group_key()) is not None:
-        options = {**options, "group": group}
-    if options.get("dedup_key") is None:
-        key = job.dedup_key()
-        if key is not None:
-            return {**options, "dedup_key": key}
-        options = options.copy()
-        options.pop("dedup_mode", None)
-        options.pop("dedup_window", None)
-    return options

@@ -29,28 +29,15 @@ local function last_of(run) return run + 4 + 2 * ARGV[run] end
 -- before and after each. A producer that does not know it must not get a secret in here; a job without arguments has none.
 do
   local guard = redis.call('HMGET', conf, 'encrypted', 'marked')
-<<<<<<< HEAD
-  for i = 10, (guard[1] or guard[2]) and #ARGV or 0, 7 do
-    local tail = ARGV[i]
+  local function refused(tail)
     local name, others, body = string.match(tail, '^([^\t\n]*)([^\n]*)\n()')
     local nothing = string.find(tail, '^%[%]', body)
       and (string.find(tail, '^%[%],"k":{}', body) or not string.find(tail, '^%[%],"k":', body))
-    if string.byte(tail, body) ~= 1 and not nothing then
-      if guard[1] then return { 'encrypted', name } end
-      -- What a payload class wrote has its schema.
-      local marked = string.find(guard[2], '\t' .. name .. '\t', 1, true)
-      if marked and not string.find(tail, '"$secret":"arqd1:', body, true) and not string.find(others, '\t.*\t') then
-        return { 'marked', name }
-      end
-=======
-  local function refused(tail)
-    local name, body = string.match(tail, '^([^\t\n]*)[^\n]*\n()')
-    if string.byte(tail, body) == 1 or string.find(tail, '{"a":[],"k":{}', body, true) == body then return nil end
+    if string.byte(tail, body) == 1 or nothing then return nil end
     if guard[1] then return { 'encrypted', name } end
     -- What a payload class wrote has its schema.
     local marked = string.find(guard[2], '\t' .. name .. '\t', 1, true)
-    if marked and not string.find(tail, '"$secret":"arqd1:', body, true)
-      and not string.find(tail, ',"k":{},"v":"', body, true) then
+    if marked and not string.find(tail, '"$secret":"arqd1:', body, true) and not string.find(others, '\t.*\t') then
       return { 'marked', name }
     end
   end
@@ -58,7 +45,6 @@ do
     for i = run + 6, last_of(run), 2 do
       local reason = refused(ARGV[i + 1])
       if reason then return reason end
->>>>>>> 383ecf9 (Enqueue script: what neighbouring jobs have in common comes once)
     end
   end
 end
@@ -135,27 +121,6 @@ for _, run in ipairs(runs) do
     fallback = fallback or default_level()
     level = fallback
   end
-<<<<<<< HEAD
-  if job then
-    if ARGV[3] ~= '1' or job.id ~= id or seen[id] then
-      new = { job.id, repeated(i, job, mode, key, span, level, due) }
-    end
-  elseif seen[id] or any_used and redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
-    new = 0
-    if ARGV[3] == '1' and not seen[id] then
-      local stored = get('arq:job:' .. id)
-      if stored and string.sub(stored, -#tail) == tail then new = 1 end
-    end
-  else
-    records[#records + 1] = 'arq:job:' .. id
-    records[#records + 1] = record_of(i, level)
-    local name, group = string.match(tail, '^([^\t\n]*)\t([^\t\n]*)')
-    name, enqueued, adding = name or '', enqueued + 1, adding + #records[#records] + #id + 300
-    tell('enqueued', id, due > now and name .. '\t\t\tfor ' .. math.ceil((due - now) / 1000) .. ' s later' or name)
-    if due > now then
-      scores[#scores + 1] = num(math.min(due, HELD - 1) + level / 16)
-      scores[#scores + 1] = id
-=======
   local later = due > now and num(math.min(due, HELD - 1) + level / 16)
   local head = head_of(run, level)
   -- Function and group as they stand in a tail, mostly those of the job before.
@@ -173,14 +138,13 @@ for _, run in ipairs(runs) do
         local stored = get('arq:job:' .. id)
         if stored and string.sub(stored, -#tail) == tail then new = 1 end
       end
->>>>>>> 383ecf9 (Enqueue script: what neighbouring jobs have in common comes once)
     else
       local record = head .. tail
       last_record = last_record + 2
       records[last_record - 1], records[last_record] = 'arq:job:' .. id, record
       enqueued, adding = enqueued + 1, adding + #record + #id + 300
       if not names or string.sub(tail, 1, #names) ~= names then
-        names, detail, group = string.match(tail, '^(([^\t\n]*)\t([^\n]*)\n)')
+        names, detail, group = string.match(tail, '^(([^\t\n]*)\t([^\t\n]*)[^\n]*\n)')
         detail = detail or ''
         if later then detail = detail .. '\t\t\tfor ' .. math.ceil((due - now) / 1000) .. ' s later' end
       end

@@ -8,10 +8,11 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from daemon import codec
 from daemon.broker import NewJob
+from daemon.bulk import prepare_all
 from daemon.encryption import KeyRing
 from daemon.errors import ArqdError
 from daemon.handle import JobHandle
-from daemon.handover import Asked, Prepared
+from daemon.handover import Asked
 from daemon.keys import spoken_id
 from daemon.options import JobOptions
 from daemon.payload import Payload
@@ -75,34 +76,27 @@ class RecordingProducer(Producer):
         self.jobs: list[RecordedJob] = []
         #: The same jobs as a worker finds them, by id in Redis.
         self.written: dict[str, NewJob] = {}
-        self._given: dict[str, tuple[Any, JobOptions]] = {}
 
-    def _prepare(
-        self, job: Payload | str, payload: Any, family: str | None, options: JobOptions, job_id: str | None = None
-    ) -> Prepared:
-        prepared = super()._prepare(job, payload, family, options, job_id)
-        name = options.get("template")
-        kept = {**(self.template(str(name)) if name else {}), **options}
-        kept.pop("template", None)
+    async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
+        handles = []
+        for one, (family, job, returns) in zip(asked, prepare_all(self, asked), strict=True):
+            new = job.id not in self.written
+            if new:
+                self.written[job.id] = job
+                function = codec.split_record(b"arqd1 0 0 0 0 " + job.tail).function
+                payload = one[0] if isinstance(one[0], Payload) else one[1]
+                self.jobs.append(RecordedJob(spoken_id(job.id), family, function, payload, self._options_of(one)))
+            handles.append(JobHandle(self, family, job.id, new, returns))
+        return handles
+
+    def _options_of(self, asked: Asked) -> JobOptions:
+        job, _, _, options = asked
+        kept: dict[str, Any] = {**self.with_template(options)}
         if isinstance(job, Payload) and job.__job__.keyed:
             for name, own in (("dedup_key", job.dedup_key), ("group", job.group_key)):
                 if kept.get(name) is None:
                     kept[name] = own()
-        given = job if isinstance(job, Payload) else payload
-        self._given[prepared[1].id] = given, cast(JobOptions, {k: v for k, v in kept.items() if v is not None})
-        return prepared
-
-    async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
-        handles = []
-        for family, job, returns in self._prepare_all(asked):
-            new = job.id not in self.written
-            payload, options = self._given.pop(job.id, (None, {}))
-            if new:
-                self.written[job.id] = job
-                function = codec.split_record(b"arqd1 0 0 0 0 " + job.tail).function
-                self.jobs.append(RecordedJob(spoken_id(job.id), family, function, payload, options))
-            handles.append(JobHandle(self, family, job.id, new, returns))
-        return handles
+        return cast(JobOptions, {name: value for name, value in kept.items() if value is not None})
 
     def payloads(self, kind: type[P]) -> list[P]:
         """Give the payloads of a class that were handed over, in order."""

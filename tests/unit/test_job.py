@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from daemon.errors import InvalidJob
-from daemon.job import PRIORITIES, from_ms, new_id, priority_level, seconds
+from daemon.job import PRIORITIES, from_ms, new_id, new_ids, priority_level, seconds
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_wrong_duration_is_refused(wrong: float | str) -> None:
 
 
 def test_generated_ids_are_ordered_by_time_and_unique() -> None:
-    ids = [new_id() for _ in range(1000)]
+    ids = [*(new_id() for _ in range(500)), *new_ids(1), *new_ids(2), *new_ids(497)]
     assert len(set(ids)) == 1000
     assert [job_id[:8] for job_id in ids] == sorted(job_id[:8] for job_id in ids)
     assert all(len(job_id) == 19 and job_id.isascii() and job_id.isalnum() for job_id in ids)

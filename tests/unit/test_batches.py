@@ -1,0 +1,33 @@
+"""How many jobs are packed: into calls, and in a call what neighbours share is told once."""
+
+from __future__ import annotations
+
+from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS, batches_of, pack_jobs
+from daemon.broker import NewJob
+
+
+def _job(name: str, *, level: int = 5, when: str = "now", tail: bytes = b"f\t\n{}") -> NewJob:
+    return NewJob(name, level, when, 0, 0, 0, tail)
+
+
+def test_neighbours_share_what_they_have_in_common() -> None:
+    jobs = [_job("a"), _job("b"), _job("c", level=1), _job("d"), _job("e")]
+    common = ("now", 0, 0, 0)
+    tail = b"f\t\n{}"
+    expected = [2, 5, *common, "a", tail, "b", tail, 1, 1, *common, "c", tail, 2, 5, *common, "d", tail, "e", tail]
+    assert pack_jobs(jobs) == expected
+    assert pack_jobs([]) == []
+
+
+def test_a_call_takes_a_thousand_jobs() -> None:
+    jobs = [_job(str(n)) for n in range(2 * ENQUEUE_JOBS + 1)]
+    batches = batches_of(jobs)
+    assert [len(batch) for batch in batches] == [ENQUEUE_JOBS, ENQUEUE_JOBS, 1]
+    assert [job for batch in batches for job in batch] == jobs
+    assert [len(batch) for batch in batches_of(jobs[:ENQUEUE_JOBS])] == [ENQUEUE_JOBS]
+
+
+def test_a_call_takes_a_megabyte_or_one_job() -> None:
+    large, most = b"x" * (ENQUEUE_BYTES // 4), b"x" * (ENQUEUE_BYTES + 1)
+    jobs = [*(_job(str(n), tail=large) for n in range(6)), _job("most", tail=most), _job("last")]
+    assert [len(batch) for batch in batches_of(jobs)] == [4, 2, 1, 1]

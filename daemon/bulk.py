@@ -10,7 +10,7 @@ from daemon import carried, codec
 from daemon.broker import NewJob
 from daemon.errors import InvalidJob
 from daemon.job import new_ids
-from daemon.options import new_job
+from daemon.options import as_arguments, new_job
 from daemon.payload import Payload, schema_mark
 from daemon.secret import model_has_secrets
 
@@ -70,6 +70,6 @@ def _alike(producer: Producer, run: Sequence[Asked]) -> list[Prepared]:
             codec.check_depth(body, "payload")
     prefix, new = keys.prefix, tuple.__new__
     return [
-        (keys.family, new(NewJob, (prefix + name, *common, head + codec.as_arguments(body) + end)), spec.returns)
+        (keys.family, new(NewJob, (prefix + name, *common, head + as_arguments(body) + end)), spec.returns)
         for name, body in zip(new_ids(len(run)), bodies, strict=True)
     ]

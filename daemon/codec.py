@@ -90,11 +90,6 @@ def encode_model(payload: BaseModel, cipher: JobCipher | None = None) -> bytes:
         raise InvalidJob(f"payload cannot be written as JSON: {error}") from None
 
 
-def as_arguments(body: bytes) -> bytes:
-    """Give a payload's JSON as that of a job's positional arguments: one, unless it is a list."""
-    return body if body[:1] == b"[" else b"[" + body + b"]"
-
-
 def encode_body(args: bytes, options: Mapping[str, Any] | None = None, cipher: JobCipher | None = None) -> bytes:
     """Join encoded positional arguments and the job's own options to a body.
 

@@ -82,6 +82,11 @@ def job_name(options: JobOptions) -> str:
     return job_id
 
 
+def as_arguments(body: bytes) -> bytes:
+    """Give a payload's JSON as that of a job's positional arguments: one, unless it is a list."""
+    return body if body[:1] == b"[" else b"[" + body + b"]"
+
+
 def new_job(
     keys: FamilyKeys,
     function: str,

@@ -19,7 +19,7 @@ from daemon.flows import Batch, BatchHandle, Node
 from daemon.handle import JobHandle, SyncJobHandle
 from daemon.handover import Asked, Fallback, Prepared, hand_over, hand_over_or_keep, rebind
 from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
-from daemon.options import JobOptions, checked_template, job_name, new_job, with_own_keys
+from daemon.options import JobOptions, as_arguments, checked_template, job_name, new_job, with_own_keys
 from daemon.payload import FAMILY_NAME, Payload, schema_mark
 from daemon.replies import ReplyReader
 from daemon.routed import Routed
@@ -287,7 +287,7 @@ class Producer:
         options = self.with_template(options)
         if keyed is not None:
             options = with_own_keys(keyed, options)
-        args = codec.as_arguments(body)
+        args = as_arguments(body)
         return family, new_job(self.broker(family).keys, function, args, level, options, schema, cipher), returns
 
     def _encrypts(self, families: Iterable[str]) -> None:

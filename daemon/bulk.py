@@ -60,7 +60,7 @@ def _alike(producer: Producer, run: Sequence[Asked]) -> list[Prepared]:
     model = type(payloads[0])
     spec = model.__job__
     keys = producer.broker(family or spec.family).keys
-    options = producer.with_template(options)
+    options = producer._with_template(options)
     _, *common, tail = new_job(keys, spec.function, _ARGS, spec.priority, options, schema_mark(model))
     head, _, end = tail.partition(_ARGS)
     bodies = list(map(codec.encode_model, payloads))

@@ -155,7 +155,7 @@ class Producer:
             raise InvalidJob(f"there is no template {name!r}; known are {', '.join(sorted(self._templates)) or 'none'}")
         return self._templates[name].copy()
 
-    def with_template(self, options: JobOptions) -> JobOptions:
+    def _with_template(self, options: JobOptions) -> JobOptions:
         """Give options with those of the template they name.
 
         Raises:
@@ -284,7 +284,7 @@ class Producer:
             )
         codec.check_size(len(body), self.max_payload, "payload")
         codec.check_depth(body, "payload")
-        options = self.with_template(options)
+        options = self._with_template(options)
         if keyed is not None:
             options = with_own_keys(keyed, options)
         args = as_arguments(body)

@@ -91,7 +91,7 @@ class RecordingProducer(Producer):
 
     def _options_of(self, asked: Asked) -> JobOptions:
         job, _, _, options = asked
-        kept: dict[str, Any] = {**self.with_template(options)}
+        kept: dict[str, Any] = {**self._with_template(options)}
         if isinstance(job, Payload) and job.__job__.keyed:
             for name, own in (("dedup_key", job.dedup_key), ("group", job.group_key)):
                 if kept.get(name) is None:

@@ -101,7 +101,7 @@ class _Email(PayloadModel):
         unsubscribe_url: https address for it, default the operator's setting; ``{recipient}`` in it becomes the
             recipient's address.
         idempotency_key: messages with the same key are one message, sent to each recipient once in 30 days; default
-            the job's id.
+            the job's id, so use no id twice for two messages.
     """
 
     subject: Annotated[OneLine, Field(min_length=1, max_length=500)]

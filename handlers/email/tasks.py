@@ -70,7 +70,7 @@ async def send_email(ctx: JobContext, job: SendEmail) -> SentEmail:
             refused = await mail.transport.send(message.sender, waiting, message.data, utf8=message.utf8)
         except MailRefused as error:
             if error.reply.is_permanent:
-                raise PermanentError(f"the mail server refuses the message: {error}") from error
+                raise PermanentError(f"the mail server refuses the message: {error}") from None
             raise
 
         receipt = Receipt(datetime.now(UTC), message_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,7 @@ LOST = (SMTPException, OSError, TimeoutError, ssl.SSLError)
 SETTINGS_REPLIES = frozenset({530, 534, 535, 538})
 # RFC 5321, 4.5.3.1.10: to RCPT a 552 means "too many recipients now" (or a full mailbox): try again later.
 TRY_LATER = {552: 452}
+_ADDRESS = re.compile(r"<?[^\s<>()\[\]\"',;:]+@[^\s<>()\[\]\"',;:]+>?")
 
 
 class SmtpPool:
@@ -63,7 +65,7 @@ class SmtpPool:
             try:
                 return await self._converse(smtp, sender, recipients, message, utf8)
             except SMTPResponseException as error:
-                raise self._refused(error) from error
+                raise self._refused(error) from None
             except LOST as error:
                 raise MailUnavailable(f"lost the mail server {self.where}: {_text(error)}") from error
 
@@ -197,6 +199,6 @@ def _tls_context(settings: SmtpSettings) -> ssl.SSLContext:
 
 
 def _text(error: BaseException) -> str:
-    """Give an error's or a reply's text as one line; replies have several."""
+    """Give an error's or a reply's text as one line, without the addresses it quotes; replies have several lines."""
     text = error.message if isinstance(error, SMTPException) else str(error)
-    return " ".join(str(text).split())[:300] or type(error).__name__
+    return _ADDRESS.sub("<address>", " ".join(str(text).split()))[:300] or type(error).__name__

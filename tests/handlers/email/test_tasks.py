@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -163,6 +164,22 @@ async def test_message_refused(mail_server: ServerFactory, context: ContextFacto
     with pytest.raises(PermanentError, match=r"554 5\.6\.0 spam"):
         await send_email(context(server), email())
     assert (await send_email(context(server), email())).sent_at is not None, "neither left a receipt or a claim"
+
+
+async def test_errors_name_nobody(mail_server: ServerFactory, context: ContextFactory) -> None:
+    """Mail servers quote addresses; errors stand in logs, in lists and in what alerts tell."""
+    quoting = "5.1.1 <ada@example.com>: Recipient address rejected: no ada@example.com here"
+    server = await mail_server(
+        replies={"ada@example.com": f"550 {quoting}", "bob@example.com": f"451 {quoting}"},
+        data_replies=[f"554 {quoting}"],
+    )
+    for to, kind in (("ada", PermanentError), ("bob", TryAgainLater), ("eve", PermanentError)):
+        job = email(f"{to}@example.com")
+        with pytest.raises(kind, match="Recipient address rejected") as caught:
+            await send_email(context(server), job)
+        assert "@example.com" not in "".join(traceback.format_exception(caught.value))
+    result = await send_email(context(server), email(["ada@example.com", "eve@example.com"]))
+    assert result.refused[0].recipient == "ada@example.com"
 
 
 async def test_server_away(mail_server: ServerFactory, context: ContextFactory) -> None:

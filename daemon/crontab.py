@@ -100,16 +100,19 @@ class Timing:
             due = base + ((ms - base) // self.period + 1) * self.period
         return None if due is None or (self.end is not None and due > self.end) else due
 
-    def newest(self, ms: int, count: int) -> int | None:
-        """Give the time it was due ``count`` times ago, at ``ms`` or before; None when there were fewer."""
+    def newest(self, ms: int, count: int, since: int = 0) -> int | None:
+        """Give the time it was due ``count`` times ago, at ``ms`` or before; None when there were fewer ``since``.
+
+        For what is due once a year ``since`` saves looking back over a hundred of them, which takes a second.
+        """
         due: int | None = (ms if self.end is None else min(ms, self.end)) + 1
         if self.period is not None and due is not None:
             base = (self.start or 0) % self.period
             due = base + ((due - 1 - base) // self.period - count + 1) * self.period
         else:
             for _ in range(count):
-                due = None if due is None else self._next(due, back=True)
-        return due if due is not None and due >= (self.start or 0) else None
+                due = None if due is None or due < since else self._next(due, back=True)
+        return due if due is not None and due >= max(self.start or 0, since) else None
 
     # ------------------------------------------------------------------ crontab text
 

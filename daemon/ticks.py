@@ -46,7 +46,7 @@ def step(schedule: Schedule, due: int, now: int, runs: int = 0) -> Step:
         made, following = None, timing.after(now - GRACE_MS - 1)
     else:
         following = timing.after(due)
-        oldest = timing.newest(now, RUN_ALL)
+        oldest = timing.newest(now, RUN_ALL, since=due)
         if oldest is not None and oldest > due:
             made, following = None, oldest
     if made is not None and schedule.count is not None and runs + 1 >= schedule.count:

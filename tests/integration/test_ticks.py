@@ -10,11 +10,12 @@ import pytest
 
 from daemon import codec
 from daemon.broker import Broker
+from daemon.crontab import Timing
 from daemon.job_info import HELD
 from daemon.keys import JOB, FamilyKeys
 from daemon.producer import Producer
 from daemon.schedule import Schedule, read_schedule
-from daemon.ticks import BATCH, GRACE_MS, RUN_ALL, Ticks, step
+from daemon.ticks import BATCH, GRACE_MS, RUN_ALL, Step, Ticks, step
 from tests.dst import ROWS, Row
 
 KEYS = FamilyKeys.of("t")
@@ -106,6 +107,22 @@ async def test_run_all_has_a_bound(bench: Bench) -> None:
     bench.at(NOON + 1000 * MINUTE)
     assert await bench.make() == 60
     assert await bench.made() == list(range(1001 - RUN_ALL, 1001))
+
+
+def test_no_looking_back_beyond_what_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred leap days ago is work for seconds, in the loop of a process that has jobs to run."""
+    leap_days = replace(EVERY_MINUTE, expression="0 0 29 2 *", missed="run_all")
+    due = round(datetime(2024, 2, 29, tzinfo=UTC).timestamp() * 1000)
+    looks: list[int] = []
+    look = Timing._next
+
+    def counted(timing: Timing, ms: int, back: bool = False) -> int | None:
+        looks.append(ms)
+        return look(timing, ms, back)
+
+    monkeypatch.setattr(Timing, "_next", counted)
+    assert step(leap_days, due, NOON) == Step(due, round(datetime(2028, 2, 29, tzinfo=UTC).timestamp() * 1000))
+    assert len(looks) < 5
 
 
 @pytest.mark.parametrize("missed", ["run_once", "skip", "run_all"])

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from daemon import carried, codec
+from daemon import carried, codec, lazily
 from daemon.broker import NewJob
 from daemon.errors import InvalidJob
 from daemon.job import new_ids
 from daemon.options import as_arguments, new_job
-from daemon.payload import Payload, schema_mark
-from daemon.secret import model_has_secrets
 
 if TYPE_CHECKING:
     from daemon.handover import Asked, Prepared
+    from daemon.payload import Payload
     from daemon.producer import Producer
 
 #: Stands for the arguments in the record of which a run's jobs make theirs: neither JSON nor a name has such a byte.
@@ -48,10 +47,12 @@ def _kind(one: Asked) -> tuple[Any, ...]:
 
 def _are_alike(producer: Producer, job: Any, fields: Any, family: str | None, options: Any) -> bool:
     """Whether such jobs differ in id and arguments alone: nothing is named, encrypted or traced for each."""
-    if not isinstance(job, Payload) or fields is not None or options.get("job_id") or carried.is_traced():
+    if isinstance(job, str) or not isinstance(job, lazily.Payload):
+        return False
+    if fields is not None or options.get("job_id") or carried.is_traced():
         return False
     spec = job.__job__
-    return not (spec.keyed or spec.encrypted or producer.keyring or model_has_secrets(type(job)))
+    return not (spec.keyed or spec.encrypted or producer.keyring or lazily.model_has_secrets(type(job)))
 
 
 def _alike(producer: Producer, run: Sequence[Asked]) -> list[Prepared]:
@@ -61,7 +62,7 @@ def _alike(producer: Producer, run: Sequence[Asked]) -> list[Prepared]:
     spec = model.__job__
     keys = producer.broker(family or spec.family).keys
     options = producer._with_template(options)
-    _, *common, tail = new_job(keys, spec.function, _ARGS, spec.priority, options, schema_mark(model))
+    _, *common, tail = new_job(keys, spec.function, _ARGS, spec.priority, options, lazily.schema_mark(model))
     head, _, end = tail.partition(_ARGS)
     bodies = list(map(codec.encode_model, payloads))
     if max(map(len, bodies)) > min(producer.max_payload, codec.MAX_DEPTH):

@@ -23,13 +23,14 @@ import time
 import traceback
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
-from pydantic_core import PydanticSerializationError, from_json, to_json
-
+from daemon import lazily
 from daemon.encryption import CONTEXT, MASK, JobCipher, is_sealed, packed
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, TypeAdapter
 
 MAGIC = b"arqd1 "
 _MAGIC_WORD = MAGIC.rstrip()
@@ -66,8 +67,8 @@ def encode(value: Any, what: str = "value", cipher: JobCipher | None = None) -> 
     """
     context = _KEYLESS if cipher is None else {CONTEXT: cipher}
     try:
-        return to_json(value, bytes_mode="base64", inf_nan_mode="strings", context=context)
-    except PydanticSerializationError as error:
+        return lazily.to_json(value, bytes_mode="base64", inf_nan_mode="strings", context=context)
+    except lazily.PydanticSerializationError as error:
         raise InvalidJob(f"{what} cannot be written as JSON: {error}") from None
 
 
@@ -84,7 +85,7 @@ def encode_model(payload: BaseModel, cipher: JobCipher | None = None) -> bytes:
         if cipher is None:
             return payload.__pydantic_serializer__.to_json(payload)
         return payload.__pydantic_serializer__.to_json(payload, context={CONTEXT: cipher})
-    except PydanticSerializationError as error:
+    except lazily.PydanticSerializationError as error:
         if cipher is not None:
             cipher.check()
         raise InvalidJob(f"payload cannot be written as JSON: {error}") from None
@@ -196,7 +197,7 @@ def whole_body(body: bytes) -> bytes:
     """
     if is_sealed_body(body):
         sealed, rest = split_sealed(body)
-        body = to_json(packed(sealed)) + rest
+        body = lazily.to_json(packed(sealed)) + rest
     return b'{"a":' + body + b"}"
 
 
@@ -207,16 +208,13 @@ def decode_body(body: bytes) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         Unreadable: when the body is not JSON of that shape.
     """
     try:
-        data = from_json(whole_body(body))
+        data = lazily.from_json(whole_body(body))
         args, kwargs, options = data["a"], data.get("k", {}), data.get("o") or {}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Unreadable("the body of the job is not JSON written by arqd's codec") from None
     if not ((isinstance(args, list) or is_sealed(args)) and isinstance(kwargs, dict) and isinstance(options, dict)):
         raise Unreadable("the body of the job has not the shape arqd's codec writes")
     return args, kwargs, options
-
-
-_CONFIG = ConfigDict(val_json_bytes="base64", hide_input_in_errors=True)
 
 
 @cache
@@ -227,8 +225,10 @@ def typed(returns: Any) -> TypeAdapter[Any]:
 
 def new_adapter(returns: Any) -> TypeAdapter[Any]:
     """Give what `typed` keeps."""
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+
     try:
-        return TypeAdapter(returns, config=_CONFIG)
+        return TypeAdapter(returns, config=ConfigDict(val_json_bytes="base64", hide_input_in_errors=True))
     except PydanticUserError:  # a model, a dataclass: it has a configuration of its own
         return TypeAdapter(returns)
 
@@ -289,7 +289,8 @@ def encode_result(ended: Ended, success: bool, result: bytes, body: bytes | None
     """Write a result record; ``body`` (the job's arguments, as they were) is spliced in without decoding it."""
     job_id, function, queue, tries, enqueued, started, finished = ended
     begin, at = (_kept_frame if len(function) < _SHORT else _frame)(success, tries, function, queue)
-    head = f'{begin},"et":{enqueued},"st":{started},"ft":{finished},{at},"id":{to_json(job_id).decode()},"r":'.encode()
+    own = lazily.to_json(job_id).decode()
+    head = f'{begin},"et":{enqueued},"st":{started},"ft":{finished},{at},"id":{own},"r":'.encode()
     # "{...head" + "result" + ",...body}"; a body that is none would spoil the whole.
     return head + result + b"," + whole_body(body if body and body[:1] in _BEGINNINGS else b"[]")[1:]
 
@@ -322,7 +323,7 @@ def decode_result(raw: bytes) -> dict[str, Any]:
         Unreadable: when it is not JSON written by this codec.
     """
     try:
-        data = from_json(raw)
+        data = lazily.from_json(raw)
         if not {"s", "r", "t", "f", "et"} <= data.keys():
             raise ValueError
         data.setdefault("k", {})
@@ -379,7 +380,7 @@ def check_depth(data: bytes, what: str) -> None:
     if data.count(b"[") + data.count(b"{") < MAX_DEPTH:
         return
     try:
-        from_json(_AROUND * b"[" + data + _AROUND * b"]")
+        lazily.from_json(_AROUND * b"[" + data + _AROUND * b"]")
     except ValueError as error:
         if "recursion limit" in str(error):
             raise InvalidJob(f"the {what} is nested more than {MAX_DEPTH} levels deep: flatten it") from None

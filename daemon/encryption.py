@@ -20,8 +20,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic_core import from_json, to_json
-
+from daemon import lazily
 from daemon.errors import ConfigurationError, InvalidJob, KeyMissing, Unreadable
 
 #: What stands for a value that is not shown.
@@ -234,7 +233,7 @@ class JobCipher:
         """Give the JSON that `seal_json` was given; what is in clear stays as it is."""
         if not data.startswith(SEALED_JSON):
             return data
-        return self.open(part, unpacked(from_json(data)))
+        return self.open(part, unpacked(lazily.from_json(data)))
 
     def digest(self, text: str) -> str:
         """Give what stands for a dedup key."""
@@ -295,7 +294,7 @@ def shown(value: Any, part: str, cipher: JobCipher | None) -> Any:
         KeyMissing, Unreadable: see `JobCipher.open`.
     """
     if is_sealed(value):
-        return MASK if cipher is None else shown(from_json(cipher.open(part, unpacked(value))), "field", cipher)
+        return MASK if cipher is None else shown(lazily.from_json(cipher.open(part, unpacked(value))), "field", cipher)
     if isinstance(value, dict):
         return {name: shown(inner, "field", cipher) for name, inner in value.items()}
     return [shown(inner, "field", cipher) for inner in value] if isinstance(value, list) else value
@@ -303,7 +302,7 @@ def shown(value: Any, part: str, cipher: JobCipher | None) -> Any:
 
 def sealed_error(described: dict[str, Any], cipher: JobCipher) -> dict[str, Any]:
     """Encrypt message and traceback of an error; type and reason stay, since lists and states need them."""
-    text = to_json([described["message"], described["traceback"]])
+    text = lazily.to_json([described["message"], described["traceback"]])
     return {**described, "message": packed(cipher.seal("error", text)), "traceback": ""}
 
 
@@ -313,5 +312,5 @@ def shown_error(described: Any, cipher: JobCipher | None) -> Any:
         return described
     if cipher is None:
         return {**described, "message": MASK}
-    message, trace = from_json(cipher.open("error", unpacked(described["message"])))
+    message, trace = lazily.from_json(cipher.open("error", unpacked(described["message"])))
     return {**described, "message": message, "traceback": trace}

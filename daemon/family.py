@@ -26,8 +26,7 @@ from daemon.cron_jobs import StaticSchedule, cron_entries, crontab, functions_of
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.functions import JobFunction, checked_functions, func
 from daemon.job import priority_level, seconds
-from daemon.keys import FamilyKeys
-from daemon.payload import FAMILY_NAME
+from daemon.keys import FAMILY_NAME, FamilyKeys
 from daemon.retry import Backoff, Exponential, Fixed
 
 __all__ = [

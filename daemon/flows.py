@@ -11,20 +11,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
-from pydantic_core import from_json
-
-from daemon import codec
+from daemon import codec, lazily
 from daemon.encryption import JobCipher, KeyRing, shown, shown_error
 from daemon.errors import InvalidJob, JobNotFound, Unreadable
 from daemon.job import JobState
 from daemon.keys import RESULT, FamilyKeys, family_of, spoken_id
-from daemon.payload import Payload
 
 if TYPE_CHECKING:
     from daemon.handle import JobHandle
     from daemon.options import JobOptions
+    from daemon.payload import Payload
     from daemon.sync_producer import SyncProducer
 
 __all__ = [
@@ -67,7 +65,7 @@ class Node:
 
 
 #: What stands for a node: a payload alone is a job without children.
-Step = Payload | Node
+Step: TypeAlias = "Payload | Node"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +105,7 @@ def node(
 
 
 def _node(step: Step) -> Node:
-    if isinstance(step, Payload):
+    if isinstance(step, lazily.Payload):
         return node(step)
     if not isinstance(step, Node):
         raise InvalidJob(f"{type(step).__name__} is no job of a flow: give a Payload or a node(...)")
@@ -128,7 +126,7 @@ def chain(*steps: Step | Sequence[Step]) -> Node:
     """
     before: tuple[Node, ...] = ()
     for step in steps:
-        jobs = tuple(map(_node, [step] if isinstance(step, Payload | Node) else step))
+        jobs = tuple(map(_node, [step] if isinstance(step, (Node, lazily.Payload)) else step))
         if not jobs:
             raise InvalidJob("a step of a chain is a job or a list with at least one")
         known: dict[Node, Node] = {}
@@ -279,7 +277,7 @@ async def read_children(redis: Any, job_id: str, ring: KeyRing) -> dict[str, Chi
         for child, value in portion.items():
             head, _, result = value.partition(b"\n")
             index, _, kind = head.decode().split("\t")
-            found[child] = (int(index), kind, from_json(result))
+            found[child] = (int(index), kind, lazily.from_json(result))
     ordered = sorted(found.items(), key=lambda item: item[1][0])
     return {
         spoken_id(child.decode()): await _child(redis, child, kind, kept, ring) for child, (_, kind, kept) in ordered

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+FAMILY_NAME = re.compile(r"[a-z0-9_-]+\Z")
 
 # arq's own names; a stock client looks here.
 JOB = "arq:job:"

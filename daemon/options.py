@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
-from daemon import codec
+from daemon import codec, lazily
 from daemon.broker import NewJob
 from daemon.carried import along, is_carried
 from daemon.encryption import JobCipher
@@ -14,11 +14,11 @@ from daemon.errors import InvalidJob
 from daemon.job import new_id, priority_level, seconds
 from daemon.keep import Keep, checked_keep
 from daemon.keys import FamilyKeys
-from daemon.retry import Backoff
 
 if TYPE_CHECKING:
     from daemon.handle import JobHandle, SyncJobHandle
     from daemon.payload import Payload
+    from daemon.retry import Backoff
 
 LATEST_DUE_MS = 2**45
 #: What belongs to one job.
@@ -131,7 +131,7 @@ def new_job(
         carried["n"] = max_tries
     backoff = options.get("backoff")
     if backoff is not None:
-        if not isinstance(backoff, Backoff):
+        if not isinstance(backoff, lazily.Backoff):
             raise InvalidJob(f"backoff {backoff!r} is not one: use Exponential(...) or Fixed(...) of daemon.family")
         carried["b"] = backoff.as_json()
     tags = options.get("tags")

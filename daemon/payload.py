@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,9 +22,9 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from daemon.encryption import MASK
 from daemon.job import priority_level
+from daemon.keys import FAMILY_NAME
 from daemon.secret import refuse_masked, secret_fields
 
-FAMILY_NAME = re.compile(r"[a-z0-9_-]+\Z")
 _TEXTS = ("title", "description")
 
 

@@ -5,27 +5,28 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
-from daemon import codec
+from daemon import codec, lazily
 from daemon.broker import Broker, Repeat
 from daemon.bulk import prepare_all
 from daemon.channel import Channel
 from daemon.connections import LOST, connect, translate, translated
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
 from daemon.errors import InClear, InvalidJob, JobNotFound, RedisRefused, ResultTimeout
-from daemon.events import Event, EventReader, Since
-from daemon.flows import Batch, BatchHandle, Node
 from daemon.handle import JobHandle, SyncJobHandle
 from daemon.handover import Asked, Fallback, Prepared, hand_over, hand_over_or_keep, rebind
-from daemon.keys import JOB, RESULT, FamilyKeys, parse_id
+from daemon.keys import FAMILY_NAME, JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, as_arguments, checked_template, job_name, new_job, with_own_keys
-from daemon.payload import FAMILY_NAME, Payload, schema_mark
 from daemon.replies import ReplyReader
 from daemon.routed import Routed
-from daemon.secret import model_has_secrets
 from daemon.servers import RedisUrl
 from daemon.sync_producer import SyncProducer
+
+if TYPE_CHECKING:
+    from daemon.events import Event, Since
+    from daemon.flows import Batch, BatchHandle, Node
+    from daemon.payload import Payload
 
 __all__ = ["JobHandle", "JobOptions", "Producer", "SyncJobHandle", "SyncProducer"]
 
@@ -193,6 +194,7 @@ class Producer:
         """
         if options.get("depends_on"):
             from daemon.flow_plan import enqueue_flow
+            from daemon.flows import Node
 
             return cast(JobHandle, await enqueue_flow(self, Node(job, payload, family, (), "fail", options)))
         return (await self._send([(job, payload, family, options)]))[0]
@@ -258,26 +260,26 @@ class Producer:
         """Check one job and write its record; nothing is sent. ``job_id``: what it is to have in any case."""
         level, returns, keyed, schema = 0, None, None, ""
         cipher: JobCipher | None = None
-        if isinstance(job, Payload):
-            spec = job.__job__
-            if payload is not None:
-                raise InvalidJob("give a payload or a function's name with its fields, not both")
-            family, function, level, returns = family or spec.family, spec.function, spec.priority, spec.returns
-            schema = schema_mark(type(job))
-            if spec.encrypted or self.keyring or model_has_secrets(type(job)):
-                cipher = self._cipher(family, options, job_id, spec.encrypted)
-                body = codec.encode_model(job, cipher)
-            else:
-                body = codec.encode_model(job)
-            if spec.keyed:
-                keyed = job
-        elif isinstance(job, str):
+        if isinstance(job, str):
             function = job
             if family is None:
                 raise InvalidJob(f"which family runs {job!r}? Enqueue a payload, or give family=")
             if self.keyring:
                 cipher = self._cipher(family, options, job_id)
             body = b"[]" if payload is None else codec.encode(payload, "payload", cipher)
+        elif isinstance(job, lazily.Payload):
+            spec = job.__job__
+            if payload is not None:
+                raise InvalidJob("give a payload or a function's name with its fields, not both")
+            family, function, level, returns = family or spec.family, spec.function, spec.priority, spec.returns
+            schema = lazily.schema_mark(type(job))
+            if spec.encrypted or self.keyring or lazily.model_has_secrets(type(job)):
+                cipher = self._cipher(family, options, job_id, spec.encrypted)
+                body = codec.encode_model(job, cipher)
+            else:
+                body = codec.encode_model(job)
+            if spec.keyed:
+                keyed = job
         else:
             raise InvalidJob(
                 f"{type(job).__name__} is no payload: enqueue a Payload, or a function's name with family="
@@ -360,6 +362,8 @@ class Producer:
             InvalidJob: for a name that is no family's, or a wrong place to begin.
             RedisRefused: while reading, when Redis refuses this user.
         """
+        from daemon.events import EventReader
+
         names = [families] if isinstance(families, str) else list(families)
         for name in names:
             self.broker(name)

@@ -13,10 +13,10 @@ from daemon.connections import connect, translated
 from daemon.crontab import every as every_
 from daemon.errors import InvalidJob, ScheduleConflict, ScheduleNotFound
 from daemon.job import from_ms, new_id
-from daemon.keys import FamilyKeys, spoken_id
+from daemon.keys import FAMILY_NAME, FamilyKeys, spoken_id
 from daemon.options import JobOptions
 from daemon.pages import server_ms
-from daemon.payload import FAMILY_NAME, Payload
+from daemon.payload import Payload
 from daemon.schedule import Missed, Planned, Schedule, call_of, ms_of, read_schedule, read_schedules
 from daemon.scheduler import FAMILIES, announce, wake
 from daemon.servers import RedisUrl

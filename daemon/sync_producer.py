@@ -8,13 +8,12 @@ from collections.abc import Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from daemon.events import Event, Since, iterate
-from daemon.flows import BatchHandle, SyncBatchHandle
 from daemon.handle import SyncJobHandle
 from daemon.options import JobOptions
-from daemon.payload import Payload
 
 if TYPE_CHECKING:
+    from daemon.events import Event, Since
+    from daemon.payload import Payload
     from daemon.producer import Producer
     from daemon.servers import RedisUrl
 
@@ -78,6 +77,8 @@ class SyncProducer:
 
     def enqueue_flow(self, flow: Any) -> Any:
         """See `Producer.enqueue_flow`."""
+        from daemon.flows import BatchHandle, SyncBatchHandle
+
         handle = self._run(self._producer.enqueue_flow(flow))
         return SyncBatchHandle(self, handle) if isinstance(handle, BatchHandle) else SyncJobHandle(self, handle)
 
@@ -96,4 +97,6 @@ class SyncProducer:
 
     def events(self, families: str | Sequence[str], since: Since = "now") -> Iterator[Event]:
         """See `Producer.events`."""
+        from daemon.events import iterate
+
         return iterate(self._producer.events(families, since), self._loop)

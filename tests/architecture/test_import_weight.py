@@ -62,6 +62,25 @@ def test_the_producer_is_light() -> None:
     assert heavy(modules_after("import daemon.producer, handlers.email.payloads")) == []
 
 
+def test_the_producer_is_redis_and_a_few_modules_of_its_own() -> None:
+    more = modules_after("from daemon.producer import Producer, SyncProducer") - modules_after("import redis.asyncio")
+    assert {name.partition(".")[0] for name in more} - sys.stdlib_module_names == {"daemon"}
+    # What few jobs need comes with the first that does (daemon/lazily.py).
+    assert (
+        sorted(more & {f"daemon.{name}" for name in ("events", "flows", "inspector", "payload", "retry", "secret")})
+        == []
+    )
+    assert len([name for name in more if inside(name, "daemon")]) <= 25
+
+
+def test_a_job_by_name_needs_no_payload_classes() -> None:
+    enqueued = modules_after(
+        "from daemon.options import new_job\nfrom daemon import codec\nfrom daemon.keys import FamilyKeys\n"
+        "new_job(FamilyKeys.of('t'), 'send', codec.encode([{'to': 'a'}]), 0, {'delay': 5, 'tags': ['vip']})"
+    )
+    assert enqueued.isdisjoint({"pydantic", "daemon.payload"})
+
+
 def test_payloads_need_no_redis() -> None:
     payloads = [module for module in MODULES if module.endswith(".payloads")]
     assert len(payloads) > 4

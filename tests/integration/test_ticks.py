@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic_core import from_json
 
 from daemon import codec
 from daemon.broker import Broker
@@ -181,7 +182,7 @@ async def test_what_the_job_is(bench: Bench) -> None:
     record = codec.split_record(raw)
     assert (record.function, record.level, record.group, record.stamp) == ("work", 3, "acme", NOON)
     assert (record.timeout_ms, record.deadline_ms) == (120_000, NOON + 3_600_000)
-    assert codec.from_json(codec.whole_body(record.body)) == {
+    assert from_json(codec.whole_body(record.body)) == {
         "a": [{"a": 1}],
         "o": {"n": 2, "g": ["nightly", "schedule:s"]},
     }

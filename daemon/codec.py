@@ -42,7 +42,7 @@ TRACEBACK_LIMIT = 16_384
 #: How deep payloads and results may be nested: the parser's own limit, less what stands around them in a record.
 MAX_DEPTH, _AROUND = 190, 10
 _SEALED = b"\x01"
-_BEGINNINGS = (b"[", _SEALED)
+_KEYLESS: dict[str, Any] = {CONTEXT: None}
 
 
 class Record(NamedTuple):
@@ -70,9 +70,6 @@ def encode(value: Any, what: str = "value", cipher: JobCipher | None = None) -> 
         return lazily.to_json(value, bytes_mode="base64", inf_nan_mode="strings", context=context)
     except lazily.PydanticSerializationError as error:
         raise InvalidJob(f"{what} cannot be written as JSON: {error}") from None
-
-
-_KEYLESS: dict[str, Any] = {CONTEXT: None}
 
 
 def encode_model(payload: BaseModel, cipher: JobCipher | None = None) -> bytes:
@@ -195,10 +192,12 @@ def whole_body(body: bytes) -> bytes:
     Raises:
         Unreadable: when encrypted arguments are cut.
     """
-    if is_sealed_body(body):
-        sealed, rest = split_sealed(body)
-        body = lazily.to_json(packed(sealed)) + rest
-    return b'{"a":' + body + b"}"
+    return b'{"a":' + (_as_text(body) if is_sealed_body(body) else body) + b"}"
+
+
+def _as_text(body: bytes) -> bytes:
+    sealed, rest = split_sealed(body)
+    return lazily.to_json(packed(sealed)) + rest
 
 
 def decode_body(body: bytes) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -291,8 +290,9 @@ def encode_result(ended: Ended, success: bool, result: bytes, body: bytes | None
     begin, at = (_kept_frame if len(function) < _SHORT else _frame)(success, tries, function, queue)
     own = lazily.to_json(job_id).decode()
     head = f'{begin},"et":{enqueued},"st":{started},"ft":{finished},{at},"id":{own},"r":'.encode()
-    # "{...head" + "result" + ",...body}"; a body that is none would spoil the whole.
-    return head + result + b"," + whole_body(body if body and body[:1] in _BEGINNINGS else b"[]")[1:]
+    if not body or body[:1] != b"[":  # what is no body would spoil the whole
+        body = _as_text(body) if body and is_sealed_body(body) else b"[]"
+    return b"".join((head, result, b',"a":', body, b"}"))
 
 
 def _frame(success: bool, tries: int, function: str, queue: str) -> tuple[str, str]:

@@ -223,7 +223,11 @@ class Planned:
     @classmethod
     def of(cls, definition: bytes, due: float | None, runs: bytes | None) -> Planned:
         """Give what Redis holds of it."""
-        made, last = map(int, (runs or b"0 0").split())
+        try:
+            made, last = map(int, (runs or b"0 0").split())
+        except ValueError:
+            # Whatever somebody wrote there: it must not end the processes that meet it.
+            made = last = 0
         return cls(definition, None if due is None else int(due), made, last)
 
 

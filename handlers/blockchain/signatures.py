@@ -30,7 +30,8 @@ def event_abi(text: str) -> dict[str, Any]:
     made = []
     for number, found in enumerate(inputs):
         assert found is not None
-        if not _TYPE.fullmatch(found[1]):
+        typed = _TYPE.fullmatch(found[1])
+        if typed is None or int(typed[3] or 8) not in range(8, 257, 8):
             raise ValueError(f"{event[1]}: {found[1]} is no type of an event here")
         # uint is short for uint256, and the topic is made of the long name.
         kind = re.sub(r"^(u?int)(?=\[|$)", r"\g<1>256", found[1])

@@ -161,7 +161,11 @@ class Composer:
             left -= len(content)
             if left < 0:
                 raise PermanentError(f"the attachments are too large; {self._limit}")
-            kind, _, subtype = (mimetypes.guess_type(attachment.filename)[0] or "").partition("/")
+            guessed, packed = mimetypes.guess_type(attachment.filename)
+            if packed:
+                # Of report.csv.gz it says what is inside.
+                guessed = "application/gzip" if packed == "gzip" else f"application/x-{packed}"
+            kind, _, subtype = (guessed or "").partition("/")
             if kind not in ("application", "audio", "image", "text", "video", "font"):
                 kind, subtype = "application", "octet-stream"
             message.add_attachment(content, kind, subtype, filename=attachment.filename)

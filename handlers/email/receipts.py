@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from arq.worker import Retry
 from redis.exceptions import RedisError
 
 from daemon.context import JobContext
+from daemon.errors import RetryAfter
 from handlers.integrations.addresses import parse_mailbox
 
 logger = logging.getLogger("arqd.email")
@@ -27,8 +27,7 @@ KEEP = 30 * 86_400
 # Released when the job ends, whatever its end; so long after a worker died in mid-send, another job with the same key
 # may try. The job itself may at once.
 CLAIM = 600
-# How long a job waits for another one that sends the same message, seconds. A family's five tries outlast a send that
-# times out, and the lease of a worker that died in it.
+# How long a job waits for another one that sends the same message, seconds.
 WAIT = 20
 
 # Only the holder may release: its claim may have lapsed and be another's by now.
@@ -63,7 +62,7 @@ class Receipts:
         """Claim the message and read its receipts, in one round trip.
 
         Raises:
-            Retry: another job sends the same message now.
+            RetryAfter: another job sends the same message now; no try is counted.
         """
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.set(self._sending, self._job_id, nx=True, ex=CLAIM)
@@ -73,7 +72,7 @@ class Receipts:
             _, holder, sent = await pipe.execute()
         if holder != self._job_id:
             logger.info("another job sends the same message now: looking again in %d s", WAIT)
-            raise Retry(defer=WAIT)
+            raise RetryAfter(WAIT, "job")
         for field, value in sent.items():
             receipt = json.loads(value)
             self._known[field.decode()] = Receipt(datetime.fromisoformat(receipt["at"]), receipt["id"])

@@ -52,7 +52,7 @@ async def send_email(ctx: JobContext, job: SendEmail) -> SentEmail:
     5. Decide: anyone refused for now makes the job try again, for those only; everyone refused for good is an error.
 
     Raises:
-        Retry: another job sends the same message now.
+        RetryAfter: another job sends the same message now.
         PermanentError: the message cannot be made, or it or every recipient is refused for good (5xx).
         TryAgainLater, MailRefused, MailUnavailable: 4xx, connection or login; the policy tries again.
     """

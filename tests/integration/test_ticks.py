@@ -226,6 +226,13 @@ async def test_one_that_cannot_be_used_keeps_no_other_from_being_due(
     assert errors[0].startswith("schedule t:bad cannot be used")
 
 
+async def test_what_is_no_count_stops_nothing(bench: Bench) -> None:
+    await bench.plan(EVERY_MINUTE)
+    await bench.redis.hset(KEYS.key("schedule:runs"), "s", "many")
+    await bench.make()
+    assert (await bench.made(), await bench.runs()) == ([0], 1)
+
+
 async def test_what_a_newer_version_adds_is_left_out(bench: Bench) -> None:
     raw = EVERY_MINUTE.as_bytes().replace(b'"name"', b'"colour":"green","name"')
     await bench.ticks.broker.plan("s", (None, None), raw, NOON)

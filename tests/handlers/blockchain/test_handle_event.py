@@ -149,6 +149,8 @@ def test_payloads() -> None:
         "Paid(uint256 a, uint256 a)",
         "Paid((uint a) b)",
         "Paid(bytes33 a)",
+        "Paid(uint265 a)",
+        "Paid(int100[] a)",
         "1Paid()",
         "Paid(uint indexed a, uint indexed b, uint indexed c, uint indexed d)",
     ],

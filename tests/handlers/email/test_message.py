@@ -115,6 +115,22 @@ def test_marketing_can_be_left_with_one_click() -> None:
     assert one in text.get_content()
 
 
+@pytest.mark.parametrize(
+    ("filename", "kind"),
+    [
+        ("sales.csv.gz", "application/gzip"),
+        ("logs.tar.xz", "application/x-xz"),
+        ("a.pdf", "application/pdf"),
+        ("a.eml", "application/octet-stream"),
+        ("a", "application/octet-stream"),
+    ],
+)
+def test_type_of_an_attachment(filename: str, kind: str) -> None:
+    message, _ = composed(email(attachments=[{"filename": filename, "content": b"x"}]))
+    (attached,) = message.iter_attachments()
+    assert attached.get_content_type() == kind
+
+
 def test_jobs_unsubscribe_url_wins() -> None:
     job = email(template="campaign", context={"message": "m"}, marketing=True, unsubscribe_url="https://a.example/t")
     assert composed(job, unsubscribe_url="https://b.example/")[0]["List-Unsubscribe"] == "<https://a.example/t>"

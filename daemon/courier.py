@@ -7,9 +7,10 @@ they have had. docs/flows.md has the protocol and what happens when a courier di
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -22,6 +23,7 @@ from daemon.encryption import is_sealed, shown_error
 from daemon.errors import ArqdError, Unreadable
 from daemon.flow_broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, FlowJob, OutboxEntry
 from daemon.keys import FamilyKeys, family_of, spoken_id
+from daemon.routed import Routed
 
 logger = logging.getLogger("arqd.courier")
 
@@ -59,6 +61,8 @@ class Courier:
         self._now = now
         self._told = told
         self._session = secrets.token_hex(8)
+        #: Whether families are on several servers, of which some may be away.
+        self._spread = isinstance(redis, Routed)
         self._brokers: dict[str, FlowBroker] = {}
         self._woken = asyncio.Event()
 
@@ -84,11 +88,25 @@ class Courier:
 
     async def sweep(self) -> float:
         """Deliver what stands in the outboxes of its families; gives the seconds until it should look again."""
-        async with self._redis.pipeline(transaction=False) as pipe:
+        try:
+            found = await self._written(self._families)
+        except LOST:
+            if not self._spread:
+                raise
+            found = []
             for family in self._families:
+                # A server that is away holds up its own families only.
+                with contextlib.suppress(*LOST):
+                    found += await self._written([family])
+        return await self.deliver(found)
+
+    async def _written(self, families: Sequence[str]) -> list[str]:
+        """Give those families in whose outboxes something stands."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for family in families:
                 pipe.exists(FamilyKeys.of(family).key("outbox"))
-            found = await pipe.execute() if self._families else []
-        return await self.deliver(family for family, there in zip(self._families, found, strict=True) if there)
+            found = await pipe.execute() if families else []
+        return [family for family, there in zip(families, found, strict=True) if there]
 
     async def sweep_all(self) -> None:
         """Sweep every family that ever had jobs in flows: what a leader of schedules does for others."""
@@ -104,14 +122,19 @@ class Courier:
         waiting, pause = list(families), SWEEP_SECONDS
         while waiting:
             broker, after = self._broker(waiting.pop()), b""
-            while True:
-                busy_ms, entries = await broker.read_outbox(self._session, LEASE_MS, after)
-                if busy_ms:
-                    pause = min(pause, busy_ms / 1000)
-                if not entries:
-                    break
-                waiting += await self._hand_over(broker, entries)
-                after = entries[-1].id
+            try:
+                while True:
+                    busy_ms, entries = await broker.read_outbox(self._session, LEASE_MS, after)
+                    if busy_ms:
+                        pause = min(pause, busy_ms / 1000)
+                    if not entries:
+                        break
+                    waiting += await self._hand_over(broker, entries)
+                    after = entries[-1].id
+            except LOST as error:
+                if not self._spread:
+                    raise
+                logger.debug("outbox of %s: %s", broker.keys.family, error)
         return pause
 
     def _broker(self, family: str) -> FlowBroker:
@@ -130,9 +153,9 @@ class Courier:
                 try:
                     told |= await self.make(broker.keys.family, token, families)
                     await broker.acknowledge([entry.id])
-                except LOST:
-                    raise
                 except Exception as error:
+                    if isinstance(error, LOST) and not self._spread:
+                        raise
                     # A full server takes no new jobs: what else there is to tell must not wait for that.
                     logger.warning("the jobs of a flow cannot be made now, they wait: %s", error)
         return told
@@ -199,9 +222,9 @@ class Courier:
                 for portion in _portions(ends):
                     if await broker.end(portion):
                         told.add(family)
-            except LOST:
-                raise
-            except RedisError as error:
+            except (*LOST, RedisError) as error:
+                if isinstance(error, LOST) and not self._spread:
+                    raise
                 logger.error("parents in %s cannot be told now: %s", family, error)
                 done.update((end.entry, False) for end in ends)
         return told, [entry for entry, all_told in done.items() if all_told]

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from daemon.connections import LOST, connect, translate
 from daemon.lua import SCRIPTS
+from daemon.routed import Routed
 from daemon.search import indexer
 from daemon.servers import RedisUrl
 from daemon.ticks import Ticks, ticks_of
@@ -178,8 +179,12 @@ class Scheduler:
     async def _make_due(self, family: str) -> None:
         try:
             wait = await self._ticks[family].make_due()
-        except LOST:
-            raise
+        except LOST as error:
+            if not isinstance(self._client, Routed):
+                raise
+            # Of several servers one is away: it holds up its own families only. Were it the lease's, that is noticed.
+            logger.warning("schedules of %s are late, trying again: %s", family, error)
+            wait = None
         except RedisError as error:
             # Its memory is full, perhaps: the ticks stay due.
             logger.error("schedules of %s are late, trying again: %s", family, error)

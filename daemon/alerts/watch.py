@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from daemon.alerts.book import Alert, Book, Silence
 from daemon.alerts.channels import Channel, Kind, LogChannel, Message, NotTold, open_channels
 from daemon.alerts.reading import read
-from daemon.alerts.rules import ALERTS, REDIS, Finding, counts_of, judge
+from daemon.alerts.rules import ALERTS, REDIS, Finding, Reading, counts_of, judge
 from daemon.alerts.settings import AlertSettings
 from daemon.errors import ConfigurationError, RedisError, RedisUnavailable
 from daemon.inspector import Inspector
+from daemon.routed import Routed
 from daemon.servers import RedisUrl
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ class Watch:
         """Look once and tell what there is to tell."""
         now = self._clock()
         counts: Mapping[str, int] = {}
-        alerts, silences = dict(self._unwritten), list[Silence]()
+        alerts, silences, away = dict(self._unwritten), list[Silence](), dict[str, RedisUnavailable]()
         try:
             known, before = await self._book.load()
             alerts = {**known, **alerts}
             silences = await self._book.silences(now)
-            reading = await read(self._inspector, self._settings.objectives)
+            reading, away = await self._read()
         except RedisUnavailable as error:
             # The scheduler meets it, too, and says so when it lasts.
             logger.debug("no look: %s", error)
@@ -86,9 +87,10 @@ class Watch:
             # What else is wrong cannot be seen, so nothing of it is over.
             found, unseen = [Finding("queue_error", REDIS, str(error))], frozenset(ALERTS) - {"queue_error"}
         else:
-            found, unseen = judge(reading, self._settings, before), frozenset[str]()
+            found, unseen = judge(reading, self._settings, before), frozenset({"redis_memory"} if away else ())
+            found += [Finding("queue_error", family, str(error)) for family, error in away.items()]
             counts = counts_of(reading)
-        gone = await self._follow(alerts, self._wanted(found), unseen, silences, now)
+        gone = await self._follow(alerts, self._wanted(found), unseen, silences, now, away)
         try:
             await self._book.save(alerts.values(), gone, counts)
             self._unwritten = {}
@@ -100,14 +102,45 @@ class Watch:
             self._unwritten = alerts
             await self._follow(alerts, self._wanted([*found, _refused(error)]), frozenset(ALERTS), silences, now)
 
+    async def _read(self) -> tuple[Reading, dict[str, RedisUnavailable]]:
+        """Read all families; of those on several servers the ones whose server answers, and why the others' do not.
+
+        Raises:
+            RedisUnavailable: no server answers. RedisError: as `read`.
+        """
+        inspector, objectives = self._inspector, self._settings.objectives
+        try:
+            return await read(inspector, objectives), {}
+        except RedisUnavailable:
+            if not isinstance(inspector.redis, Routed):
+                raise
+        # A failover takes a while.
+        await asyncio.sleep(AWAY_SECONDS)
+        away: dict[str, RedisUnavailable] = {}
+        for family in inspector.families:
+            try:
+                await inspector.queue(family)
+            except RedisUnavailable as error:
+                away[family] = error
+        answering = Inspector(inspector.redis, [name for name in inspector.families if name not in away])
+        reading = await read(answering, objectives) if answering.families else Reading()
+        if away:
+            # Those of the others would have other names.
+            reading.servers = []
+        return reading, away
+
     def _wanted(self, found: Sequence[Finding]) -> list[Finding]:
         return [finding for finding in found if finding.alert not in self._settings.off]
 
     async def _follow(
         self, alerts: dict[str, Alert], found: Sequence[Finding], unseen: frozenset[str], silences: Sequence[Silence],
-        now: float,
+        now: float, away: Collection[str] = (),
     ) -> list[str]:  # fmt: skip
-        """Bring what fires up to date and tell of it; gives the keys of what is over."""
+        """Bring what fires up to date and tell of it; gives the keys of what is over.
+
+        Args:
+            unseen: alerts of which nothing can be said now; ``away``: families of which nothing can.
+        """
         for finding in found:
             alert = alerts.get(finding.key)
             if alert is None or alert.over:
@@ -123,7 +156,8 @@ class Watch:
         gone = []
         wrong = {finding.key for finding in found}
         for key, alert in list(alerts.items()):
-            if key in wrong or alert.alert in unseen or now - alert.seen < self._settings.calm:
+            hidden = alert.alert in unseen or alert.subject.partition("/")[0] in away
+            if key in wrong or hidden or now - alert.seen < self._settings.calm:
                 continue
             # Who was never told that it is wrong need not hear that it is over.
             if alert.times:

@@ -25,6 +25,7 @@ from daemon.connections import LOST
 from daemon.events import told
 from daemon.keys import FamilyKeys
 from daemon.pages import describe
+from daemon.routed import Routed
 from daemon.search.postings import DOCS, Doc, Write, doc_of, set_of
 from daemon.search.words import OFF
 
@@ -309,14 +310,26 @@ class Indexer:
                 for name in await self._redis.smembers(FAMILIES):
                     self._families.setdefault(name.decode(), indexer_of(self._redis, name.decode()))
                 self._look = time.monotonic() + FAMILIES_SECONDS
-            behind = list(self._families.values())
+            behind, late = list(self._families.values()), list[Exception]()
             while behind:
-                behind = [indexer for indexer in behind if await indexer.step()]
+                behind = [indexer for indexer in behind if await self._step(indexer, late)]
+            if late:
+                raise late[0]
             self._failing = False
         except (*LOST, RedisError) as error:
             if not self._failing:
                 logger.warning("search indexes are late, trying again: %s", error)
             self._failing = True
+
+    async def _step(self, indexer: FamilyIndexer, late: list[Exception]) -> bool:
+        """Go a step on with one index; of several servers one that is away holds up its own families only."""
+        try:
+            return await indexer.step()
+        except (*LOST, RedisError) as error:
+            if not isinstance(self._redis, Routed):
+                raise
+            late.append(error)
+            return False
 
 
 def _changed(text: bytes) -> list[str]:

@@ -17,10 +17,12 @@ from daemon.family import SharedLimit
 from daemon.flows import node
 from daemon.inspector import Inspector
 from daemon.producer import Producer
+from daemon.schedules import Schedules
 from daemon.servers import Servers
 from daemon.settings import load_settings
 from daemon.supervisor import Supervisor
-from tests.engine import make_family, run_burst, working
+from tests.alerts.support import guarding
+from tests.engine import eventually, make_family, run_burst, working
 from tests.servers import RedisServer, looking_at
 
 
@@ -110,3 +112,60 @@ def test_a_plain_arq_class_stays_on_the_default_server(url: Servers, tmp_path: P
     object.__setattr__(family, "stock", {})
     with pytest.raises(ConfigurationError, match="plain arq class and stays on ARQD_REDIS_URL"):
         Supervisor([family], url, handle_signals=False)
+
+
+# ---------------------------------------------------------------------- a server that is away
+
+
+async def test_a_server_that_is_away_holds_up_its_own_families_only(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ticks of the others are made, and what crosses from one to another arrives."""
+    main, far = (RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2))
+    url = Servers(main.url, {"away": far.url})
+    try:
+        async with Schedules.connect(url) as schedules, Producer.connect(url) as producer:
+            await schedules.add("s", "double", [1], family="away", every=1)
+            await schedules.add("s", "double", [1], family="near", every=1)
+            job = await producer.enqueue_flow(
+                node("double", [1], family="near", children=[node("double", [2], family="other")])
+            )
+            dead = await producer.enqueue_flow(
+                node("double", [1], family="away", children=[node("double", [2], family="other")])
+            )
+            assert await dead.status() == "blocked"
+            far.kill()
+            async with working(url, make_family("near", double), make_family("other", double)):
+                assert await job.result(timeout=30) == 2
+
+                async def ticked() -> bool:
+                    async with Inspector.connect(url, ["near"]) as inspector:
+                        return (await inspector.queue("near")).completed >= 3
+
+                await eventually(ticked)
+    finally:
+        main.kill()
+        far.kill()
+
+
+async def test_a_server_that_is_away_is_told_and_hides_nothing_of_the_others(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.alerts.watch.AWAY_SECONDS", 0.1)
+    main, far = (RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2))
+    try:
+        async with (
+            guarding(Servers(main.url, {"away": far.url}), "away", "near") as guard,
+            Producer.connect(Servers(main.url, {"away": far.url})) as producer,
+        ):
+            await producer.enqueue("double", [1], family="away")
+            assert await guard.look() == ["no_worker away critical"]
+            far.kill()
+            await producer.enqueue("double", [1], family="near")
+            assert sorted(await guard.look()) == ["no_worker near critical", "queue_error away critical"]
+            # What cannot be seen is not over.
+            assert await guard.look(1200) == []
+            far.start()
+            assert await guard.look() == ["no_worker away over"]
+            assert await guard.look(1200) == ["queue_error away over"]
+    finally:
+        main.kill()
+        far.kill()

@@ -64,7 +64,8 @@ def collect(environ: Mapping[str, str]) -> tuple[Variables, dict[str, str]]:
     Raises:
         ConfigurationError: when a file or a directory of secrets cannot be read.
     """
-    environ = {**_env_files(environ.get(ENV_FILE, "")), **environ}
+    filed = _env_files(environ.get(ENV_FILE, ""))
+    environ = {**filed, **{name: value for name, value in environ.items() if value or name not in filed}}
     known = {name for row in FALLBACKS for name in row.names}
     found = Variables()
     others: dict[str, str] = {}
@@ -102,7 +103,7 @@ def _env_files(paths: str) -> dict[str, str]:
         for number, line in enumerate(lines, 1):
             if (text := line.strip()) and text[0] not in "#;":
                 name, equals, value = text.partition("=")
-                if not equals or not name.strip():
+                if not equals or len(name.split()) != 1:
                     raise ConfigurationError(f"{ENV_FILE}: line {number} of {path} is not NAME=value")
                 value = value.strip()
                 quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
@@ -180,7 +181,10 @@ def _redis_url(given: Mapping[str, str]) -> dict[str, str]:
     values = {name: value for name, value in given.items() if not set_by_kubernetes(name, value)}
     password = quote(values.get("REDIS_PASSWORD", ""), safe="")
     if url := values.get("REDIS_URL"):
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ConfigurationError(f"REDIS_URL is no URL: {error}") from None
         if password and parts.password is None and parts.scheme in ("redis", "rediss"):
             url = parts._replace(netloc=f"{parts.username or ''}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
         return {"ARQD_REDIS_URL": url}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from daemon.cli.common import cell, instant, print_json, redis_url, settings
+from daemon.cli.common import audited, cell, instant, print_json, redis_url, settings
 
 if TYPE_CHECKING:
     from daemon.catalog import Catalog
@@ -135,6 +135,10 @@ async def _enqueue(
             became = "it has the new payload now" if job.replaced else "nothing was enqueued"
             print(f"arqd: a job {job.id} exists already: {became}", file=sys.stderr)
         if wait[0]:
+            if wait[1]:
+                # Beforehand: of a job that fails the error is revealed, and has no place in the log.
+                async with audited(producer.redis, "job.reveal", job.id):
+                    pass
             await _follow(job, wait[1])
 
 

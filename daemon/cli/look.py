@@ -20,6 +20,7 @@ from daemon.cli.common import (
     Tag,
     Text,
     Until,
+    audited,
     cell,
     inspector,
     job_filter,
@@ -39,6 +40,7 @@ class State(StrEnum):
 
     WAITING = "waiting"
     DELAYED = "delayed"
+    PARKED = "parked"
     BLOCKED = "blocked"
     ACTIVE = "active"
     COMPLETED = "completed"
@@ -73,7 +75,10 @@ def job(
 async def _job(id: str, logs: bool, reveal: bool) -> tuple[JobInfo, JobLogs | None]:
     from daemon.keys import parse_id
 
-    async with inspector(parse_id(id)[0], reveal=reveal) as found:
+    async with (
+        inspector(parse_id(id)[0], reveal=reveal) as found,
+        audited(found.redis, "job.reveal", id, unless=not reveal),
+    ):
         info = await found.job(id, reveal=reveal)
         return info, await found.logs(id, reveal=reveal) if logs else None
 
@@ -187,7 +192,7 @@ def queues(json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    states = ("waiting", "active", "delayed", "blocked", "completed", "failed", "aborted", "expired")
+    states = ("waiting", "active", "delayed", "parked", "blocked", "completed", "failed", "aborted", "expired")
     names = (*states, "paused", "workers", "slots")
     budgets = any(queue.max_bytes is not None for queue in found)
     print_table(

@@ -112,6 +112,9 @@ class Processes:
         while True:
             began = time.monotonic()
             child = self._children[place] = await _spawn(self._arguments, self._files[place])
+            if self._stopping.is_set():
+                # The signal came before the process was known.
+                _send([child], signal.SIGTERM)
             status = await child.wait()
             if self._stopping.is_set():
                 # One that had not begun yet does not know the signal.
@@ -186,6 +189,8 @@ async def run_watched(arguments: list[str], folder: Path) -> int:
     while True:
         seen = _stamps(folder)
         children[:] = [await _spawn(arguments)]
+        # A signal that came before the process was known did not reach it.
+        unknown = stopping
         ended = asyncio.create_task(children[0].wait())
         told = False
         while not stopping and _stamps(folder) == seen:
@@ -197,6 +202,7 @@ async def run_watched(arguments: list[str], folder: Path) -> int:
                 await asyncio.sleep(POLL_SECONDS)
         if not stopping:
             print("arqd: the code has changed: starting anew", file=sys.stderr)
+        if not stopping or unknown:
             _send(children, signal.SIGTERM)
         status = await ended
         if stopping:

@@ -388,6 +388,8 @@ def test_look_commands_print_for_people_and_for_programs(queue: Arqd, redis_url:
         (["stats"], "no worker is running"),
         (["jobs", "greetings"], waiting),
         (["jobs", "greetings", "--state", "active"], "id "),
+        (["jobs", "greetings", "--state", "parked"], "id "),
+        (["queues"], "parked"),
         (["dead", "list", "greetings"], f"{dead}  greet"),
         (["job", done, "--logs"], "try 1  greeting �[31mAda\n    loudly\n"),
         (["job", done], 'result       {"text":"Hello, Ada!"}'),

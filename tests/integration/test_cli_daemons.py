@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from asyncio.subprocess import Process
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from typing import Any
 import pytest
 import redis
 
+from daemon.cli import processes
 from daemon.cli.command import main
 from daemon.heartbeat import read_heartbeat
+from daemon.notify import Notifier
 from daemon.producer import SyncProducer
 from handlers import FAMILIES
 from tests.conftest import RedisServerFactory
@@ -421,3 +425,31 @@ def test_a_second_up_in_the_folder_is_refused(start: Start) -> None:
     second = start("up", ARQD_REDIS_URL="", ARQD_PROBE__PORT=str(free_port()))
     assert second.ended() == 78
     assert "another arqd uses" in second.text
+
+
+async def spawned_when_stopped(stop: Callable[[int], None], made: list[Process]) -> Process:
+    """Start a process, and have the signal come before it is known."""
+    stop(signal.SIGTERM)
+    made.append(await asyncio.create_subprocess_exec("sleep", "60"))
+    return made[-1]
+
+
+async def test_a_signal_that_comes_while_a_process_is_started_reaches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Process] = []
+    handlers: list[Callable[[int], None]] = []
+    monkeypatch.setattr(processes, "_on_signal", handlers.append)
+    monkeypatch.setattr(processes, "_spawn", lambda *_: spawned_when_stopped(handlers[-1], made))
+    group = processes.Processes(
+        ["run"], 1, tmp_path / "worker.json", burst=False, recycling=processes.Recycling(), notifier=Notifier({})
+    )
+    try:
+        async with asyncio.timeout(30):
+            assert await group.run() == 0
+            assert await processes.run_watched(["run"], tmp_path) == 0
+    finally:
+        for child in made:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()

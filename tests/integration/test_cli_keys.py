@@ -85,6 +85,16 @@ def test_a_job_is_shown_masked_and_revealed_with_its_key(arqd: Arqd, redis_url: 
         assert told in refused.err
 
 
+def test_what_is_revealed_stands_in_the_audit_log(arqd: Arqd, redis_url: str) -> None:
+    id = arqd("enqueue", "pick", "--json", '{"text": "canary"}').out.strip()
+    work(redis_url, NEW)
+    assert "canary" in arqd("job", id, "--logs", "--reveal").out
+    assert arqd("job", id).status == 0
+    assert arqd("job", id, "--reveal", keys=OLD).status == 1
+    entries = json.loads(arqd("audit", "list", "--action", "job.reveal", "--json").out)["entries"]
+    assert [(entry["target"], entry["outcome"]) for entry in entries] == [(id, "refused"), (id, "done")]
+
+
 def test_a_job_is_handed_over_encrypted_or_not_at_all(arqd: Arqd) -> None:
     refused = arqd("enqueue", "pick", "--json", '{"text": "canary"}', keys="")
     assert refused.status == 1

@@ -76,9 +76,13 @@ def test_files_of_variables_stand_in_for_those_that_are_not_set(tmp_path: Path) 
     }
     with pytest.raises(ConfigurationError, match="there is no file"):
         collect({"ARQD_ENV_FILE": f"{tmp_path}/missing.env"})
-    first.write_text("ARQD_LOG_LEVEL\n")
-    with pytest.raises(ConfigurationError, match="is not NAME=value"):
-        collect({"ARQD_ENV_FILE": str(first)})
+    # What is empty counts as unset.
+    found, _ = collect({"ARQD_ENV_FILE": str(first), "ARQD_LOG_LEVEL": ""})
+    assert found.values["ARQD_LOG_LEVEL"] == "debug"
+    for wrong in ("ARQD_LOG_LEVEL\n", "export ARQD_LOG_LEVEL=debug\n"):
+        first.write_text(wrong)
+        with pytest.raises(ConfigurationError, match="is not NAME=value"):
+            collect({"ARQD_ENV_FILE": str(first)})
 
 
 async def task(ctx: object) -> None:

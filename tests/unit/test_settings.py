@@ -118,6 +118,7 @@ def test_a_family_named_on_the_command_line_can_be_set_too() -> None:
         ({"QUEUE_CONCURRENCY": "many"}, "ARQD_FAMILY__ANALYTICS__MAX_JOBS (from QUEUE_CONCURRENCY): Input should be"),
         ({"BULLMQ_BACKOFF_DELAY": "2s"}, "BULLMQ_BACKOFF_DELAY must be a whole number"),
         ({"REDIS_HOST": "h", "REDIS_PORT": "x"}, "REDIS_PORT must be a whole number"),
+        ({"REDIS_URL": "redis://:hush@[::1"}, "REDIS_URL is no URL: Invalid IPv6 URL"),
         ({"EMAIL_SERVICE": "pigeon"}, "EMAIL_SERVICE is none of gmail"),
     ],
 )

@@ -115,6 +115,9 @@ local function virtual_time(level, issued)
   return head[2] and head[2] - low - STEP or issued
 end
 
+-- Of each level as this call found it: those that come together take turns, too.
+local found_time = {}
+
 -- The first of `count` places at a level, and the distance from each to the next. Start-time fair queuing: groups take
 -- turns, since a group's next place is one step after its last one, or after virtual time if it had nothing waiting.
 -- Jobs without a group are the group "".
@@ -127,7 +130,8 @@ local function issue(level, count, group)
   -- What waits without a group when the first group comes keeps its order.
   redis.call('HSETNX', tags, level .. ':', num(issued))
   local field = level .. ':' .. group
-  local last = math.max(virtual_time(level, issued), tonumber(redis.call('HGET', tags, field) or 0))
+  found_time[level] = found_time[level] or virtual_time(level, issued)
+  local last = math.max(found_time[level], tonumber(redis.call('HGET', tags, field) or 0))
   local step = STEP / tonumber(redis.call('HGET', conf, 'weight:' .. group) or 1)
   redis.call('HSET', tags, field, num(last + step * count))
   redis.call('HSET', clock, 'tag' .. level, num(math.max(issued, last + step * count)))

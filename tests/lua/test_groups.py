@@ -38,6 +38,13 @@ async def test_three_groups_take_turns_and_keep_their_own_order(engine: Engine) 
         assert mine == sorted(mine)
 
 
+async def test_groups_that_come_in_one_call_take_turns(engine: Engine) -> None:
+    await engine.sync()
+    await engine.enqueue(*(engine.job(f"{group}{number}", group=group) for group in "abc" for number in range(4)))
+    order = [mine.name for mine in await engine.claim(wanted=12)]
+    assert [set(order[at : at + 3]) for at in (0, 3, 6, 9)] == [{f"{group}{at}" for group in "abc"} for at in range(4)]
+
+
 async def test_what_waits_without_a_group_is_a_group_too_and_keeps_its_order(engine: Engine) -> None:
     await engine.sync()
     await _enqueue(engine, "", 6)

@@ -3,11 +3,11 @@
 
 -- A job waits for those its worker claimed before it, up to two calls. With groups a call brings a turn of all of them, but
 -- what the worker has lately worked off in 1.2 milliseconds, at least 20 jobs, where they are few: so a group's first job
--- starts at once behind the many of another.
+-- starts at once behind the many of another. (One field of `tags` is for what has no group.)
 if grouped and wanted > 20 then
   local pace = (#unheld + #refused) / math.max(now_us - (last[2] or 0), 1)
   local turn = math.max(20, math.floor(1200 * pace))
-  if wanted > turn then wanted = math.min(wanted, math.max(turn, redis.call('HLEN', tags))) end
+  if wanted > turn then wanted = math.min(wanted, math.max(turn, redis.call('HLEN', tags) - 1)) end
 end
 
 -- ---------------------------------------------------------------- promote
@@ -112,7 +112,10 @@ promote()
 if aborting then tell_stock_aborts() end
 
 -- ---------------------------------------------------------------- claim
-if there(lanes) then open_lanes(wait_for) end
+if there(lanes) then
+  tell_lanes()
+  open_lanes(wait_for)
+end
 if wanted > 0 and there(parked) and unpark(session, wanted) then wait_for(0) end
 local free, rate_wait, limit = room()
 local claims = {}
@@ -125,27 +128,28 @@ local function last_failure(id)
   return string.match(redis.call('HGET', history, id) or '', '([^\n]*)$')
 end
 
--- `records` and the lanes each job counts in (`names`) come from a claim that had to look at them before.
-local function claim(found, names, records)
-  local ids, keys, tries = {}, {}, {}
-  for i = 1, #found, 2 do
-    local id = found[i]
-    ids[#ids + 1] = id
-    keys[#keys + 1] = 'arq:job:' .. id
-    tries[#tries + 1] = 'arq:retry:' .. id
-  end
-  if #ids == 0 then return 0 end
+-- `records` and what each job counts in (`counted`) come from a claim that had to look at them before.
+local function claim(found, records, counted)
+  local count, keys, tries = #found / 2, {}, {}
+  if count == 0 then return 0 end
+  for i = 1, count do tries[i] = 'arq:retry:' .. found[2 * i - 1] end
   local counts_of = redis.call('MGET', unpack(tries))
-  records = records or redis.call('MGET', unpack(keys))
-  local crashed = there(crashes) and redis.call('HMGET', crashes, unpack(ids)) or {}
-  local states = there(flows) and redis.call('HMGET', flows, unpack(ids)) or {}
+  if not records then
+    for i = 1, count do keys[i] = 'arq:job:' .. found[2 * i - 1] end
+    records = redis.call('MGET', unpack(keys))
+  end
+  local crashed, states = {}, {}
+  if there(crashes) or there(flows) then
+    local ids = {}
+    for i = 1, count do ids[i] = found[2 * i - 1] end
+    crashed, states = redis.call('HMGET', crashes, unpack(ids)), redis.call('HMGET', flows, unpack(ids))
+  end
   -- Formatting a number costs as much as a command: what is the same for all is written once.
   local token, held_at, usual = session .. ':' .. n, num(HELD + now), num(default_timeout + 10000)
   local claim_number, begun = n .. ' ', 4 * ARGV[6]
-  local bytes, scores, holding, at = 0, {}, {}, #claims
-  local tokens, others = {}, {}
-  for i, id in ipairs(ids) do
-    local record = records[i]
+  local bytes, scores, holding, tokens, at = 0, {}, {}, {}, #claims
+  for i = 1, count do
+    local id, score, record = found[2 * i - 1], found[2 * i], records[i]
     bytes = bytes + (record and #record or 0)
     if i > 1 and bytes > 1048576 then break end
     local asked = aborting and redis.call('ZSCORE', abort_set, id)
@@ -157,7 +161,7 @@ local function claim(found, names, records)
       end
     end
     local life = usual
-    local name = record and string.match(record, USUAL)
+    local name = record and (counted and counted.names[i] or string.match(record, USUAL))
     if record and not name then
       local _, _, timeout = header(record)
       if timeout and timeout > 0 then life = num(timeout + 10000) end
@@ -171,9 +175,15 @@ local function claim(found, names, records)
       set_keys({ 'arq:in-progress:' .. id, token }, life)
     end
     scores[2 * i - 1], scores[2 * i] = held_at, id
-    holding[2 * i - 1] = id
-    holding[2 * i] = claim_number .. found[2 * i] .. (at < begun and '' or NOT_BEGUN) .. (names and names[i].text or '')
-    claims[at + 1], claims[at + 2], claims[at + 3] = id, record, found[2 * i]
+    local group, lane = counted and counted.groups[i], counted and counted.functions[i]
+    local entry = claim_number .. score .. (at < begun and '' or NOT_BEGUN) .. (group and '\t' or '') .. (group or '')
+    if group then enter_lane(group) end
+    if lane then
+      entry = entry .. '\t' .. lane
+      enter_lane(lane)
+    end
+    holding[2 * i - 1], holding[2 * i] = id, entry
+    claims[at + 1], claims[at + 2], claims[at + 3] = id, record, score
     claims[at + 4] = 0
     if counts_of[i] or crashed[i] or asked or states[i] then
       claims[at + 4] = { counts_of[i] or '0', crashed[i] or '0', asked and '1' or '0',
@@ -183,7 +193,7 @@ local function claim(found, names, records)
   end
   if #tokens > 0 then set_keys(tokens, usual) end
   redis.call('ZADD', queue, unpack(scores))
-  make_table(held, #ids)
+  make_table(held, count)
   redis.call('HSET', held, unpack(holding))
   return #scores / 2
 end
@@ -205,27 +215,30 @@ local function claim_limited(k)
   local started, looked = 0, 0
   while started < k and looked < 1000 do
     local found = free_jobs('-inf', '(0', k - started)
-    if #found == 0 then break end
-    local keys, free_to_go, names, records = {}, {}, {}, {}
-    for i = 1, #found, 2 do keys[#keys + 1] = 'arq:job:' .. found[i] end
-    local all = redis.call('MGET', unpack(keys))
-    local lanes_of_all = lanes_of(all)
-    for i = 1, #keys do
-      local id, score, of_job = found[2 * i - 1], found[2 * i], lanes_of_all[i]
-      if stopped_by_lane(id, score, of_job) then
+    local count, going, keys = #found / 2, 0, {}
+    if count == 0 then break end
+    for i = 1, count do keys[i] = 'arq:job:' .. found[2 * i - 1] end
+    local records = redis.call('MGET', unpack(keys))
+    local counted = lanes_of(records)
+    local groups, functions, names = counted.groups, counted.functions, counted.names
+    for i = 1, counted.limited and count or 0 do
+      local id, score = found[2 * i - 1], found[2 * i]
+      if stopped_by_lane(id, score, groups[i], functions[i]) then
         disturb({ { id } })
       else
-        free_to_go[#free_to_go + 1] = id
-        free_to_go[#free_to_go + 1] = score
-        names[#names + 1] = of_job
-        records[#records + 1] = all[i]
+        going = going + 1
+        if going < i then
+          found[2 * going - 1], found[2 * going], records[going] = id, score, records[i]
+          groups[going], functions[going], names[going] = groups[i], functions[i], names[i]
+        end
       end
     end
-    looked = looked + #keys
-    local taken = claim(free_to_go, names, records)
+    if not counted.limited then going = count end
+    for i = 2 * count, 2 * going + 1, -1 do found[i] = nil end
+    looked = looked + count
+    local taken = claim(found, records, counted)
     started = started + taken
-    for i = taken + 1, #names do give_back(names[i]) end
-    if taken < #names then break end
+    if taken < going then break end
   end
   note_lanes()
   return started

@@ -11,23 +11,25 @@
 -- lane. Queues without limits of that kind never come here.
 local LANE, LANES_END, NEVER = 140737488355328, 211106232532992, 9007199254740992
 
-local known_lanes = {}
 -- How many more jobs of a lane run after this call: in a busy group ends and starts mostly cancel out.
 local change = {}
 -- What `active` says, as far as it was read.
 local running = {}
 -- All of `limits` while they are few, false when they are many; and the limits there are as text, read.
-local few_limits
-local specs = {}
+local few_limits, specs
 -- Of groups ("g") and of functions ("f"): whether any may have a limit, whether one may have its own, that of all others.
 local kinds
+-- Of lanes that were looked at: how many more of their jobs may start (false: without a limit), their limit {jobs, starts,
+-- period us}; of some the ms until more may, and of those with a rate its window and how many starts this call adds to it.
+-- They are tables of numbers, and not a table for each lane: a call may look at a hundred lanes.
+local room_of, limit_of, wait_of, window_of, starts_of
 
 local function lane_key(lane) return prefix .. 'lane:' .. lane end
 
 local function read_running(names)
   local missing = {}
   for _, lane in ipairs(names) do
-    if not running[lane] then
+    if lane and not running[lane] then
       running[lane] = 0
       missing[#missing + 1] = lane
     end
@@ -37,7 +39,8 @@ local function read_running(names)
 end
 
 local function read_limits()
-  if few_limits ~= nil then return end
+  if kinds then return end
+  room_of, limit_of, wait_of, window_of, starts_of, specs = {}, {}, {}, {}, {}, {}
   few_limits = redis.call('HLEN', limits) <= 64 and {}
   local many = not few_limits
   kinds = { g = { limited = many, differ = many }, f = { limited = many, differ = many } }
@@ -57,7 +60,6 @@ end
 
 -- Until when a lane was told to wait, and its limits as text.
 local function limits_of(lane)
-  read_limits()
   local kind = kinds[string.sub(lane, 1, 1)]
   if not kind.differ then return nil, kind.all end
   local all = string.sub(lane, 1, 2) .. '*'
@@ -69,9 +71,19 @@ local function limits_of(lane)
   return found[1], found[2] or found[3] or found[4] or found[5]
 end
 
--- What a lane allows now: nil without a limit, else {jobs, starts, per, room, taken, wait ms or nil, window or nil}.
-local function lane_of(lane)
-  if known_lanes[lane] ~= nil then return known_lanes[lane] or nil end
+local function limit_in(spec)
+  if not specs[spec] then
+    local jobs, starts, per = string.match(spec, '^(%d*)|(%d*)|(%d*)$')
+    specs[spec] = { tonumber(jobs), tonumber(starts), tonumber(per) }
+  end
+  return specs[spec]
+end
+
+-- Finds out what a lane allows now: gives `room_of` it.
+local function look_at(lane)
+  read_limits()
+  local room = room_of[lane]
+  if room ~= nil then return room end
   local till, spec = limits_of(lane)
   till = tonumber(till or nil)
   if till and till <= now then
@@ -79,80 +91,66 @@ local function lane_of(lane)
     till = nil
   end
   if not spec and not till then
-    known_lanes[lane] = false
-    return nil
+    room_of[lane] = false
+    return false
   end
-  spec = spec or '||'
-  if not specs[spec] then
-    local jobs, starts, per = string.match(spec, '^(%d*)|(%d*)|(%d*)$')
-    specs[spec] = { tonumber(jobs), tonumber(starts), tonumber(per) }
-  end
-  local l = { jobs = specs[spec][1], starts = specs[spec][2], per = specs[spec][3], room = 1e15, taken = 0 }
-  if l.jobs then
+  local limit = limit_in(spec or '||')
+  limit_of[lane], room = limit, 1e15
+  if limit[1] then
     if not running[lane] then read_running({ lane }) end
-    l.room = l.jobs - running[lane] - (change[lane] or 0)
+    room = limit[1] - running[lane] - (change[lane] or 0)
   end
-  if l.starts then
-    l.window = window(l.per, windows, lane)
-    l.room = math.min(l.room, l.starts - l.window.total)
+  if limit[2] then
+    local w = window(limit[3], windows, lane)
+    window_of[lane], starts_of[lane] = w, 0
+    room = math.min(room, limit[2] - w.total)
     -- When its oldest start, or the first it makes now, leaves the window.
-    l.wait = math.max(1, math.ceil(((oldest_leaves(l.window, l.per) or now_us + l.per) - now_us) / 1000))
+    wait_of[lane] = math.max(1, math.ceil(((oldest_leaves(w, limit[3]) or now_us + limit[3]) - now_us) / 1000))
   end
-  if till then l.room, l.wait = 0, till - now end
-  known_lanes[lane] = l
-  return l
+  if till then room, wait_of[lane] = 0, till - now end
+  room_of[lane] = room
+  return room
 end
 
--- What jobs of a group and function count in: {lane, ...}, with `text` for what a session holds of them.
-local lists_of = {}
+-- Whether a lane may be full or become so when `count` jobs more start. Where all of a kind have one limit, and not so many
+-- jobs run at all, none can.
+local function may_be_full(count)
+  local least = 1e15
+  for _, kind in pairs(kinds) do
+    local limit = limit_in(kind.all or '||')
+    if kind.differ or limit[2] then return true end
+    least = math.min(least, limit[1] or least)
+  end
+  return redis.call('ZCOUNT', queue, num(HELD), '(' .. num(SUSPECT)) + count > least
+end
 
--- Of each record the lanes with a limit that its job counts in. Jobs of a group and function share a list: lanes are looked
--- at once in a call, and no string is made for each job.
+-- What the jobs of these records count in: {groups = the lane of each job's group, functions = that of its function,
+-- false where there is no limit; names = its function, false where its record has a time limit of its own;
+-- limited = whether a lane may stop any}.
 local function lanes_of(records)
   read_limits()
-  local lists, new = {}, {}
+  local by_group, by_function = kinds.g.limited, kinds.f.limited
+  local groups, functions, names = {}, {}, {}
   for i = 1, #records do
-    local name, group
-    if kinds.f.limited then
+    local name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ 0 %d+ ([^\t\n]*)\t([^\t\n]*)')
+    names[i] = name or false
+    if not name then
       name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\t\n]*)')
-    else
-      name, group = '', string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ [^\t\n]*\t([^\t\n]*)')
+      name, group = name or '', group or ''
     end
-    name, group = name or '', group or ''
-    local of_group = lists_of[group]
-    if not of_group then
-      of_group = {}
-      lists_of[group] = of_group
-    end
-    local list = of_group[name]
-    if not list then
-      list = {}
-      if group ~= '' then list[1] = 'g:' .. group end
-      if name ~= '' then list[#list + 1] = 'f:' .. name end
-      of_group[name], new[#new + 1] = list, list
-    end
-    lists[i] = list
+    groups[i] = by_group and group ~= '' and 'g:' .. group
+    functions[i] = by_function and name ~= '' and 'f:' .. name
   end
-  local names = {}
-  for _, list in ipairs(new) do
-    for _, lane in ipairs(list) do
-      if known_lanes[lane] == nil then names[#names + 1] = lane end
+  local limited = may_be_full(#records)
+  if limited then
+    read_running(groups)
+    read_running(functions)
+    for i = 1, #records do
+      groups[i] = groups[i] and look_at(groups[i]) and groups[i]
+      functions[i] = functions[i] and look_at(functions[i]) and functions[i]
     end
   end
-  read_running(names)
-  for _, list in ipairs(new) do
-    local count = 0
-    for i = 1, #list do
-      local lane = list[i]
-      list[i] = nil
-      if lane_of(lane) then
-        count = count + 1
-        list[count] = lane
-      end
-    end
-    list.text = count > 0 and '\t' .. table.concat(list, '\t') or ''
-  end
-  return lists
+  return { groups = groups, functions = functions, names = names, limited = limited }
 end
 
 -- Lets up to `count` jobs of a lane back to their places; what has been removed since does not count. Two thousand are
@@ -175,71 +173,61 @@ local function admit(lane, count)
   if redis.call('EXISTS', key) == 0 then redis.call('ZREM', lanes, lane) end
 end
 
--- So many jobs that counted in these lanes, as what a session holds names them, have ended or gave up their claim: the
--- lanes have room for the next.
-local anything_waits
-local function leave_lanes(text, count)
-  if anything_waits == nil then anything_waits = redis.call('EXISTS', lanes) == 1 end
-  for lane in string.gmatch(text, '\t([^\t]+)') do
-    change[lane] = (change[lane] or 0) - count
-    if anything_waits and redis.call('ZSCORE', lanes, lane) then redis.call('ZADD', lanes, num(now), lane) end
+-- A job that counted in these lanes (tabs between, as what a session holds names them) has ended or gave up its claim.
+local function leave_lanes(text)
+  if not string.find(text, '\t', 1, true) then
+    change[text] = (change[text] or 0) - 1
+    return
+  end
+  for lane in string.gmatch(text, '[^\t]+') do change[lane] = (change[lane] or 0) - 1 end
+end
+
+-- Lanes that jobs have left in this call have room for the next.
+local function tell_lanes()
+  if redis.call('EXISTS', lanes) == 0 then return end
+  for lane, more in pairs(change) do
+    if more < 0 and redis.call('ZSCORE', lanes, lane) then redis.call('ZADD', lanes, num(now), lane) end
   end
 end
 
 -- Looks at the lanes whose time has come; `wait_for` learns when the next one is due.
 local function open_lanes(wait_for)
   for _, lane in ipairs(redis.call('ZRANGEBYSCORE', lanes, '-inf', num(now), 'LIMIT', 0, 64)) do
-    local l = lane_of(lane)
-    local room = l and l.room or 1e15
+    local room = look_at(lane)
+    local due = not room and now or wait_of[lane] and now + wait_of[lane] or NEVER
+    room = room or 1e15
     if room > 0 then admit(lane, math.min(room, 1000)) end
-    if redis.call('ZSCORE', lanes, lane) then
-      local due = NEVER
-      if not l then
-        due = now
-      elseif l.wait then
-        due = now + l.wait
-      end
-      redis.call('ZADD', lanes, num(due), lane)
-    end
+    if redis.call('ZSCORE', lanes, lane) then redis.call('ZADD', lanes, num(due), lane) end
   end
   local first = redis.call('ZRANGE', lanes, 0, 0, 'WITHSCORES')
   if first[2] and tonumber(first[2]) < NEVER then wait_for(first[2] - now) end
 end
 
 -- Puts a job into the first of its lanes that is full; false when none is.
-local function stopped_by_lane(id, score, names)
-  for i = 1, #names do
-    local lane, l = names[i], known_lanes[names[i]]
-    if l.room <= 0 then
-      redis.call('ZADD', lane_key(lane), score, id)
-      redis.call('ZADD', queue, num(LANE + now), id)
-      redis.call('ZADD', lanes, 'LT', num(l.wait and now + l.wait or NEVER), lane)
-      return true
-    end
+local function stopped_by_lane(id, score, of_group, of_function)
+  local full = of_group and room_of[of_group] <= 0 and of_group or of_function and room_of[of_function] <= 0 and of_function
+  if full then
+    redis.call('ZADD', lane_key(full), score, id)
+    redis.call('ZADD', queue, num(LANE + now), id)
+    redis.call('ZADD', lanes, 'LT', num(wait_of[full] and now + wait_of[full] or NEVER), full)
+    return true
   end
-  for i = 1, #names do
-    local l = known_lanes[names[i]]
-    l.room, l.taken = l.room - 1, l.taken + 1
-  end
+  if of_group then room_of[of_group] = room_of[of_group] - 1 end
+  if of_function then room_of[of_function] = room_of[of_function] - 1 end
   return false
 end
 
--- A job that was let through and then not claimed.
-local function give_back(names)
-  for i = 1, #names do
-    local l = known_lanes[names[i]]
-    l.room, l.taken = l.room + 1, l.taken - 1
-  end
+-- One job more runs in a lane.
+local function enter_lane(lane)
+  change[lane] = (change[lane] or 0) + 1
+  if starts_of[lane] then starts_of[lane] = starts_of[lane] + 1 end
 end
 
--- Counts what a claim took.
+-- Notes the starts in lanes with a rate.
 local function note_lanes()
-  for lane, l in pairs(known_lanes) do
-    if l and l.taken > 0 then
-      change[lane] = (change[lane] or 0) + l.taken
-      if l.starts then note_starts(l.window, l.per, l.taken, windows, lane) end
-      l.taken = 0
-    end
+  for lane, starts in pairs(starts_of or {}) do
+    if starts > 0 then note_starts(window_of[lane], limit_of[lane][3], starts, windows, lane) end
+    starts_of[lane] = 0
   end
 end
 
@@ -254,8 +242,7 @@ local function write_lanes()
   for _, lane in ipairs(names) do
     local jobs = running[lane] + change[lane]
     if jobs > 0 then
-      counts[#counts + 1] = lane
-      counts[#counts + 1] = num(jobs)
+      counts[#counts + 1], counts[#counts + 2] = lane, jobs
     else
       none[#none + 1] = lane
     end
@@ -282,7 +269,8 @@ local function release_orphan(session, id, entry, crashed, max_crashes)
   else
     redis.call('ZADD', queue, num(score), id)
   end
-  leave_lanes(entry, 1)
+  local tab = string.find(entry, '\t', 1, true)
+  if tab then leave_lanes(string.sub(entry, tab + 1)) end
   redis.call('HDEL', held_key(session), id)
   redis.call('DEL', 'arq:in-progress:' .. id)
 end

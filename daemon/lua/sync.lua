@@ -47,6 +47,7 @@ local entries = redis.call('HGETALL', held)
 for i = 1, #entries, 2 do
   if not mine[entries[i]] then release_orphan(session, entries[i], entries[i + 1], false, 0) end
 end
+tell_lanes()
 
 -- What runs in each lane is not changed but counted anew: after a failover a count that is too high would hold its lane up for good.
 local function count_lanes()

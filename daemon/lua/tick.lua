@@ -42,7 +42,7 @@ local wait = 60000
 local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 
 -- ---------------------------------------------------------------- settle
-local refused, ended, unheld, counts, changed, left = {}, {}, {}, {}, {}, {}
+local refused, ended, unheld, counts, changed = {}, {}, {}, {}, {}
 local first_settle = 15 + 2 * ARGV[14]
 if #ARGV >= first_settle then
   local counted = there(active)
@@ -71,7 +71,6 @@ if #ARGV >= first_settle then
     if not lane then key, field = conf, 'until' end
     if till > tonumber(redis.call('HGET', key, field) or 0) then redis.call('HSET', key, field, num(till)) end
     limited = limited or lane ~= false
-    if lane then known_lanes[lane], few_limits = nil, nil end
   end
 
   -- A job that has not ended: back to the queue, or parked.
@@ -132,10 +131,7 @@ if #ARGV >= first_settle then
       else
         settled = settled + 1
         local tab = counted and entries[j] and string.find(entries[j], '\t', 1, true)
-        if tab then
-          local text = string.sub(entries[j], tab)
-          left[text] = (left[text] or 0) + 1
-        end
+        if tab then leave_lanes(string.sub(entries[j], tab + 1)) end
         unheld[#unheld + 1] = id
         settle(kind, id, score, ARGV[i + 2], b, c, ARGV[i + 3])
       end
@@ -143,7 +139,6 @@ if #ARGV >= first_settle then
     if settled > 0 then counts[kind] = (counts[kind] or 0) + settled end
     at = at + 5 + 4 * count
   end
-  for text, count in pairs(left) do leave_lanes(text, count) end
   finish(ended)
   weigh(changed)
   if #unheld > 0 then redis.call('HDEL', held, unpack(unheld)) end

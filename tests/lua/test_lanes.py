@@ -43,6 +43,17 @@ async def test_a_group_runs_as_many_as_it_may_and_others_are_not_held_up(engine:
     assert await _claim(engine) == []
 
 
+async def test_what_started_while_no_lane_could_be_full_counts_when_one_can(engine: Engine) -> None:
+    await engine.sync(lanes={"s:g:*": "5||"})
+    await _enqueue(engine, "acme", *(f"a{i}" for i in range(9)))
+    first = await _claim(engine, wanted=3)
+    assert await engine.redis.hgetall(engine.keys.key("active")) == {b"g:acme": b"3"}
+    reply = await engine.settle(first[0].complete(keep=0), wanted=5)
+    assert [claim.id.decode() for claim in reply.claims] == [engine.id(f"a{i}") for i in (3, 4, 5)]
+    assert await _in_lane(engine) == {"a6", "a7", "a8"}
+    assert await engine.redis.hgetall(engine.keys.key("active")) == {b"g:acme": b"5"}
+
+
 async def test_the_end_of_a_job_lets_the_next_of_its_group_in_at_its_place(engine: Engine) -> None:
     await engine.sync(lanes={"s:g:*": "1||"})
     await _enqueue(engine, "acme", "a1", "a2", "a3")

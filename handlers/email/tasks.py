@@ -94,11 +94,17 @@ async def send_email(ctx: JobContext, job: SendEmail) -> SentEmail:
 async def send_bulk_email(ctx: JobContext, job: SendBulkEmail) -> BulkEmail:
     """Enqueue one ``send_email`` job per recipient, at the bulk job's priority, a thousand in one round trip.
 
-    Each job's id and idempotency key follow from this job's and the recipient, so that nobody gets two messages when
-    the fan-out itself is tried again.
+    The first recipient's message is made before, and thrown away: what is wrong with all of them is told once. Each
+    job's id and idempotency key follow from this job's and the recipient, so that nobody gets two messages when the
+    fan-out itself is tried again.
+
+    Raises:
+        PermanentError: the message cannot be made.
     """
+    mail: MailService = ctx["mail"]
     key = job.idempotency_key or ctx.job_id
     common = job.model_dump(exclude={"to", "idempotency_key"})
+    await asyncio.to_thread(mail.composer.compose, SendEmail(to=job.to[:1], **common), mail.composer.message_id(key))
     # Every recipient's job carries the whole context: a large one must not fill the memory a thousand times.
     at_once = max(1, min(FAN_OUT, FAN_OUT_BYTES // len(job.model_dump_json(exclude={"to"}))))
     created = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import traceback
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -13,10 +15,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from daemon.errors import PermanentError, RetryAfter
 from daemon.job import JobState
 from handlers.email import tasks
+from handlers.email.message import Composer
 from handlers.email.payloads import RefusedRecipient, SendBulkEmail, SendEmail
 from handlers.email.receipts import KEEP, Receipts
-from handlers.email.tasks import TryAgainLater, send_bulk_email, send_email
-from handlers.integrations.mail import MailRefused, MailUnavailable
+from handlers.email.settings import EmailSettings
+from handlers.email.tasks import MailService, TryAgainLater, send_bulk_email, send_email
+from handlers.integrations.mail import MailRefused, MailUnavailable, SpoolSink
 from tests.handlers.email.conftest import ContextFactory, ServerFactory
 from tests.handlers.email.support import Context, email
 
@@ -231,8 +235,14 @@ async def test_redis_lost_after_the_server_accepted(
     assert "its receipt could not be written" in caplog.text
 
 
+def mailing(redis: Redis, name: str = "job-1") -> Context:
+    """A context whose messages are made, and never handed over."""
+    settings = EmailSettings(unsubscribe_url="https://example.org/u?to={recipient}")
+    return Context(redis, name, mail=MailService(Composer(settings, "shop@example.org"), SpoolSink(Path("unused"))))
+
+
 async def test_fan_out(redis: Redis) -> None:
-    ctx = Context(redis)
+    ctx = mailing(redis)
     people = [f"p{n}@example.com" for n in range(2300)]
     job = SendBulkEmail(
         to=["P0@example.com", *people], subject="News", template="campaign", context={"message": "m"}, marketing=True
@@ -244,8 +254,21 @@ async def test_fan_out(redis: Redis) -> None:
     again = await send_bulk_email(ctx, job)
     assert (again.enqueued, again.existed) == (0, 2300)
     assert await redis.zcard(ctx.keys.queue) == 2300
-    other = await send_bulk_email(Context(redis, "job-2"), job)
+    other = await send_bulk_email(mailing(redis, "job-2"), job)
     assert other.enqueued == 2300, "another bulk job is another mailing"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"template": "spring"}, {"context": {}}, {"attachments": [{"filename": "a", "path": "a"}]}]
+)
+async def test_what_is_wrong_with_a_mailing_is_told_once(redis: Redis, wrong: dict[str, Any]) -> None:
+    """And not by a dead letter for each recipient."""
+    ctx = mailing(redis)
+    fields = {"subject": "News", "template": "campaign", "context": {"message": "m"}}
+    job = SendBulkEmail.model_validate({"to": ["ada@example.com", "bob@example.com"], **fields, **wrong})
+    with pytest.raises(PermanentError):
+        await send_bulk_email(ctx, job)
+    assert await redis.zcard(ctx.keys.queue) == 0
 
 
 async def test_fan_outs_jobs(mail_server: ServerFactory, context: ContextFactory, redis: Redis) -> None:
@@ -290,7 +313,7 @@ async def test_fan_outs_jobs(mail_server: ServerFactory, context: ContextFactory
 
 async def test_large_context_is_enqueued_in_smaller_batches(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "FAN_OUT_BYTES", 5_000)
-    ctx = Context(redis)
+    ctx = mailing(redis)
     people = tuple(f"p{n}@example.com" for n in range(10))
     job = SendBulkEmail(to=people, subject="s", template="campaign", context={"message": "m" * 2_000})
     assert (await send_bulk_email(ctx, job)).enqueued == 10

@@ -182,7 +182,7 @@ class Channel:
         link = self._link
         if link is None or link.lost:
             return False
-        link.send(command).add_done_callback(_forget)
+        link.send(command).add_done_callback(forget)
         return True
 
     async def overlap(self, meanwhile: Callable[[], None], *command: Any) -> Any:
@@ -217,7 +217,7 @@ class Channel:
             self._link = None
 
 
-def _forget(reply: asyncio.Future[Any]) -> None:
+def forget(reply: asyncio.Future[Any]) -> None:
     """Take notice of an error, which would be logged when it is collected."""
     if not reply.cancelled():
         reply.exception()

@@ -35,6 +35,7 @@ class Prefetch:
 
     Attributes:
         size: how many it should have now.
+        allowed: whether its worker may claim what does not begin at once.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -49,7 +50,7 @@ class Prefetch:
         # job begins may be told in vain, to a connection that is dead already: it would run again after a crash.
         once = any(function.at_most_once for function in family.functions.values())
         forbidden = family.stock or family.values.shared_limits or once or worker.max_burst_jobs >= 0
-        self._most = 0 if forbidden else MOST
+        self.allowed = not forbidden
         self.size = 0
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class Prefetch:
         self._pace = (self._pace * SMOOTH + self._ended) / (SMOOTH + replied - self._at)
         self._call += (replied - sent - self._call) / 8
         self._ended, self._at = 0, replied
-        self.size = min(int(self._pace * 2 * self._call), self._most)
+        self.size = min(int(self._pace * 2 * self._call), MOST) if self.allowed else 0
 
     def add(self, claims: Sequence[Claim], number: int, now_ms: int) -> None:
         """Take claims for which there is no slot yet; see `Worker.start`."""

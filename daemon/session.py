@@ -43,6 +43,11 @@ class Session:
 
     Args:
         worker: whose calls they are.
+
+    Attributes:
+        registered: number of the latest call that registered it.
+        registering: whether such a call is under way.
+        clock_ahead: how far this machine's time of day was ahead of Redis's at the latest tick, ms.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -51,7 +56,10 @@ class Session:
         self._sending: list[Outcome] = []
         self._resent: set[tuple[bytes, int]] = set()
         self._settled: deque[tuple[float, Outcome]] = deque(maxlen=RESEND_COUNT)
-        self._number = 0
+        self._number = self._ticked = 0
+        self.registered = 0
+        self.registering = False
+        self.clock_ahead = 0.0
         # How many outcomes at the front were in one call before: they go together again, so that its statistics count
         # if, and only if, they did not count then.
         self._together: deque[int] = deque()
@@ -70,7 +78,12 @@ class Session:
 
     @property
     def number(self) -> int:
-        """Number of the latest call."""
+        """Number of the latest tick."""
+        return self._ticked
+
+    def reserve(self) -> int:
+        """Give the number of a call that is left with the server (`daemon.take`)."""
+        self._number += 1
         return self._number
 
     def doubt(self) -> None:
@@ -102,11 +115,11 @@ class Session:
         if self._doubtful:
             self._doubtful = False
             self._channel.close()
-        self._number += 1
+        self._ticked = self.reserve()
         try:
             reply = await worker.broker.tick(
                 worker.supervisor.session,
-                self._number,
+                self._ticked,
                 wanted,
                 alone,
                 worker.tick_settings,
@@ -128,6 +141,7 @@ class Session:
             self._carried = carried
             await self._recover(None)
             return None
+        self.clock_ahead = time.time() * 1000 - reply.now
         if worker.permits is not None:
             worker.permits.used(len(reply.claims))
         if reply.refused:
@@ -235,16 +249,22 @@ class Session:
         for ended in self.outcomes:
             held[ended.id] = Held(ended.id, ended.claim, ended.score, ended.stamp)
         lost = None
-        while lost is None:
-            self._number += 1
-            lost = await self._sync(worker.broker, held.values(), leave)
+        self.registering = True
+        try:
+            while lost is None:
+                lost = await self._sync(worker.broker, held.values(), leave)
+        finally:
+            self.registering = False
         if not leave:
             await publish(worker.broker.redis, worker.keys, values.search, int(values.max_search))
         if worker.dialect.guards and not leave:
             await worker.broker.set_limits([("conf", field, value) for field, value in worker.dialect.guards.items()])
         if worker.permits is not None:
             await worker.permits.register(leave=leave)
-        worker.lost_jobs([job_id for job_id in lost if job_id in running])
+        for job_id in lost:
+            if job_id in running:
+                # Another worker has it, or it is gone.
+                worker.executor.cancel(running[job_id], "lost")
         # A failover may have rolled back what had been acknowledged; told again, a settled job is simply "gone".
         self._settled.clear()
         self._resent.update((outcome.id, outcome.claim) for outcome in recent)
@@ -254,9 +274,10 @@ class Session:
     async def _sync(self, broker: Broker, held: Iterable[Held], leave: bool) -> list[bytes] | None:
         worker, values = self.worker, self.worker.family.values
         rate = values.rate_limit
+        self.registered = self.reserve()
         return await broker.sync(
             worker.supervisor.session,
-            self._number,
+            self.registered,
             worker.lease_ms,
             worker.info(),
             values.priority,
@@ -280,10 +301,8 @@ class Session:
         self._first(self._sending)
         self.outcomes.extend(last)
         while self.outcomes:
-            self._number += 1
             outcomes = self._take()
-            await broker.tick(worker.supervisor.session, self._number, 0, False, worker.tick_settings, outcomes)
-        self._number += 1
+            await broker.tick(worker.supervisor.session, self.reserve(), 0, False, worker.tick_settings, outcomes)
         await self._sync(broker, (), leave=True)
 
     def _first(self, outcomes: list[Outcome]) -> None:

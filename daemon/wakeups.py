@@ -18,6 +18,7 @@ from daemon.channel import Channel
 from daemon.connections import LOST, connect
 from daemon.routed import at_key, lost_node, place_of
 from daemon.servers import RedisUrl
+from daemon.take import Take
 
 if TYPE_CHECKING:
     from daemon.supervisor import Supervisor
@@ -116,6 +117,8 @@ class _Pop:
         self._client_id: int | None = None
         self._unblocking: asyncio.Task[None] | None = None
         self._channel = Channel(client, key)
+        alone = len(workers) == 1 and workers[0].prefetch.allowed
+        self._take = Take(workers[0], self._channel) if alone else None
         self._opened = 0
         self._later: asyncio.TimerHandle | None = None
         self._suspects = frozenset(worker.keys.key("suspects") for worker in workers)
@@ -151,6 +154,9 @@ class _Pop:
                     self._client_id = None
                     for worker in self._workers:
                         worker.session.doubt()
+                        if self._take is not None and self._take.under_way:
+                            # The server may have let it claim a job that nobody heard of.
+                            worker.session.renew()
                     lost_node(self._client, self._key)
                     await asyncio.sleep(AGAIN_SECONDS)
         finally:
@@ -178,15 +184,20 @@ class _Pop:
                 # A mark may have been lost with the connection before.
                 for worker in self._workers:
                     worker.notify_due()
+            if self._take is not None:
+                self._take.load()
             self._popping = wanted
             pop = await self._channel.start("BZPOPMIN", *sorted(wanted), BLOCK_SECONDS)
+            if self._take is not None:
+                await self._take.send()
             if self._opened != self._channel.opened:
                 raise ConnectionError("the connection was opened anew: it has another id")
             found = await pop
+            taken = self._take is not None and await self._take.arrived()
         finally:
             self._popping = frozenset()
         self._supervisor.redis_up = True
-        if found is not None:
+        if found is not None and not taken:
             self._tell(found[0].decode())
 
     async def _unblock(self, popping: frozenset[str]) -> None:

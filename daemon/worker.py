@@ -93,7 +93,7 @@ class Worker(ArqWorker):
         self.listeners = Listeners(self)
         self._claimable = True
         self._restore_mark = False
-        self._heard = False
+        self._heard = self._awoken = False
         self._due: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._pool_of_processes: ProcessPoolExecutor | None = None
@@ -121,7 +121,7 @@ class Worker(ArqWorker):
     @property
     def listening(self) -> bool:
         """Whether it wants to hear of work."""
-        return self.may_claim and not self._claimable
+        return self.may_claim and not self._claimable and not self._awoken
 
     @property
     def process_pool(self) -> ProcessPoolExecutor:
@@ -141,6 +141,13 @@ class Worker(ArqWorker):
         # Taken while all slots are busy, the mark must go back for another process: one tick without claims does that.
         self._restore_mark = self._free() == 0
         self._claimable = self._heard = True
+        self._wake.set()
+
+    def take(self, claim: Claim, number: int, now_ms: int) -> None:
+        """Start a job that was claimed in its sleep; it listens again once it has seen if its first step ends it."""
+        self._awoken = True
+        self.progress.replied(claims=True, waits=False)
+        self.start(claim, number, now_ms)
         self._wake.set()
 
     def nudge(self) -> None:
@@ -267,11 +274,6 @@ class Worker(ArqWorker):
         if not self._must_tick():
             self.start_claimed()
 
-    def lost_jobs(self, ids: list[bytes]) -> None:
-        """Another worker has these jobs, or they are gone: cancel them here."""
-        for job_id in ids:
-            self.executor.cancel(self.running[job_id], "lost")
-
     def _plan(self, reply: Tick) -> None:
         """Decide when to look again."""
         waiting = reply.wait == 0
@@ -351,12 +353,13 @@ class Worker(ArqWorker):
         self._wake.clear()
         if self._must_tick() or (self.draining and not self.busy):
             return
-        if self.listening:
+        if self.may_claim and not self._claimable:
             if self.running:
                 # What has just begun may end in its first step, and is then settled before anything else is sent.
                 await asyncio.sleep(0)
                 if self._wake.is_set():
                     return
+            self._awoken = False
             self.supervisor.listen()
         await self._wake.wait()
 

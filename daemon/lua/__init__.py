@@ -27,6 +27,7 @@ SHARED = (
 NAMES = (
     "enqueue",
     "tick",
+    "take",
     "begin",
     "sync",
     "renew",

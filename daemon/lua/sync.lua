@@ -65,7 +65,7 @@ if ARGV[6] == '1' then
   redis.call('DEL', session_key(session), control_key(session))
 else
   redis.call('ZADD', workers, num(now + lease), session)
-  redis.call('HSET', session_key(session), 'n', n, 'info', ARGV[7])
+  redis.call('HSET', session_key(session), 'n', n, 'sync', n, 'info', ARGV[7])
   redis.call('HSET', conf, 'priority', ARGV[8], 'events', ARGV[12], 'statistics', ARGV[13])
   for i, field in ipairs({ 'max_bytes', 'keep_failed', 'keep_failed_count' }) do
     if ARGV[13 + i] ~= '' then

@@ -56,3 +56,22 @@ async def test_a_lone_worker_paused_longer_than_its_lease_goes_on_with_its_jobs(
         assert await job.result(timeout=10) == Done(name="job", pid=worker.pid)
         assert await (await producer.enqueue(Work(name="after"))).result(timeout=10)
     assert shop.starts() == {"job": 1, "after": 1}
+
+
+async def test_an_idle_worker_that_stands_still_gets_a_job_and_never_begins_it(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=1, max_jobs=1)
+    async with shop.producer() as producer:
+        zombie = await shop.started()
+        await (await producer.enqueue(Work(name="before"))).result(timeout=10)
+        zombie.send(signal.SIGSTOP)
+        job = await producer.enqueue(Hold(name="job"))
+        owner = await shop.started()
+        await shop.until_started("job", worker=owner)
+        zombie.send(signal.SIGCONT)
+        # The owner has no slot free.
+        after = await producer.enqueue(Work(name="after"))
+        assert await after.result(timeout=10) == Done(name="after", pid=zombie.pid)
+        assert (await job.info()).crashes == 0
+        shop.release("job")
+        assert await job.result(timeout=10) == Done(name="job", pid=owner.pid)
+    assert shop.starts() == {"before": 1, "job": 1, "after": 1}

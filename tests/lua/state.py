@@ -226,6 +226,18 @@ class Engine:
         assert mine.name == name
         return mine
 
+    async def claim_asleep(self, session: str = A, *, n: int | None = None, timeout: int = 300_000) -> list[Mine]:
+        """Make the call that a sleeping worker leaves behind its pop, as after a pop that took the mark."""
+        await self.redis.delete(self.keys.key("mark"))
+        number = self._number(session, n)
+        reply = await self.broker.run("take", session, number, timeout)
+        if not reply:
+            return []
+        await self.check()
+        now, job_id, record, score = reply
+        assert now == self.now
+        return [Mine(Claim(job_id, record, score), number)]
+
     async def settle(self, *outcomes: Outcome, session: str = A, **options: Any) -> Tick:
         reply = await self.tick(session, *outcomes, **options)
         assert reply.status == "ok"

@@ -59,11 +59,14 @@ class Job:
 
 @dataclass
 class Process:
-    """A worker's own view: what it believes it runs, and the end of its lease; 0 when Redis does not know it."""
+    """A worker's own view: what it believes it runs, and the end of its lease; 0 when Redis does not know it.
+
+    ``number`` is its latest tick's or registration's.
+    """
 
     lease_end: int = 0
     runs: dict[str, Mine] = field(default_factory=dict)
-    calls: int = 0
+    number: int = 0
 
 
 class Watched(Engine):
@@ -86,6 +89,8 @@ class States(RuleBasedStateMachine):
         self.processes = {session: Process() for session in SESSIONS}
         self.numbers = 0
         self.paused = False
+        #: Whether a process has crashed, a job failed or one that runs was to be aborted.
+        self.unusual = False
         for session in SESSIONS:
             self.sync(session)
 
@@ -119,6 +124,7 @@ class States(RuleBasedStateMachine):
         if not job.begun:
             self.let_go(job)
             return
+        self.unusual = True
         job.crashes += 1
         if 1 < job.crashes < MAX_CRASHES:
             job.place = Place(job.level, 0, self.engine.now)
@@ -141,6 +147,7 @@ class States(RuleBasedStateMachine):
             job.state, job.holder, job.due = "later", "", self.engine.now + int(outcome.a)
             # Its process has lived to tell.
             job.crashes = 0
+            self.unusual = True
             job.place = Place(job.level, 0)
         else:
             self.let_go(job)
@@ -152,7 +159,7 @@ class States(RuleBasedStateMachine):
         """It registers again, with what it believes it runs."""
         process = self.processes[session]
         lost = self.run(self.engine.sync(session, *(mine.held() for mine in process.runs.values())))
-        process.calls += 1
+        process.number = self.engine.n[session]
         assert lost is not None
         forgotten = process.lease_end == 0
         expected = set()
@@ -196,7 +203,7 @@ class States(RuleBasedStateMachine):
         process = self.processes[session]
         before = {each: other.lease_end for each, other in self.processes.items()}
         reply = self.run(self.engine.tick(session, *outcomes, wanted=wanted, alone=alone, slots=slots))
-        process.calls += 1
+        process.number = self.engine.n[session]
         if reply.status == "sync":
             assert process.lease_end == 0, "a session with a lease is known"
             self.sync(session)
@@ -249,6 +256,25 @@ class States(RuleBasedStateMachine):
     def claim(self, session: str, wanted: int, slots: int | None) -> None:
         self.tick(session, wanted=wanted, alone=not self.processes[session].runs, slots=slots)
 
+    @rule(session=st.sampled_from(SESSIONS))
+    def claim_asleep(self, session: str) -> None:
+        """The call that a sleeping worker left takes a job that is alone, where nothing unusual has happened."""
+        process, ready = self.processes[session], self.in_state("ready")
+        came_due = any(job.due <= self.engine.now for job in self.in_state("later"))
+        possible = len(ready) == 1 and not came_due and not self.paused and process.lease_end > 0
+        claims = self.run(self.engine.claim_asleep(session))
+        assert possible or not claims
+        assert claims or not possible or self.unusual
+        if not claims:
+            # The pop before it took the mark: whoever wakes up without a job makes a tick.
+            self.tick(session)
+        for mine in claims:
+            (job,) = ready
+            assert mine.name == job.name
+            job.state, job.holder, job.call, job.begun = "held", session, mine.n, False
+            self.places[job.name, session, mine.n] = job.place
+            process.runs[job.name] = mine
+
     @rule(session=st.sampled_from(SESSIONS), which=st.integers(0, 9))
     def begin(self, session: str, which: int) -> None:
         """It begins a job that it believes to hold; others may hold it by now."""
@@ -277,10 +303,9 @@ class States(RuleBasedStateMachine):
     def stale_call(self, session: str) -> None:
         """An older call arrives once more: nothing happens."""
         process = self.processes[session]
-        if process.lease_end and process.calls:
+        if process.lease_end and process.number:
             outcomes = [mine.complete() for mine in process.runs.values()]
-            number = self.engine.n[session]
-            assert self.run(self.engine.tick(session, *outcomes, wanted=4, n=number)).status == "stale"
+            assert self.run(self.engine.tick(session, *outcomes, wanted=4, n=process.number)).status == "stale"
 
     @rule(session=st.sampled_from(SESSIONS))
     def renew(self, session: str) -> None:
@@ -324,6 +349,7 @@ class States(RuleBasedStateMachine):
             assert word == ("not_found" if job.state == "removed" else "ended")
         elif job.state == "held":
             assert word == "asked"
+            self.unusual = True
         else:
             assert word == "aborted"
             job.state = "aborted"

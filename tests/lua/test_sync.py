@@ -20,7 +20,7 @@ async def test_a_session_is_registered_with_its_lease(engine: Engine) -> None:
     engine.advance(7)
     assert await engine.sync(B) == []
     assert await engine.redis.zscore(engine.keys.key("workers"), B) == NOW + 7 + LEASE
-    assert await engine.redis.hgetall(engine.keys.key("session", B)) == {b"n": b"1", b"info": b"{}"}
+    assert await engine.redis.hgetall(engine.keys.key("session", B)) == {b"n": b"1", b"sync": b"1", b"info": b"{}"}
 
 
 async def test_limits_and_priority_are_published_and_taken_away(engine: Engine) -> None:

@@ -1,0 +1,27 @@
+-- Claims a job for a worker that sleeps: sent behind the pop it sleeps in, so the server runs it as soon as that pop has
+-- ended, and the worker hears of its job without having asked. That is for the usual case alone: one job, no more to
+-- look at. Anything else is left to a tick.
+-- ARGV: 3 session, 4 call number, 5 default timeout ms
+-- Returns {} (nothing was claimed) or {now, id, record, score}; the job counts as not begun (lua/begin.lua).
+local session, n = ARGV[3], ARGV[4]
+-- Most pops end because nothing came for a while: one look tells.
+local first = redis.call('ZRANGEBYSCORE', queue, '-inf', '(' .. num(now + 1), 'WITHSCORES', 'LIMIT', 0, 2)
+if #first ~= 2 or tonumber(first[2]) >= 0 then return {} end
+if redis.call('EXISTS', tags, limits, active, lanes, parked, crashes, flows, abort_set) > 0 then return {} end
+local c = redis.call('HMGET', conf, 'paused', 'rate', 'global', 'own:rate', 'own:global', 'until')
+if c[1] or c[2] or c[3] or c[4] or c[5] or tonumber(c[6] or 0) > now then return {} end
+-- Sent before the session registered anew, it claims nothing: what was claimed then was released.
+local registered = redis.call('HGET', session_key(session), 'sync')
+if not registered or tonumber(n) <= tonumber(registered) then return {} end
+local id, score = first[1], first[2]
+local found = redis.call('MGET', 'arq:job:' .. id, 'arq:retry:' .. id)
+local name = found[1] and not found[2] and string.match(found[1], '^arqd1 %d+ %d+ 0 %d+ ([^\t\n]*)\t')
+if not name then return {} end
+
+redis.call('DEL', mark)
+redis.call('SET', 'arq:in-progress:' .. id, session .. ':' .. n, 'PX', num(ARGV[5] + 10000))
+redis.call('ZADD', queue, num(HELD + now), id)
+redis.call('HSET', held_key(session), id, n .. ' ' .. score .. NOT_BEGUN)
+tell('started', id, name)
+write_events()
+return { now, id, found[1], score }

@@ -1,0 +1,105 @@
+"""The claim a sleeping worker leaves with the server: a call behind the pop in which it sleeps (``lua/take.lua``).
+
+The server runs it as soon as the pop has ended, so the job that ends it comes along, and nobody has to ask: waking two
+processes for a question and its answer is what the start of a single job mostly costs.
+
+1. `load` comes before a pop, `send` puts the call behind it.
+2. `arrived` starts what it brought. Redis counts it as not begun, since a process that stands still takes a job, too;
+   that it begins is told on the connection that has just shown that it lives.
+3. What was taken before the session registered anew has been released by that. What finds no slot goes back uncounted,
+   and so does what waited for a process that stood still: another may have it by now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from daemon.broker import Claim, Outcome
+from daemon.channel import Channel, forget
+from daemon.lua import SCRIPTS
+from daemon.prefetch import PATIENCE
+
+if TYPE_CHECKING:
+    from daemon.worker import Worker
+
+logger = logging.getLogger("arqd.wakeups")
+
+
+class Take:
+    """What one worker claims in its sleep.
+
+    Args:
+        worker: one that may claim ahead (`Prefetch.allowed`).
+        channel: the connection of its pops.
+    """
+
+    def __init__(self, worker: Worker, channel: Channel) -> None:
+        self._worker = worker
+        self._channel = channel
+        self._reply: asyncio.Future[list[Any]] | None = None
+        self._number = 0
+        self._loaded = 0
+
+    def load(self) -> None:
+        """Load the scripts, before a pop, where this connection has not yet."""
+        if self._loaded != self._channel.opened:
+            self._loaded = self._channel.opened
+            for name in ("take", "begin"):
+                self._channel.tell("SCRIPT", "LOAD", SCRIPTS[name].text)
+
+    async def send(self) -> None:
+        """Send the call behind the pop that was just sent; not while what is claimed would be released at once."""
+        worker = self._worker
+        self._reply = None
+        if worker.session.registering:
+            return
+        self._number = worker.session.reserve()
+        timeout = worker.tick_settings.default_timeout
+        call = worker.broker.call("take", worker.supervisor.session, self._number, timeout)
+        self._reply = asyncio.ensure_future(await self._channel.start(*call))
+        # The pop before it hears of a lost connection first.
+        self._reply.add_done_callback(forget)
+
+    async def arrived(self) -> bool:
+        """Take the call's reply, once the pop has ended; False when it brought no job.
+
+        Raises:
+            redis.exceptions.RedisError: when the connection was lost.
+        """
+        if self._reply is None:
+            return False
+        found = None
+        try:
+            found = await self._reply
+        except NoScriptError:
+            self._loaded = 0
+        except ResponseError as error:
+            logger.debug("nothing claimed in sleep: %s", error)
+        self._reply = None
+        if not found:
+            return False
+        now, job_id, record, score = found
+        self._start(Claim(job_id, record, score), now)
+        return True
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there may be a claim that was not heard of."""
+        return self._reply is not None
+
+    def _start(self, claim: Claim, now_ms: int) -> None:
+        worker, number = self._worker, self._number
+        if number < worker.session.registered:
+            return
+        # By the time of day: it goes on while a machine is suspended.
+        waited = time.time() * 1000 - worker.session.clock_ahead - now_ms
+        if not worker.may_claim or waited > PATIENCE * 1000:
+            worker.session.outcomes.append(Outcome("l", claim.id, number, "", -1, score=claim.score))
+            worker.nudge()
+        elif self._channel.tell(*worker.broker.call("begin", worker.supervisor.session, claim.id)):
+            worker.take(claim, number, now_ms)

@@ -3,7 +3,7 @@
 Reading order, which is the way a job goes:
 
 1. ``payload``   what a job carries, and the function it is for
-2. ``producer``  a service hands a job over and gets a handle; ``bulk``: many jobs
+2. ``producer``  a service hands a job over and gets a handle; ``bulk``: many jobs; ``lazily``: what it imports late
 3. ``broker``    the only module that changes a job's state, one method per script
 4. ``lua/``      the scripts themselves: enqueue, tick (settle and claim), sync, renew, ...
 5. ``worker``    one family's loop: settle what ended, claim what is due, start executors

@@ -36,8 +36,8 @@ Bound = tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]
 
 
 class _UsualBody:
-    """The body most jobs have: one payload of this release, no options. What stands around it is always the same, so
-    that the payload's own validator is enough, which takes half the time of one for the whole.
+    """The body most jobs have: one payload of this release, no options. The payload's own validator is enough for it,
+    which takes half the time of one for the whole.
     """
 
     def __init__(self, model: type[Payload], schema: str) -> None:
@@ -46,7 +46,7 @@ class _UsualBody:
 
     def read(self, body: bytes, schema: str) -> tuple[Payload] | None:
         """Give the arguments; None for any other body, and for what is not valid."""
-        if schema == self._schema and body.startswith(b"[") and body.endswith(b"]"):
+        if (schema == self._schema or not schema) and body.startswith(b"[") and body.endswith(b"]"):
             try:
                 return (self._validate(body[1:-1]),)
             except ValidationError:

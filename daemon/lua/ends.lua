@@ -108,7 +108,9 @@ local function finish(ended, told)
   redis.call('ZREM', queue, unpack(ids))
   redis.call('UNLINK', unpack(gone))
   -- Most jobs leave nothing of what follows.
-  if #indexed.b > 0 or #own > 0 or redis.call('EXISTS', unpack(TRACES)) > 0 then
+  local traces = redis.call('EXISTS', unpack(TRACES)) > 0
+  if not traces then any_own = any_own or false end
+  if #indexed.b > 0 or #own > 0 or traces then
     end_traces(ended, ids, forget, unkept, indexed.b)
     for _, job in ipairs(own) do keep_own(unpack(job)) end
   end

@@ -22,11 +22,23 @@ _UNIT = re.compile(
 )
 _EXPORTED = re.compile(r"^  function (\w+)", re.MULTILINE)
 _DECLARED = re.compile(r"^local \w+(?:, \w+)*$", re.MULTILINE)
+#: The prelude ends with it.
+_END_OF_PRELUDE = "-- End of the prelude.\n"
 
 
 def linked(shared: str, script: str) -> str:
     """Give the text of a script with what it needs of the text of all shared files before it."""
-    return put_in(needed(shared, script) + script)
+    return nested(put_in(needed(shared, script) + script))
+
+
+def nested(text: str) -> str:
+    """Make all that stands behind the prelude a function of its own.
+
+    For what a function uses of the function around it Lua looks through all that was used of that one before; what
+    comes from further out it has at hand. And nearly everything uses the prelude.
+    """
+    prelude, _, rest = text.partition(_END_OF_PRELUDE)
+    return f"{prelude}return (function()\n{rest}\nend)()\n"
 
 
 def needed(shared: str, script: str) -> str:

@@ -245,3 +245,4 @@ local function tell_abort(session, n, id)
   redis.call('RPUSH', control_key(session), 'abort ' .. n .. ' ' .. id)
   redis.call('PEXPIRE', control_key(session), 60000)
 end
+-- End of the prelude.

@@ -32,10 +32,18 @@ redis.call('DEL', mark, suspects)
 redis.call('HSET', session_key(session), 'n', n, 'at', num(now_us))
 local quiet, stock_seen = observe(lease, true)
 
--- Whether there is any of what few queues have. They are looked for one by one only if so, or if this call itself may
--- have made one: whatever does sets it.
-local unusual = redis.call('EXISTS', tags, limits, active, lanes, parked, crashes, flows, abort_set) > 0
-local function there(key) return unusual and redis.call('EXISTS', key) == 1 end
+-- How many there are of what few queues have, of those that were not found yet: only then are they looked for one by one.
+local unfound, found_there = redis.call('EXISTS', tags, limits, active, lanes, parked, crashes, flows, abort_set), {}
+local function there(key)
+  if unfound == 0 then return found_there[key] or false end
+  if found_there[key] == nil then
+    found_there[key] = redis.call('EXISTS', key) == 1
+    if found_there[key] then unfound = unfound - 1 end
+  end
+  return found_there[key]
+end
+-- Whatever in this call may make one: what was not there may be by now.
+local function look_anew() unfound, found_there = 8, {} end
 
 local grouped, limited = there(tags), there(limits)
 local wait = 60000
@@ -75,7 +83,7 @@ if #ARGV >= first_settle then
 
   -- A job that has not ended: back to the queue, or parked.
   local function put_back(kind, id, score, a, b, c, detail)
-    unusual = true
+    look_anew()
     local delay = tonumber(a)
     tell(TOLD[kind], id, detail)
     redis.call('DEL', 'arq:in-progress:' .. id)
@@ -160,7 +168,7 @@ local function reap()
   if not victim then return end
   if lease_end >= now then return wait_for(lease_end - now + 1) end
   if now < quiet then return wait_for(quiet - now) end
-  unusual = true
+  look_anew()
   local found = redis.call('HSCAN', held_key(victim), 0, 'COUNT', 128)[2]
   for i = 1, math.min(#found, 512), 2 do release_orphan(victim, found[i], found[i + 1], true, max_crashes) end
   if redis.call('HLEN', held_key(victim)) == 0 then

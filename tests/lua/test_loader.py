@@ -10,7 +10,7 @@ import pytest
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
 from daemon.lua import ALONE, CONTINUED, NAMES, SCRIPTS, SHARED
-from daemon.lua.linked import needed, put_in
+from daemon.lua.linked import needed, nested, put_in
 from tests.lua.state import B, Engine
 
 
@@ -98,6 +98,13 @@ end
     assert "middle" not in needed(shared, "return other()").replace("-- middle", "").replace("'middle'", "")
     assert "function told()" in needed(shared, "return other()")
     assert needed(shared, "return other(), middle()") == shared
+
+
+def test_what_stands_behind_the_prelude_is_a_function_of_its_own() -> None:
+    text = "local now = 1\n-- End of the prelude.\nlocal function later() return now + 1 end\nreturn later()"
+    expected = "local now = 1\nreturn (function()\nlocal function later() return now + 1 end\nreturn later()\nend)()\n"
+    assert nested(text) == expected
+    assert SCRIPTS["tick"].text.count("return (function()\n") == 1
 
 
 @pytest.mark.parametrize("name", [*NAMES, *SHARED, *CONTINUED.values(), "postings"])

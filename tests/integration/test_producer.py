@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from daemon import codec
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.errors import (
@@ -18,7 +20,7 @@ from daemon.errors import (
 )
 from daemon.inspector import Inspector
 from daemon.job import JobState
-from daemon.payload import Payload
+from daemon.payload import Payload, schema_mark
 from daemon.retry import Fixed
 from tests.asking import FUNCTIONS, NOW, Answer, Ask, Plain, plain, producing
 from tests.engine import calls, eventually, make_family, run_burst, working
@@ -224,6 +226,18 @@ async def test_a_thousand_jobs_go_in_one_round_trip_in_their_order(redis_url: st
         assert [(info.payload["n"], info.priority, info.tags) for info in waiting] == [
             (n, 7, ["batch"]) for n in range(500)
         ]
+
+
+async def test_a_plain_job_takes_its_arguments_and_a_short_header(redis_url: str) -> None:
+    async with producing(redis_url) as producer:
+        one, *_ = jobs = [await producer.enqueue(Plain(n=1)), *await producer.enqueue_many([Plain(n=2)] * 2)]
+        by_name = await producer.enqueue("plain", {"n": 1}, family="t")
+        records = [await producer.redis.get("arq:job:" + job.job_id) for job in (*jobs, by_name)]
+    mark, fields = schema_mark(Plain).encode(), codec.encode_model(Plain(n=1))
+    assert len(one.id) == len("t:") + 19
+    assert re.fullmatch(rb"arqd1 \d+ \d{13} 0 0 plain\t\t" + mark + rb"\n\[" + re.escape(fields) + rb"\]", records[0])
+    assert {len(record) for record in records[:3]} == {len(records[0])}
+    assert re.fullmatch(rb'arqd1 \d+ \d{13} 0 0 plain\t\n\[{"n":1}\]', records[3])
 
 
 async def test_many_by_name_and_each_with_options_of_its_own(redis_url: str) -> None:

@@ -27,11 +27,12 @@ from daemon.archived import ALL, ArchiveFilter, Passed
 from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translated
 from daemon.dotted import database_of, object_store_of
-from daemon.errors import ArchiveUnavailable, ArqdError, Unreadable
+from daemon.errors import ArchiveUnavailable, ArqdError, RedisUnavailable, Unreadable
 from daemon.inspector import Inspector
 from daemon.job import JobInfo, from_ms
 from daemon.keys import JOB, FamilyKeys, parse_id, spoken_id
 from daemon.pages import describe
+from daemon.routed import Routed
 from daemon.servers import RedisUrl
 
 logger = logging.getLogger("arqd.archive")
@@ -70,18 +71,26 @@ class Archiver:
         Raises:
             InvalidJob: for an unknown family. ArchiveUnavailable, RedisUnavailable, RedisRefused: begin again later.
         """
-        passed = Passed()
+        passed, away = Passed(), list[RedisUnavailable]()
         for family in families if families is not None else sorted(self._inspector.families):
             keys = self._inspector.of(family)
-            with translated():
-                passed.archived[family] = await self._lacking(keys) if dry_run else await self._archive(keys)
-                if not dry_run:
-                    await self._note(keys)
+            try:
+                with translated():
+                    passed.archived[family] = await self._lacking(keys) if dry_run else await self._archive(keys)
+                    if not dry_run:
+                        await self._note(keys)
+            except RedisUnavailable as error:
+                if not isinstance(self._redis, Routed):
+                    raise
+                # Of several servers one is away: it holds up its own families only.
+                away.append(error)
         if not dry_run and self._put is not None:
             passed.stored = await self.archive.store(self._put)
         if not dry_run and self._keep is not None:
             before = datetime.now(UTC) - timedelta(seconds=self._keep)
             passed.removed = await self.archive.forget(before, stored=self._put is not None)
+        if away:
+            raise away[0]
         return passed
 
     # ------------------------------------------------------------------ from Redis

@@ -29,6 +29,7 @@ from daemon.errors import ArqdError, InClear, QueueFull
 from daemon.job import new_id
 from daemon.keys import FamilyKeys
 from daemon.outbox_table import OUTBOX
+from daemon.routed import Routed
 from daemon.servers import RedisUrl
 
 logger = logging.getLogger("arqd.outbox")
@@ -81,6 +82,8 @@ class Relay:
         self._redis = redis
         self._poll = poll
         self._lease = lease
+        #: Families whose server, one of several, is away: until when they are left out (monotonic seconds), and why.
+        self._away: dict[str, tuple[float, Exception]] = {}
 
     async def run(self) -> None:
         """Move jobs until it is cancelled; database and Redis may come and go."""
@@ -104,10 +107,15 @@ class Relay:
                 await asyncio.sleep(self._poll)
 
     async def drain(self) -> int:
-        """Move what can be moved now, and give how many jobs that were."""
+        """Move what can be moved now, and give how many jobs that were.
+
+        Raises: as `move`, also where one of several servers is away, once the jobs of the others are moved.
+        """
         total = 0
         while moved := await self.move():
             total += moved
+        for _, error in self._away.values():
+            raise error
         return total
 
     async def move(self) -> int:
@@ -125,10 +133,23 @@ class Relay:
             return 1
         try:
             await self._send(batch)
-        except (*LOST, RedisPyError):
+        except (*LOST, RedisPyError) as error:
             await self._release(batch)
-            raise
+            if not isinstance(self._redis, Routed):
+                raise
+            # Of several servers one is away: it holds up its own families only.
+            if batch.family not in self._away:
+                logger.warning("outbox: the jobs of %s wait in the table: %s", batch.family, error)
+            self._away[batch.family] = time.monotonic() + FULL_WAIT, error
+            return 1
+        if self._away.pop(batch.family, None):
+            logger.info("outbox: the jobs of %s go to Redis again", batch.family)
         return len(batch.rows)
+
+    def _answering(self) -> Any:
+        """Leave out the families whose server was away just now."""
+        now = time.monotonic()
+        return OUTBOX.c.family.not_in([family for family, (until, _) in self._away.items() if until > now])
 
     async def waiting(self) -> list[Waiting]:
         """Give what waits, by family."""
@@ -148,7 +169,8 @@ class Relay:
         """Give rows that are new the name of a batch."""
         row, taken = OUTBOX.c, time.monotonic()
         # SKIP LOCKED: what another relay takes in this moment is left to it. SQLite has one writer, and leaves it out.
-        free = select(OUTBOX).where(row.batch.is_(None), row.again_ms <= _now_ms()).order_by(row.id).limit(BATCH)
+        free = select(OUTBOX).where(row.batch.is_(None), row.again_ms <= _now_ms(), self._answering())
+        free = free.order_by(row.id).limit(BATCH)
         async with self._reading.connect() as connection:
             if (await connection.execute(free.with_only_columns(row.id).limit(1))).first() is None:
                 return None
@@ -170,7 +192,7 @@ class Relay:
     async def _left_behind(self) -> Batch | None:
         """Take up a batch whose relay has not ended its work in time."""
         row, taken = OUTBOX.c, time.monotonic()
-        late = row.batch.is_not(None) & (row.again_ms <= _now_ms())
+        late = row.batch.is_not(None) & (row.again_ms <= _now_ms()) & self._answering()
         async with self._reading.connect() as connection:
             name = (await connection.execute(select(row.batch).where(late).limit(1))).scalar()
         if name is None:

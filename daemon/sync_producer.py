@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from daemon.errors import ArqdError
 from daemon.handle import SyncJobHandle
 from daemon.options import JobOptions
 
@@ -24,7 +25,7 @@ class SyncProducer:
     """`Producer` for code without an event loop: same methods, without ``await``.
 
     It runs a `Producer` on an event loop in a thread of its own; use it as a context manager and share it between
-    threads.
+    threads, not between processes: after a fork each makes its own.
     """
 
     def __init__(self, url: RedisUrl = "redis://localhost:6379", **options: Any) -> None:
@@ -45,7 +46,15 @@ class SyncProducer:
         return Producer.connect(url, **options)
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        if not self._thread.is_alive():
+            call.close()
+            raise self._gone()
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    @staticmethod
+    def _gone() -> ArqdError:
+        # Without its thread every call would wait for ever.
+        return ArqdError("this producer is closed, or of another process: after a fork each process makes its own")
 
     def __enter__(self) -> Self:
         return self
@@ -99,4 +108,6 @@ class SyncProducer:
         """See `Producer.events`."""
         from daemon.events import iterate
 
+        if not self._thread.is_alive():
+            raise self._gone()
         return iterate(self._producer.events(families, since), self._loop)

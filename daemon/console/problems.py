@@ -125,6 +125,11 @@ def problem_of(error: Exception) -> Problem:
         logger.warning("%s", error)
         told = (type(error).__doc__ or "").strip()
         return Problem(503, told, headers={"retry-after": str(AGAIN_SECONDS)})
+    if isinstance(error, ArchiveUnavailable) and error.__cause__ is not None:
+        # So does the database's own.
+        logger.warning("%s", error)
+        told = "the archive's database cannot be used: the console's log says why"
+        return Problem(503, told, headers={"retry-after": str(AGAIN_SECONDS)})
     if isinstance(error, ArqdError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 422)
         return Problem(status, str(error), headers={"retry-after": str(AGAIN_SECONDS)} if status == 503 else {})

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from daemon.console.audit import Audit, Doing
+from daemon.console.problems import problem_of
 from daemon.console.roles import Actor
 from daemon.errors import ArqdError, JobNotFound
 from daemon.job import new_id
@@ -114,7 +115,7 @@ class Redrives:
         except asyncio.CancelledError:
             view.state = "cancelled"
         except ArqdError as error:
-            view.state, view.error = "failed", str(error)
+            view.state, view.error = "failed", problem_of(error).detail
         except Exception as error:
             view.state, view.error = "failed", type(error).__name__
             logger.exception("a redrive failed")

@@ -65,7 +65,7 @@ def add(
 def enable(name: Name) -> None:
     """Let deliveries to an endpoint go on; those that failed meanwhile are dead letters."""
     _with(lambda endpoints: endpoints.enable(name))
-    print(f"{name} is enabled; its dead letters: arqd dead groups --family webhooks")
+    print(f"{name} is enabled; its dead letters: arqd dead groups webhooks")
 
 
 @app.command()

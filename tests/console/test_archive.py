@@ -96,3 +96,21 @@ async def test_without_a_database_it_says_so(redis_url: str) -> None:
             assert (answer.status_code, "ARQD_DATABASE_URL" in answer.json()["detail"]) == (503, True)
         browser, _ = await found.browser()
         assert "There is no archive" in (await browser.get("/dead/archive")).text
+
+
+async def test_a_database_that_is_away_is_told_without_its_address(redis_url: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret-host"
+    database = Database(f"sqlite:///{secret}/arqd.db")
+    async with console(redis_url, pages=Dashboard(), database=database) as site:
+        client = await site.of("operator")
+        for answer in (
+            await client.get(f"{API}/dead/archive"),
+            await client.post(f"{API}/dead/archive/retry", json={"numbers": [1]}),
+            await client.get("/dead/archive"),
+            await client.post("/dead/archive/retry", data={"number": "1"}, follow_redirects=True),
+        ):
+            assert "database cannot be used" in answer.text
+            assert "unable to open" not in answer.text
+        (entry, *_) = (await site.services.audit.page()).entries
+        assert (entry.action, entry.outcome) == ("dead.restore", "refused")
+    await database.close()

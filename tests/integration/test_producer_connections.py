@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
+import os
+import signal
 import threading
+import time
 from typing import Any
 
 import pytest
 import redis
 
 from daemon.errors import (
+    ArqdError,
     InvalidJob,
     JobFailed,
     RedisFull,
@@ -190,6 +194,31 @@ def test_the_synchronous_handle(worker_thread: str) -> None:
         with pytest.raises(InvalidJob):
             producer.enqueue(Plain(), priority="soon")
     producer.close()
+
+
+def test_a_synchronous_producer_that_is_closed_or_forked_says_so(redis_url: str) -> None:
+    """Its thread is not in a child of a fork, where every call would wait for ever."""
+    with SyncProducer.connect(redis_url) as producer:
+        job = producer.job("t:one")
+        child = os.fork()
+        if not child:
+            try:
+                producer.health()
+            except ArqdError as error:
+                os._exit(7 if "after a fork" in str(error) else 8)
+            os._exit(9)
+        ended, deadline = 0, time.monotonic() + 30
+        while not ended and time.monotonic() < deadline:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.01)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert (ended, os.waitstatus_to_exitcode(status)) == (child, 7)
+        assert producer.health()
+    for call in (producer.health, job.status, lambda: next(producer.events("t"))):
+        with pytest.raises(ArqdError, match="is closed"):
+            call()
 
 
 async def test_the_synchronous_producer_works_beside_a_running_loop(redis_url: str) -> None:

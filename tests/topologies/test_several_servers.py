@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
+from daemon.archive import Archive
+from daemon.archiver import Archiver
 from daemon.connections import safe_url
 from daemon.context import JobContext
 from daemon.control import Control
-from daemon.errors import ConfigurationError
+from daemon.errors import ConfigurationError, RedisUnavailable
 from daemon.family import SharedLimit
 from daemon.flows import node
 from daemon.inspector import Inspector
+from daemon.outbox import Outbox
 from daemon.producer import Producer
+from daemon.relay import Relay
 from daemon.schedules import Schedules
 from daemon.servers import Servers
 from daemon.settings import load_settings
 from daemon.supervisor import Supervisor
+from handlers.integrations.database import Database
 from tests.alerts.support import guarding
 from tests.engine import eventually, make_family, run_burst, working
 from tests.servers import RedisServer, looking_at
@@ -39,6 +46,10 @@ def url(two: tuple[RedisServer, RedisServer]) -> Servers:
     for server in two:
         server.flush()
     return Servers(two[0].url, {"far": two[1].url})
+
+
+async def fail(ctx: object, n: str) -> None:
+    raise ValueError(n)
 
 
 async def double(ctx: object, n: int) -> int:
@@ -167,5 +178,43 @@ async def test_a_server_that_is_away_is_told_and_hides_nothing_of_the_others(
             assert await guard.look() == ["no_worker away over"]
             assert await guard.look(1200) == ["queue_error away over"]
     finally:
+        main.kill()
+        far.kill()
+
+
+async def test_an_outbox_and_the_archive_pass_a_server_that_is_away(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> None:
+    main, far = (RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2))
+    url = Servers(main.url, {"away": far.url})
+    kept = tmp_path_factory.mktemp("database") / "arqd.db"
+    database = Database(f"sqlite:///{shutil.copyfile(sqlite_template, kept)}")
+    try:
+        async with Producer.connect(url) as producer:
+            await producer.enqueue("fail", ["x"], family="near")
+            await run_burst(url, make_family("near", fail, max_tries=1))
+        async with database.begin() as connection:
+            outbox = Outbox(connection)
+            for family in ("away", "near", "away"):
+                await outbox.enqueue("double", [1], family=family)
+        far.kill()
+        async with Inspector.connect(url, ["near"]) as inspector:
+            relay = Relay(database.engine, inspector.redis, poll=0.01)
+            running = asyncio.create_task(relay.run())
+
+            async def arrived() -> bool:
+                return (await inspector.queue("near")).waiting == 1
+
+            await eventually(arrived)
+            running.cancel()
+            with pytest.raises(RedisConnectionError):
+                await relay.drain()
+            assert [(each.family, each.jobs) for each in await relay.waiting()] == [("away", 2)]
+            archiver = Archiver(inspector.redis, ["away", "near"], Archive(database))
+            with pytest.raises(RedisUnavailable):
+                await archiver.run()
+            assert await archiver.archive.count() == 1
+    finally:
+        await database.close()
         main.kill()
         far.kill()

@@ -9,7 +9,7 @@ from daemon.console import archive
 from daemon.console.api.common import Operator, Viewer
 from daemon.console.pages.asking import answered, back_to, first, plural
 from daemon.console.pages.frame import Frame, fields, page
-from daemon.console.problems import Problem
+from daemon.console.problems import Problem, problem_of
 from daemon.console.services import services_of
 from daemon.errors import ArqdError, RedisError
 from daemon.outcomes import REASONS
@@ -32,7 +32,7 @@ async def letters(request: Request, actor: Viewer, cursor: str | None = None) ->
     except RedisError:
         raise
     except (ArqdError, Problem) as error:
-        problem = str(error)
+        problem = problem_of(error).detail
     return await page(
         request,
         actor,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from daemon.console.access import inside
 from daemon.console.pages.frame import board_of, done, page
-from daemon.console.problems import Problem
+from daemon.console.problems import Problem, problem_of
 from daemon.console.roles import Actor
 from daemon.console.services import services_of
 from daemon.errors import ArqdError
@@ -92,10 +92,8 @@ async def answered(request: Request, to: str, work: Awaitable[str]) -> Response:
     """Do something and go on to a page that tells what became of it, an error too."""
     try:
         text = await work
-    except Problem as problem:
-        return done(request, to, problem.detail, kind="bad")
-    except ArqdError as error:
-        return done(request, to, str(error), kind="bad")
+    except (Problem, ArqdError) as error:
+        return done(request, to, problem_of(error).detail, kind="bad")
     finally:
         board_of(request).forget()
     return done(request, to, text)

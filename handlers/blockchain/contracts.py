@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ logger = logging.getLogger("arqd.blockchain")
 
 #: Numbers of types this wide or wider travel as text: JSON's readers round them.
 WIDE = 56
+#: Logs read in one go, some 25 ms: a busy contract has thousands in a range, and other jobs run in this loop.
+AT_ONCE = 100
 
 
 class _Text(StringDecoder):
@@ -81,7 +84,7 @@ class ContractEvents:
         """
         asked: Any = {"fromBlock": first, "toBlock": last, "address": self.address, "topics": [self.topic]}
         logs = await self._client(node).eth.get_logs(asked)
-        return self._read(await node.chain_id(), logs)
+        return await self._read(await node.chain_id(), logs)
 
     async def of_transaction(self, node: Node, tx_hash: Any) -> list[ChainEvent] | None:
         """Give the events of a transaction, None for one that is in no block; raises as `between`."""
@@ -89,16 +92,18 @@ class ContractEvents:
             receipt = await self._client(node).eth.get_transaction_receipt(tx_hash)
         except TransactionNotFound:
             return None
-        return self._read(await node.chain_id(), receipt["logs"])
+        return await self._read(await node.chain_id(), receipt["logs"])
 
     def _client(self, node: Node) -> AsyncWeb3[NodeProvider]:
         if node not in self._clients:
             self._clients[node] = AsyncWeb3(NodeProvider(node))
         return self._clients[node]
 
-    def _read(self, chain_id: int, logs: Iterable[Any]) -> list[ChainEvent]:
+    async def _read(self, chain_id: int, logs: Iterable[Any]) -> list[ChainEvent]:
         found = []
-        for log in logs:
+        for number, log in enumerate(logs, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
             if log["address"] == self.address and log["topics"] and AsyncWeb3.to_hex(log["topics"][0]) == self.topic:
                 parameters = self._parameters(log)
                 if parameters is not None:

@@ -6,16 +6,20 @@ import asyncio
 import json
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from daemon.errors import RetryAfter
+from handlers.blockchain.contracts import ContractEvents
 from handlers.blockchain.indexer import Span
 from handlers.blockchain.payloads import IndexedRange
+from handlers.blockchain.signatures import event_abi
 from handlers.blockchain.tasks import NotOnChain
+from handlers.integrations.rpc import Node
+from tests.anvil import OPERATOR
 from tests.handlers.blockchain.support import CONFIRMATIONS, Chain
 from tests.handlers.receiver import Answer
 
@@ -186,6 +190,41 @@ async def test_each_event_is_told_of_once_when_it_is_final(chain: Chain) -> None
     assert any(f"chain-31337-{sent}-1" in job_id for job_id in ids)
     again = await chain.run(chain.indexing(action="notify", endpoint="shop", user_id="ada"))
     assert (again.value().notified, again.enqueued) == (0, [])
+
+
+class Full:
+    """In place of a node: blocks with thousands of events, which would take a real one minutes to make."""
+
+    def __init__(self, contract: ContractEvents, count: int) -> None:
+        place = {"address": contract.address, "blockHash": "0x" + "1" * 64, "transactionIndex": "0x0", "removed": False}
+        self.logs = [
+            {"topics": [contract.topic], "data": f"0x{n:064x}", "blockNumber": "0x1", "logIndex": hex(n)}
+            | {"transactionHash": f"0x{n:064x}", **place}
+            for n in range(count)
+        ]
+
+    async def call(self, method: str, *params: Any) -> Any:
+        return self.logs
+
+    async def chain_id(self) -> int:
+        return 1
+
+
+async def test_thousands_of_events_leave_the_loop_to_others() -> None:
+    contract = ContractEvents([event_abi("Paid(uint256 amount)")], OPERATOR)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    beside = asyncio.create_task(others())
+    found = await contract.between(cast(Node, Full(contract, 2000)), 1, 1)
+    beside.cancel()
+    assert [event.parameters["amount"] for event in found] == [str(n) for n in range(2000)]
+    assert turns >= 10
 
 
 async def test_told_of_when_it_is_final_for_who_tells(chain: Chain) -> None:

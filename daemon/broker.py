@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 
 from daemon.added import Repeat as Repeat
 from daemon.added import read_added
+from daemon.batches import NewJob as NewJob
 from daemon.batches import batches_of, ids_added, pack_jobs, pack_outcomes
 from daemon.channel import Channel
 from daemon.errors import QueueFull
@@ -25,22 +26,6 @@ from daemon.routed import in_cluster
 #: Bytes of events a family keeps unless it says otherwise; lua/events.lua says the same.
 MAX_EVENTS = 2_000_000
 NOTHING: Mapping[str, int] = {}
-
-
-class NewJob(NamedTuple):
-    """A job to add: ``when`` is ``now``, ``in`` (``ms`` from now) or ``at`` (``ms`` since the epoch).
-
-    With a dedup key ``when`` goes on with its mode, its window in ms (0: while the job lives) and the key itself, a
-    blank before each.
-    """
-
-    id: str
-    level: int
-    when: str
-    ms: int
-    timeout_ms: int
-    expires_ms: int
-    tail: bytes
 
 
 class Outcome(NamedTuple):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from daemon import codec
-from daemon.broker import Broker, NewJob, Repeat
-from daemon.connections import LOST
+from daemon.batches import NewJob, ids_of
+from daemon.broker import Broker, Repeat
+from daemon.connections import LOST, translated
 from daemon.encryption import SEALED_JSON
 from daemon.errors import InClear, RedisUnavailable
 from daemon.handle import JobHandle
@@ -22,11 +24,20 @@ Asked = tuple["Payload | str", Any, "str | None", "JobOptions"]
 #: What becomes of it: family, job, type of the result.
 Prepared = tuple[str, NewJob, Any]
 
+
+class Lot(NamedTuple):
+    """What becomes of all of a call: their family, the jobs, and the types of their results."""
+
+    family: str
+    jobs: Sequence[NewJob]
+    returns: Sequence[Any]
+
+
 #: How often a payload is encrypted anew for a job that has its dedup key, should these end one after the other.
 REBINDS = 5
 
 
-async def hand_over(broker: Broker, jobs: list[NewJob], *, resend: bool = False) -> list[bool | Repeat]:
+async def hand_over(broker: Broker, jobs: Sequence[NewJob], *, resend: bool = False) -> list[bool | Repeat]:
     """Enqueue; after a lost connection once more.
 
     Raises: as `Broker.enqueue`.
@@ -51,18 +62,50 @@ class Fallback(Protocol):
         ...
 
 
-async def hand_over_or_keep(
-    producer: Producer, fallback: Fallback, asked: Sequence[Asked], prepared: list[Prepared]
-) -> list[JobHandle]:
-    """Hand jobs over, and where Redis is away have them kept."""
+async def deliver(producer: Producer, fallback: Fallback | None, asked: Sequence[Asked], lot: Lot) -> list[JobHandle]:
+    """Hand jobs over, and where Redis is away have them kept if there is a fallback.
+
+    Args:
+        asked: what they were asked for with, to prepare those anew that have to be encrypted; () where none is.
+
+    Raises: as `Producer.enqueue`.
+    """
+    if fallback is None:
+        return await _enqueue(producer, asked, lot)
     if not fallback.is_away:
         try:
-            return await producer._hand_over(asked, prepared)
+            return await _enqueue(producer, asked, lot)
         except RedisUnavailable:
             pass
-    family = prepared[0][0]
-    await fallback.keep(family, [job for _, job, _ in prepared])
-    return [JobHandle(producer, family, job.id, True, returns) for _, job, returns in prepared]
+    family, jobs, returns = lot
+    await fallback.keep(family, jobs)
+    return [JobHandle(producer, family, job.id, True, of) for job, of in zip(jobs, returns, strict=True)]
+
+
+async def _enqueue(producer: Producer, asked: Sequence[Asked], lot: Lot) -> list[JobHandle]:
+    family, jobs, returns = lot
+    broker = producer.broker(family)
+    with translated():
+        try:
+            added = await hand_over(broker, jobs)
+        except InClear as refused:
+            # By name, or of a class that does not say so: the family's workers told its queue that it is encrypted.
+            if refused.marked or not producer.keyring:
+                raise
+            producer._encrypts([family])
+            jobs = [producer._prepare(*one, job.id)[1] for one, job in zip(asked, jobs, strict=True)]
+            added = await hand_over(broker, jobs, resend=True)
+        ids = ids_of(jobs)
+        for i, new in enumerate(added):
+            if isinstance(new, Repeat) and new.bound:
+                anew = functools.partial(producer._prepare, *asked[i])
+                added[i], ids[i] = await rebind(broker, anew, jobs[i], new)
+    return [
+        JobHandle(producer, family, job_id, new, of)
+        if new is True or new is False
+        else JobHandle(producer, family, new.id, False, of, new.replaced)
+        for job_id, new, of in zip(ids, added, returns, strict=True)
+    ]
 
 
 def in_clear(tail: bytes, encrypted: bytes | None, marked: bytes | None) -> InClear | None:
@@ -79,22 +122,25 @@ def in_clear(tail: bytes, encrypted: bytes | None, marked: bytes | None) -> InCl
 
 
 async def rebind(
-    broker: Broker, prepare: Callable[[str], Prepared], own: Prepared, new: Repeat
-) -> tuple[bool | Repeat, Prepared]:
+    broker: Broker, prepare: Callable[[str], Prepared], own: NewJob, new: Repeat
+) -> tuple[bool | Repeat, str]:
     """Encrypt a payload for the job that has its dedup key, and offer it again; that job may end meanwhile.
 
     Args:
         prepare: encrypts it for an id.
         own: as it was, for an id of its own.
         new: says which job has the key.
+
+    Returns:
+        What became of it, and under which id.
     """
     for _ in range(REBINDS):
-        bound = prepare(new.id)
+        _, bound, _ = prepare(new.id)
         for offered in (bound, own):
-            (added,) = await hand_over(broker, [offered[1]])
+            (added,) = await hand_over(broker, [offered])
             if isinstance(added, Repeat) and added.bound:
                 new = added
                 break
             if added is not False or offered is own:
-                return added, offered
-    return new, own
+                return added, offered.id
+    return new, own.id

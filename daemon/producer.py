@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
 from daemon import codec, lazily
-from daemon.broker import Broker, Repeat
-from daemon.bulk import prepare_all
+from daemon.broker import Broker
+from daemon.bulk import prepare_alike, prepare_each
 from daemon.channel import Channel
 from daemon.connections import LOST, connect, translate, translated
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
-from daemon.errors import InClear, InvalidJob, JobNotFound, RedisRefused, ResultTimeout
+from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
 from daemon.handle import JobHandle, SyncJobHandle
-from daemon.handover import Asked, Fallback, Prepared, hand_over, hand_over_or_keep, rebind
+from daemon.handover import Asked, Fallback, Prepared, deliver
 from daemon.keys import FAMILY_NAME, JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, as_arguments, checked_template, job_name, new_job, with_own_keys
 from daemon.replies import ReplyReader
@@ -240,7 +239,7 @@ class Producer:
             raise InvalidJob("job_id names one job: use enqueue_each for many jobs with ids of their own")
         if isinstance(jobs, str):
             return await self._send([(jobs, fields, family, options) for fields in payloads or ()])
-        return await self._send([(job, None, family, options) for job in jobs])
+        return await self._send_alike(list(jobs), family, options)
 
     async def enqueue_each(
         self,
@@ -302,36 +301,16 @@ class Producer:
         return JobCipher(self.keyring, keys.family, keys.job_id(job_id or job_name(options)), whole)
 
     async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
-        if not asked:
-            return []
-        prepared = prepare_all(self, asked)
-        if self._fallback is None:
-            return await self._hand_over(asked, prepared)
-        return await hand_over_or_keep(self, self._fallback, asked, prepared)
+        return await deliver(self, self._fallback, asked, prepare_each(self, asked)) if asked else []
 
-    async def _hand_over(self, asked: Sequence[Asked], prepared: list[Prepared]) -> list[JobHandle]:
-        family = prepared[0][0]
-        broker = self.broker(family)
-        with translated():
-            try:
-                added = await hand_over(broker, [job for _, job, _ in prepared])
-            except InClear as refused:
-                # By name, or of a class that does not say so: the family's workers told its queue that it is encrypted.
-                if refused.marked or not self.keyring:
-                    raise
-                self._encrypts([family])
-                prepared = [self._prepare(*one, job.id) for one, (_, job, _) in zip(asked, prepared, strict=True)]
-                added = await hand_over(broker, [job for _, job, _ in prepared], resend=True)
-            for i, new in enumerate(added):
-                if isinstance(new, Repeat) and new.bound:
-                    anew = functools.partial(self._prepare, *asked[i])
-                    added[i], prepared[i] = await rebind(broker, anew, prepared[i], new)
-        return [
-            JobHandle(self, family, job.id, new, returns)
-            if new is True or new is False
-            else JobHandle(self, family, new.id, False, returns, new.replaced)
-            for (_, job, returns), new in zip(prepared, added, strict=True)
-        ]
+    async def _send_alike(
+        self, payloads: Sequence[Payload], family: str | None, options: JobOptions
+    ) -> list[JobHandle]:
+        lot = prepare_alike(self, payloads, family, options) if payloads else None
+        if lot is None:
+            return await self._send([(payload, None, family, options) for payload in payloads])
+        # None of them is encrypted, so none will be asked for anew.
+        return await deliver(self, self._fallback, (), lot)
 
     def job(self, job_id: str, family: str | None = None, returns: Any = None) -> JobHandle:
         """Give the handle of a job by its id, ``email:<id>``; nothing is asked of Redis.

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from daemon import codec
 from daemon.broker import NewJob
-from daemon.bulk import prepare_all
+from daemon.bulk import prepare_each
 from daemon.encryption import KeyRing
 from daemon.errors import ArqdError
 from daemon.handle import JobHandle
@@ -77,9 +77,17 @@ class RecordingProducer(Producer):
         #: The same jobs as a worker finds them, by id in Redis.
         self.written: dict[str, NewJob] = {}
 
+    async def _send_alike(
+        self, payloads: Sequence[Payload], family: str | None, options: JobOptions
+    ) -> list[JobHandle]:
+        return await self._send([(payload, None, family, options) for payload in payloads])
+
     async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
-        handles = []
-        for one, (family, job, returns) in zip(asked, prepare_all(self, asked), strict=True):
+        handles: list[JobHandle] = []
+        if not asked:
+            return handles
+        family, jobs, types = prepare_each(self, asked)
+        for one, job, returns in zip(asked, jobs, types, strict=True):
             new = job.id not in self.written
             if new:
                 self.written[job.id] = job

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS, batches_of, pack_jobs
-from daemon.broker import NewJob
+from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS, JobRun, NewJob, batches_of, ids_of, pack_jobs
 
 
 def _job(name: str, *, level: int = 5, when: str = "now", tail: bytes = b"f\t\n{}") -> NewJob:
@@ -31,3 +30,13 @@ def test_a_call_takes_a_megabyte_or_one_job() -> None:
     large, most = b"x" * (ENQUEUE_BYTES // 4), b"x" * (ENQUEUE_BYTES + 1)
     jobs = [*(_job(str(n), tail=large) for n in range(6)), _job("most", tail=most), _job("last")]
     assert [len(batch) for batch in batches_of(jobs)] == [4, 2, 1, 1]
+
+
+def test_a_run_is_packed_and_cut_as_its_jobs_are() -> None:
+    ids = [str(n) for n in range(ENQUEUE_JOBS + 2)]
+    run = JobRun(ids, (5, "now", 0, 0, 0), [b"%s\t\n" % name.encode() for name in ids])
+    jobs = list(run)
+    assert jobs == [_job(name, tail=b"%s\t\n" % name.encode()) for name in ids]
+    assert pack_jobs(run) == pack_jobs(jobs)
+    assert [pack_jobs(batch) for batch in batches_of(run)] == [pack_jobs(batch) for batch in batches_of(jobs)]
+    assert ids_of(run) == ids_of(jobs) == ids

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydantic import model_serializer
 
 from daemon import carried
-from daemon.bulk import prepare_all
+from daemon.batches import ids_of
+from daemon.bulk import prepare_alike, prepare_each
 from daemon.codec import MAX_DEPTH
 from daemon.encryption import KeyRing, generate_key
 from daemon.errors import InvalidJob, TooLarge
-from daemon.handover import Asked
+from daemon.handover import Asked, Lot
 from daemon.keep import Keep
 from daemon.options import JobOptions
 from daemon.payload import Payload
@@ -22,6 +23,8 @@ from daemon.producer import Producer
 from daemon.retry import Fixed
 from daemon.secret import Secret
 from daemon.testing.recording import RecordingProducer
+
+NONE = JobOptions()
 
 
 class Mail(Payload, family="bulk", function="send", priority=3, returns=int):
@@ -65,19 +68,27 @@ def producer() -> Producer:
     return RecordingProducer(templates={"late": {"delay": "5m", "tags": ["late"]}})
 
 
-def _asked(kind: type[Mail], options: Any = None, count: int = 3) -> list[Asked]:
-    shared = cast(JobOptions, options or {})
-    return [(kind(to="ada", number=number), None, None, shared) for number in range(count)]
+def _payloads(kind: type[Mail], count: int = 3) -> list[Mail]:
+    return [kind(to="ada", number=number) for number in range(count)]
 
 
-def _same_but_for_ids(producer: Producer, asked: list[Asked]) -> None:
-    in_bulk, one_by_one = prepare_all(producer, asked), [producer._prepare(*one) for one in asked]
-    named = [(family, job[1:], returns) for family, job, returns in in_bulk]
-    assert named == [(family, job[1:], returns) for family, job, returns in one_by_one]
-    ids = {job.id for _, job, _ in in_bulk}
-    assert len(ids) == len(asked)
-    assert {len(job_id) for job_id in ids} == {len(one_by_one[0][1].id)}
+def _asked(payloads: list[Mail], options: Any) -> list[Asked]:
+    return [(payload, None, None, options) for payload in payloads]
+
+
+def _same_but_for_ids(producer: Producer, payloads: list[Mail], options: Any = NONE) -> Lot:
+    in_bulk, one_by_one = (
+        prepare_alike(producer, payloads, None, options),
+        prepare_each(producer, _asked(payloads, options)),
+    )
+    assert in_bulk is not None
+    assert [job[1:] for job in in_bulk.jobs] == [job[1:] for job in one_by_one.jobs]
+    assert (in_bulk.family, in_bulk.returns) == (one_by_one.family, one_by_one.returns)
+    ids = set(ids_of(in_bulk.jobs))
+    assert len(ids) == len(payloads)
+    assert {len(job_id) for job_id in ids} == {len(one_by_one.jobs[0].id)}
     assert all(job_id.startswith("{bulk}:") for job_id in ids)
+    return in_bulk
 
 
 @pytest.mark.parametrize(
@@ -97,18 +108,18 @@ def _same_but_for_ids(producer: Producer, asked: list[Asked]) -> None:
     ],
     ids=lambda options: "-".join(options) or "none",
 )
-@pytest.mark.parametrize("kind", [Mail, Listed, Keyed])
+@pytest.mark.parametrize("kind", [Mail, Listed])
 def test_as_one_by_one(producer: Producer, kind: type[Mail], options: dict[str, Any]) -> None:
-    _same_but_for_ids(producer, _asked(kind, options))
+    _same_but_for_ids(producer, _payloads(kind), options)
 
 
 def test_those_of_a_request_carry_its_id(producer: Producer) -> None:
     token = carried.request_id.set("served")
     try:
-        _same_but_for_ids(producer, _asked(Mail))
-        assert b'"served"' in prepare_all(producer, _asked(Mail))[1][1].tail
+        lot = _same_but_for_ids(producer, _payloads(Mail))
     finally:
         carried.request_id.reset(token)
+    assert all(b'"served"' in job.tail for job in lot.jobs)
 
 
 @pytest.fixture
@@ -119,28 +130,25 @@ def traced() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("traced")
-def test_each_has_a_trace_of_its_own(producer: Producer) -> None:
-    for _, job, _ in prepare_all(producer, _asked(Mail)):
+def test_traced_ones_are_written_one_by_one(producer: Producer) -> None:
+    assert prepare_alike(producer, _payloads(Mail), None, NONE) is None
+    for job in prepare_each(producer, _asked(_payloads(Mail), NONE)).jobs:
         assert job.id.encode() in job.tail
 
 
-@pytest.mark.parametrize("kind", [Sealed, Marked])
-def test_what_is_secret_is_encrypted(kind: type[Mail]) -> None:
-    producer = RecordingProducer(keyring=KeyRing.parse(generate_key("2026a")))
-    for _, job, _ in prepare_all(producer, _asked(kind)):
-        assert b"ada" not in job.tail
-    with pytest.raises(InvalidJob, match="key"):
-        prepare_all(RecordingProducer(), _asked(kind))
+@pytest.mark.parametrize("kind", [Keyed, Sealed, Marked])
+def test_those_with_keys_or_secrets_are_written_one_by_one(kind: type[Mail]) -> None:
+    producer = RecordingProducer()
+    assert prepare_alike(producer, _payloads(kind), None, NONE) is None
+    sealing = RecordingProducer(keyring=KeyRing.parse(generate_key("2026a")))
+    assert prepare_alike(sealing, _payloads(Mail), None, NONE) is None
 
 
-def test_different_ones_keep_their_order(producer: Producer) -> None:
-    named: Asked = ("resize", ["cat.png"], "bulk", JobOptions())
-    own: list[Asked] = [(Mail(to="bob"), None, None, JobOptions(job_id=name)) for name in "abc"]
-    asked = [*_asked(Mail), *_asked(Letter), named, named, *own, *_asked(Mail)]
-    prepared = prepare_all(producer, asked)
-    names = [job.tail.partition(b"\t")[0].decode() for _, job, _ in prepared]
-    assert names == ["send"] * 3 + ["post"] * 3 + ["resize"] * 2 + ["send"] * 6
-    assert [job.id for _, job, _ in prepared[8:11]] == [f"{{bulk}}:{name}" for name in "abc"]
+def test_those_of_several_classes_are_written_one_by_one(producer: Producer) -> None:
+    payloads = [*_payloads(Mail), *_payloads(Letter)]
+    assert prepare_alike(producer, payloads, None, NONE) is None
+    names = [job.tail.partition(b"\t")[0].decode() for job in prepare_each(producer, _asked(payloads, NONE)).jobs]
+    assert names == ["send"] * 3 + ["post"] * 3
 
 
 def test_one_that_cannot_be_written_refuses_all(producer: Producer) -> None:
@@ -148,22 +156,19 @@ def test_one_that_cannot_be_written_refuses_all(producer: Producer) -> None:
     for _ in range(MAX_DEPTH):
         deep = [deep]
     for wrong, message in ((object(), "cannot be written as JSON"), (deep, "levels deep")):
-        asked = [*_asked(Mail), (Mail(to="ada", more=wrong), None, None, JobOptions())]
-        shared = [(one[0], None, None, asked[0][3]) for one in asked]
         with pytest.raises(InvalidJob, match=message):
-            prepare_all(producer, cast(list[Asked], shared))
+            prepare_alike(producer, [*_payloads(Mail), Mail(to="ada", more=wrong)], None, NONE)
 
 
 def test_a_large_one_is_refused() -> None:
     producer = RecordingProducer(max_payload=60)
-    options = JobOptions()
     fits, large = Mail(to="x" * 20), Mail(to="x" * 60)
-    assert len(prepare_all(producer, [(fits, None, None, options)] * 3)) == 3
+    assert prepare_alike(producer, [fits] * 3, None, NONE) is not None
     with pytest.raises(TooLarge, match="the limit is 60"):
-        prepare_all(producer, [(fits, None, None, options), (large, None, None, options)])
+        prepare_alike(producer, [fits, large], None, NONE)
 
 
 def test_of_several_families_they_are_refused(producer: Producer) -> None:
-    asked = [*_asked(Mail), (Elsewhere(), None, None, JobOptions()), (Elsewhere(), None, None, JobOptions())]
+    asked: list[Asked] = [(Mail(to="ada"), None, None, NONE), (Elsewhere(), None, None, NONE)]
     with pytest.raises(InvalidJob, match="one family, not to bulk, elsewhere"):
-        prepare_all(producer, asked)
+        prepare_each(producer, asked)

@@ -118,7 +118,8 @@ def restore(
     Those that were sent back before stay; with --all also those that were discarded.
     """
     where = _filter(family, function, error, group, text, since, until, "none")
-    if bool(numbers) == all or all != bool(family) or (numbers and dry_run):
+    filtered = any(option is not None for option in (function, error, group, text, since, until))
+    if bool(numbers) == all or all != bool(family) or (numbers and (dry_run or filtered)):
         raise typer.BadParameter("give numbers, or --family FAMILY --all and filters", param_hint="NUMBER")
     words = asyncio.run(_restore(numbers or where, dry_run))
     if json:

@@ -61,9 +61,27 @@ async def _all(deep: bool) -> list[Finding]:
     if deep and not any(finding.level == "FAIL" and finding.what == "redis" for finding in findings):
         findings += [await _leaks(redis_url(config), family) for family in families]
     findings += [finding async for finding in _services(config)]
+    findings += _alerted(config)
     if config.alerts.channels:
         findings.append(_channels(config))
     return findings
+
+
+def _alerted(config: Settings) -> list[Finding]:
+    """Tell which families the alerts' settings name that are not here: nothing would be told of them."""
+    from daemon.alerts.settings import Threshold
+    from daemon.cli.check_server import Finding
+
+    named: dict[str, list[str]] = {
+        name: list(value.own) for name, value in vars(config.alerts).items() if isinstance(value, Threshold)
+    }
+    named["objectives"] = [objective.family for objective in config.alerts.objectives]
+    return [
+        Finding("WARN", "alerts", f"ARQD_ALERTS__{name.upper()}: there is no family {family!r} here")
+        for name, families in named.items()
+        for family in families
+        if family not in config.families
+    ]
 
 
 def _channels(config: Settings) -> Finding:

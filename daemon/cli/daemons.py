@@ -82,6 +82,8 @@ def run(
         from daemon.cli.processes import run_watched
 
         again += [f"--processes={processes}"] * (processes > 1)
+        again += [f"--recycle-jobs={recycle_jobs}"] * bool(recycle_jobs)
+        again += [f"--recycle-memory={recycle_memory}"] * bool(recycle_memory)
         raise typer.Exit(asyncio.run(run_watched(["run", *again], Path.cwd())))
     from daemon.notify import Notifier
 

@@ -38,7 +38,8 @@ class ProbeSettings(BaseModel):
     )
     heartbeats: str | None = Field(
         None,
-        description="heartbeat files of all workers here, in place of `workers`, e.g. `/run/arqd/*/heartbeat.json`",
+        description="heartbeat files of all workers here, e.g. `/run/arqd/*/heartbeat.json`; one must be there, unless "
+        "`workers` is 0",
     )
     heartbeat_limit: Seconds = Field(9, gt=0, description="a worker is dead when its heartbeat is older, seconds")
     stall_limit: Seconds = Field(
@@ -48,7 +49,9 @@ class ProbeSettings(BaseModel):
     def files(self, path: Path) -> list[Path]:
         """Give the heartbeat files of the workers beside the probe now; ``path`` is that of a single one."""
         if self.heartbeats is not None:
-            return sorted(Path("/").glob(self.heartbeats.removeprefix("/")))
+            pattern = self.heartbeats.removeprefix("/")
+            # Of none at all the pattern stands for the file that is missing: a unit's folder goes with its worker.
+            return sorted(Path("/").glob(pattern)) or [Path("/", pattern)] * min(self.workers, 1)
         return [path] if self.workers == 1 else [worker_file(path, n) for n in range(1, self.workers + 1)]
 
     def limits(self) -> Limits:

@@ -148,6 +148,7 @@ def test_help_imports_no_server_library() -> None:
     [
         (["frobnicate"], "No such command 'frobnicate'"),
         (["queues", "--frob"], "No such option: --frob"),
+        (["dead", "restore", "1", "--function", "greet"], "give numbers, or --family FAMILY --all and filters"),
         (["dead"], "Missing command"),
         (["jobs"], "Missing argument 'FAMILY'"),
         (["jobs", "email", "--state", "lost"], "'lost' is not one of 'waiting'"),

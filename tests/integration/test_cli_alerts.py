@@ -58,3 +58,12 @@ def test_check_looks_at_the_channels(queue: Arqd, monkeypatch: pytest.MonkeyPatc
     assert [each["level"] for each in found()] == ["OK"]
     monkeypatch.setenv("ARQD_ALERTS__CHANNELS__OPS", "nosuchservice://x")
     assert [each["level"] for each in found()] == ["FAIL"]
+
+
+def test_a_family_that_alerts_name_wrongly_is_told(queue: Arqd, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setenv("ARQD_ALERTS__OBJECTIVES", "emial 95% 30s, email/acme 95% 30s")
+    monkeypatch.setenv("ARQD_ALERTS__WAITING", "10000 greetngs=5 greetings=7")
+    told = [line for line in queue("check").out.splitlines() if " alerts " in line]
+    assert [line.split()[0] for line in told] == ["WARN", "WARN"]
+    assert "ARQD_ALERTS__WAITING: there is no family 'greetngs' here" in told[0]
+    assert "ARQD_ALERTS__OBJECTIVES: there is no family 'emial' here" in told[1]

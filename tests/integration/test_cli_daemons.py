@@ -453,3 +453,16 @@ async def test_a_signal_that_comes_while_a_process_is_started_reaches_it(
             if child.returncode is None:
                 child.kill()
                 await child.wait()
+
+
+def test_a_watched_command_is_started_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["run", FAMILY, "--burst", "--processes=2", "--recycle-jobs=5", "--recycle-memory=1GB"]
+    started: list[list[str]] = []
+
+    async def watched(arguments: list[str], folder: Path) -> int:
+        started.append(arguments)
+        return 0
+
+    monkeypatch.setattr(processes, "run_watched", watched)
+    assert main([*given, "--watch"]) == 0
+    assert started == [given]

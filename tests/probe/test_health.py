@@ -9,6 +9,7 @@ import pytest
 
 from daemon.probe.app import create_app
 from daemon.probe.health import Limits
+from daemon.probe.settings import ProbeSettings
 from tests.probe.support import NOW, NeverAsked, document, facts, get, write
 
 
@@ -54,6 +55,17 @@ async def test_no_file_means_no_worker(tmp_path: Path) -> None:
 
 async def test_without_a_worker_to_watch_the_probe_answers_for_itself() -> None:
     assert set((await statuses()).values()) == {200}
+
+
+@pytest.mark.parametrize(("workers", "status"), [(1, 503), (0, 200)])
+async def test_that_no_worker_of_a_pattern_is_there_is_told(tmp_path: Path, workers: int, status: int) -> None:
+    """systemd takes a worker's folder away with it: when all of them are gone nothing is left to be old."""
+    settings = ProbeSettings(heartbeats=f"{tmp_path}/*/heartbeat.json", workers=workers)
+    app = create_app(NeverAsked(), families=["email"], heartbeats=lambda: settings.files(tmp_path), clock=lambda: NOW)
+    for endpoint in ("/livez", "/readyz", "/startupz"):
+        answer = await get(app, endpoint)
+        assert answer.status_code == status
+        assert ("/*/heartbeat.json" in answer.text) == (status == 503)
 
 
 async def test_one_dead_worker_of_two_is_seen(tmp_path: Path) -> None:

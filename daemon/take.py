@@ -4,8 +4,8 @@ The server runs it as soon as the pop has ended, so the job that ends it comes a
 processes for a question and its answer is what the start of a single job mostly costs.
 
 1. `load` comes before a pop, `send` puts the call behind it.
-2. `arrived` starts what it brought. Redis counts it as not begun, since a process that stands still takes a job, too;
-   that it begins is told on the connection that has just shown that it lives.
+2. `arrived` starts what it brought. A process that stands still takes a job, too: where one is late with its lease the job
+   counts as not begun, and that it begins is told on the connection that has just shown that it lives.
 3. What was taken before the session registered anew has been released by that. What finds no slot goes back uncounted,
    and so does what waited for a process that stood still: another may have it by now.
 """
@@ -59,8 +59,8 @@ class Take:
         if worker.session.registering:
             return
         self._number = worker.session.reserve()
-        timeout = worker.tick_settings.default_timeout
-        call = worker.broker.call("take", worker.supervisor.session, self._number, timeout)
+        timeout, lease = worker.tick_settings.default_timeout, worker.lease_ms
+        call = worker.broker.call("take", worker.supervisor.session, self._number, timeout, lease)
         self._reply = asyncio.ensure_future(await self._channel.start(*call))
         # The pop before it hears of a lost connection first.
         self._reply.add_done_callback(forget)
@@ -83,8 +83,8 @@ class Take:
         self._reply = None
         if not found:
             return False
-        now, job_id, record, score = found
-        self._start(Claim(job_id, record, score), now)
+        now, job_id, record, score, begun = found
+        self._start(Claim(job_id, record, score), now, begun == b"1")
         return True
 
     @property
@@ -92,7 +92,7 @@ class Take:
         """Whether there may be a claim that was not heard of."""
         return self._reply is not None
 
-    def _start(self, claim: Claim, now_ms: int) -> None:
+    def _start(self, claim: Claim, now_ms: int, begun: bool) -> None:
         worker, number = self._worker, self._number
         if number < worker.session.registered:
             return
@@ -101,5 +101,5 @@ class Take:
         if not worker.may_claim or waited > PATIENCE * 1000:
             worker.session.outcomes.append(Outcome("l", claim.id, number, "", -1, score=claim.score))
             worker.nudge()
-        elif self._channel.tell(*worker.broker.call("begin", worker.supervisor.session, claim.id)):
+        elif begun or self._channel.tell(*worker.broker.call("begin", worker.supervisor.session, claim.id)):
             worker.take(claim, number, now_ms)

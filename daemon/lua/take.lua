@@ -1,8 +1,9 @@
 -- Claims a job for a worker that sleeps: sent behind the pop it sleeps in, so the server runs it as soon as that pop has
 -- ended, and the worker hears of its job without having asked. That is for the usual case alone: one job, no more to
 -- look at. Anything else is left to a tick.
--- ARGV: 3 session, 4 call number, 5 default timeout ms
--- Returns {} (nothing was claimed) or {now, id, record, score}; the job counts as not begun (lua/begin.lua).
+-- ARGV: 3 session, 4 call number, 5 default timeout ms, 6 lease ms
+-- Returns {} (nothing was claimed) or {now, id, record, score, "1" if the job counts as begun}. A process that stands still
+-- takes a job, too: of one that has not renewed its lease when it should have, the job has not begun (lua/begin.lua).
 local session, n = ARGV[3], ARGV[4]
 -- Most pops end because nothing came for a while: one look tells.
 local first = redis.call('ZRANGEBYSCORE', queue, '-inf', '(' .. num(now + 1), 'WITHSCORES', 'LIMIT', 0, 2)
@@ -21,7 +22,9 @@ if not name then return {} end
 redis.call('DEL', mark)
 redis.call('SET', 'arq:in-progress:' .. id, session .. ':' .. n, 'PX', num(ARGV[5] + 10000))
 redis.call('ZADD', queue, num(HELD + now), id)
-redis.call('HSET', held_key(session), id, n .. ' ' .. score .. NOT_BEGUN)
+local left = tonumber(redis.call('ZSCORE', workers, session) or 0) - now
+local begun = left > ARGV[6] * 0.6
+redis.call('HSET', held_key(session), id, n .. ' ' .. score .. (begun and '' or NOT_BEGUN))
 tell('started', id, name)
 write_events()
-return { now, id, found[1], score }
+return { now, id, found[1], score, begun and '1' or '0' }

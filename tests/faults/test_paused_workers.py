@@ -64,6 +64,10 @@ async def test_an_idle_worker_that_stands_still_gets_a_job_and_never_begins_it(w
         zombie = await shop.started()
         await (await producer.enqueue(Work(name="before"))).result(timeout=10)
         zombie.send(signal.SIGSTOP)
+        with shop.server.client() as redis:
+            # Until it should have renewed its lease, so that Redis knows.
+            seconds = redis.time()[0]
+            await shop.until(lambda: redis.time()[0] > seconds + 1, "time has passed")
         job = await producer.enqueue(Hold(name="job"))
         owner = await shop.started()
         await shop.until_started("job", worker=owner)

@@ -230,12 +230,14 @@ class Engine:
         """Make the call that a sleeping worker leaves behind its pop, as after a pop that took the mark."""
         await self.redis.delete(self.keys.key("mark"))
         number = self._number(session, n)
-        reply = await self.broker.run("take", session, number, timeout)
+        reply = await self.broker.run("take", session, number, timeout, self.lease)
         if not reply:
             return []
         await self.check()
-        now, job_id, record, score = reply
+        now, job_id, record, score, begun = reply
         assert now == self.now
+        entry = await self.redis.hget(self.keys.key("held", session), job_id)
+        assert entry.endswith(b"~") is (begun == b"0")
         return [Mine(Claim(job_id, record, score), number)]
 
     async def settle(self, *outcomes: Outcome, session: str = A, **options: Any) -> Tick:

@@ -271,7 +271,8 @@ class States(RuleBasedStateMachine):
         for mine in claims:
             (job,) = ready
             assert mine.name == job.name
-            job.state, job.holder, job.call, job.begun = "held", session, mine.n, False
+            job.state, job.holder, job.call = "held", session, mine.n
+            job.begun = process.lease_end - self.engine.now > 0.6 * LEASE
             self.places[job.name, session, mine.n] = job.place
             process.runs[job.name] = mine
 

@@ -12,19 +12,17 @@ from tests.lua.state import LEASE, A, B, Engine
 from tests.lua.test_events import events
 
 
-async def test_it_claims_as_a_tick_does_but_the_job_has_not_begun(engine: Engine) -> None:
+async def test_it_claims_as_a_tick_does(engine: Engine) -> None:
     await engine.enqueue(engine.job("a", 3))
     before = await engine.look("a")
     (mine,) = await engine.claim_asleep()
     seen = await engine.look("a")
     assert (mine.name, mine.claim.record, float(mine.claim.score)) == ("a", before.record, before.score)
     assert (seen.band, seen.token) == ("held", f"{A}:{mine.n}".encode())
-    assert seen.holders == {A: f"{mine.n} {mine.claim.score.decode()} ~"}
+    assert seen.holders == {A: f"{mine.n} {mine.claim.score.decode()}"}
     assert [(event.kind, event.id) for event in await events(engine)] == [
         ("enqueued", "email:a"), ("started", "email:a"),
     ]  # fmt: skip
-    await engine.begin(mine)
-    assert (await engine.look("a")).holders == {A: f"{mine.n} {mine.claim.score.decode()}"}
     # An older number than the latest tick's: a tick may overtake it.
     await engine.tick()
     await engine.settle(mine.complete())
@@ -38,14 +36,27 @@ async def test_the_token_outlives_the_familys_timeout(engine: Engine, timeout: i
     assert expected - 5000 < await engine.redis.pttl(f"arq:in-progress:{engine.id('a')}") <= expected
 
 
-async def test_a_process_that_stood_still_has_no_crash_to_answer_for(engine: Engine) -> None:
+@pytest.mark.parametrize(("since", "crashes"), [(LEASE // 3, 1), (LEASE // 2, 0)])
+async def test_a_process_that_stands_still_has_no_crash_to_answer_for(engine: Engine, since: int, crashes: int) -> None:
+    """It is known by a lease that it should have renewed."""
     await engine.sync(B)
+    await engine.pass_time(since, A)
     await engine.enqueue("a")
-    await engine.claim_asleep(B)
+    assert await engine.claim_asleep(B)
     await engine.pass_time(LEASE + 1, A)
     await engine.tick()
     seen = await engine.look("a")
-    assert (seen.band, seen.crashes, seen.holders) == ("ready", 0, {})
+    assert (seen.band, seen.crashes, seen.holders) == ("ready", crashes, {})
+    assert not await engine.claim_asleep(B), "it has no lease any more"
+
+
+async def test_what_a_late_process_begins_counts_from_then_on(engine: Engine) -> None:
+    await engine.pass_time(LEASE // 2)
+    await engine.enqueue("a")
+    (mine,) = await engine.claim_asleep()
+    assert (await engine.look("a")).holders == {A: f"{mine.n} {mine.claim.score.decode()} ~"}
+    await engine.begin(mine)
+    assert (await engine.look("a")).holders == {A: f"{mine.n} {mine.claim.score.decode()}"}
 
 
 async def test_what_was_not_heard_of_is_released_when_the_session_registers_anew(engine: Engine) -> None:

@@ -22,7 +22,7 @@ from benchmarks.systems import BY_NAME, SYSTEMS, Setting, System
 from benchmarks.workloads import WORKLOADS, Sizes, Workload, by_name
 from daemon.errors import ArqdError
 
-FULL = Sizes(jobs=20_000, singles=100, seconds=5, waiting=(10_000, 100_000, 1_000_000))
+FULL = Sizes(jobs=20_000, singles=100, seconds=20, waiting=(10_000, 100_000, 1_000_000))
 QUICK = Sizes(jobs=1000, singles=10, seconds=1, waiting=(1000, 10_000))
 
 

@@ -23,7 +23,7 @@ class Sizes:
     Attributes:
         jobs: drained by a usual system; others by their share.
         singles: jobs sent to an idle worker.
-        seconds: an idle worker is watched.
+        seconds: an idle worker is watched; longer than any of its periods, which are ten seconds at most.
         waiting: backlogs; beside the largest, as many delayed jobs.
     """
 

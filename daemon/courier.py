@@ -23,7 +23,7 @@ from daemon.encryption import is_sealed, shown_error
 from daemon.errors import ArqdError, Unreadable
 from daemon.flow_broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, FlowJob, OutboxEntry
 from daemon.keys import FamilyKeys, family_of, spoken_id
-from daemon.routed import Routed
+from daemon.routed import Routed, place_of
 
 logger = logging.getLogger("arqd.courier")
 
@@ -102,9 +102,13 @@ class Courier:
 
     async def _written(self, families: Sequence[str]) -> list[str]:
         """Give those families in whose outboxes something stands."""
+        outboxes = [FamilyKeys.of(family).key("outbox") for family in families]
+        together = len({place_of(self._redis, outbox) for outbox in outboxes}) == 1
+        if together and not await self._redis.exists(*outboxes):
+            return []
         async with self._redis.pipeline(transaction=False) as pipe:
-            for family in families:
-                pipe.exists(FamilyKeys.of(family).key("outbox"))
+            for outbox in outboxes:
+                pipe.exists(outbox)
             found = await pipe.execute() if families else []
         return [family for family, there in zip(families, found, strict=True) if there]
 

@@ -33,7 +33,7 @@ logger = logging.getLogger("arqd.scheduler")
 LEASE, WAKE, FREE, FAMILIES = "arqd:scheduler", "arqd:scheduler:wake", "arqd:scheduler:free", "arqd:scheduler:families"
 
 LEASE_SECONDS = 5.0
-RENEW_SECONDS = LEASE_SECONDS / 3
+RENEW_SECONDS = LEASE_SECONDS / 2
 #: How often the leader looks at all families: a wake-up is sent after a change, so it may be lost.
 LOOK_SECONDS = 10.0
 BLOCK_SECONDS = 5.0

@@ -4,8 +4,8 @@ The server runs it as soon as the pop has ended, so the job that ends it comes a
 processes for a question and its answer is what the start of a single job mostly costs.
 
 1. `load` comes before a pop, `send` puts the call behind it.
-2. `arrived` starts what it brought. A process that stands still takes a job, too: where one is late with its lease the job
-   counts as not begun, and that it begins is told on the connection that has just shown that it lives.
+2. `arrived` starts what it brought. A process that stands still takes a job, too: where it is late with its lease, the
+   job counts as not begun, and that it begins is told on the connection that has just shown that it lives.
 3. What was taken before the session registered anew has been released by that. What finds no slot goes back uncounted,
    and so does what waited for a process that stood still: another may have it by now.
 """

@@ -5,12 +5,13 @@
 -- it must call sync.
 local session, lease = ARGV[3], tonumber(ARGV[4])
 if not redis.call('ZSCORE', workers, session) then return 0 end
-redis.call('DEL', mark)
+redis.call('DEL', mark, suspects)
 observe(lease, true)
 redis.call('ZADD', workers, num(now + lease), session)
 redis.call('HSET', session_key(session), 'info', ARGV[5])
 -- An idle family costs little: what there is nothing of is not looked at.
-local unusual = redis.call('EXISTS', abort_set, tags, lanes, limits, parked) > 0
+local unusual = redis.call('EXISTS', abort_set, tags, lanes, limits, parked, crashes, sizes, dedup_ends) > 0
+local queued = redis.call('ZCARD', queue) > 0
 if redis.call('EXISTS', completed, aborted, expired, dead) > 0 then
   for _, index in ipairs({ completed, aborted, expired }) do trim(index, -1, tonumber(ARGV[6])) end
   trim(dead, tonumber(redis.call('HGET', conf, 'keep_failed_count') or nil) or -1, tonumber(ARGV[7]))
@@ -19,7 +20,7 @@ end
 if byte_budget() then
   recount(2000)
   evict(0)
-elseif redis.call('UNLINK', sizes) == 1 then
+elseif unusual and redis.call('UNLINK', sizes) == 1 then
   redis.call('HDEL', clock, 'bytes', 'recount', 'counted', 'full')
 end
 -- A worker whose slots are all taken makes no other call that would find a stock abort().
@@ -42,7 +43,7 @@ local bands = {
   { PARKED + margin, '+inf' },
 }
 -- Most often nothing stands behind the jobs that run: one look instead of seven.
-for _, band in ipairs(redis.call('ZCOUNT', queue, num(HELD + margin), '+inf') > 0 and bands or {}) do
+for _, band in ipairs(queued and redis.call('ZCOUNT', queue, num(HELD + margin), '+inf') > 0 and bands or {}) do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, num(band[1]), band[2], 'LIMIT', 0, 100)) do
     redis.call('ZADD', queue, num(HELD - 1), id)
   end
@@ -86,7 +87,7 @@ local function prune_limits()
   redis.call('HSET', clock, 'prune:limits', found[1])
 end
 if unusual and redis.call('EXISTS', limits) == 1 then prune_limits() end
-trim_dedup(500)
+if unusual then trim_dedup(500) end
 
 -- What was removed while it was parked, and a message to this worker that may have been lost.
 local function look_at_parked()
@@ -107,6 +108,6 @@ local function look_at_parked()
   end
 end
 if unusual and redis.call('EXISTS', parked) == 1 then look_at_parked() end
-local waits = set_mark()
-set_suspects()
+local waits = queued and set_mark()
+if unusual then set_suspects() end
 return waits and 2 or 1

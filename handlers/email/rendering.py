@@ -98,7 +98,11 @@ class Templates:
         html = self._part(index, f"{stem}.html", variables)
         text = self._part(index, f"{stem}.txt", variables)
         if html is not None:
-            html = self._inliner.inline(html)
+            try:
+                html = self._inliner.inline(html)
+            except css_inline.InlineError:
+                # A style with a value that is none; the text of the error quotes it.
+                raise PermanentError(f"template {stem}.html fails with these variables: its styles are none") from None
         if text is not None:
             # Lines left out by a condition leave a gap.
             text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -127,6 +131,6 @@ class Templates:
             raise PermanentError(f"template {file}: {error.message}: give it in context") from None
         except TemplateError as error:
             raise PermanentError(f"template {file}: {type(error).__name__}: {error.message}") from None
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             # A filter given the wrong kind of value; the text of such an error may quote the context.
             raise PermanentError(f"template {file} fails with these variables: {type(error).__name__}") from None

@@ -149,6 +149,19 @@ def test_stopped_by_the_sandbox(source: str, tmp_path: Path) -> None:
         Templates([tmp_path]).render("bad", "en", {"items": []})
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "<style>p { top: 0 }</style><p style='@x {}'>Hi</p>",
+    ],
+)
+def test_what_cannot_be_made_is_not_tried_again(source: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text(source)
+    with pytest.raises(PermanentError, match=r"template bad\.html fails"):
+        Templates([tmp_path]).render("bad", "en", REQUIRED)
+
+
 def test_ordinary_sums_are_not_stopped(tmp_path: Path) -> None:
     (tmp_path / "sum.txt").write_text("{{ 3 * 14 }} {{ 2**10 }} {{ '-' * 5 }} {{ 1.5 * price }}")
     assert Templates([tmp_path]).render("sum", "en", {"price": 2}).text == "42 1024 ----- 3.0\n"

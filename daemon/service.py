@@ -74,10 +74,18 @@ class Service:
         try:
             values = self._reload()
             for worker in supervisor.workers:
-                take_up(worker, values[worker.family.name])
+                name = worker.family.name
+                if name in values:
+                    take_up(worker, values[name])
+                else:
+                    logger.warning("%s: the settings have no such family any more: restart it", name)
         except ConfigurationError as error:
             logger.error("SIGHUP: the settings stay as they were: %s", error)
             self._notifier.ready(f"not reloaded: {error}")
+        except Exception as error:
+            # The service manager waits for an answer, whatever happens.
+            logger.exception("SIGHUP: the settings could not be read")
+            self._notifier.ready(f"not reloaded: {type(error).__name__}")
         else:
             logger.info("SIGHUP: settings read again")
             self._notifier.ready(_status(supervisor))

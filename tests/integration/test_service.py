@@ -98,16 +98,18 @@ async def test_a_worker_tells_how_it_does_and_takes_up_limits(
     manager: socket.socket, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    answers: list[FamilyValues | ConfigurationError] = [
-        FamilyValues(max_jobs=3, rate_limit="7/1s", lease=99),
+    answers: list[dict[str, FamilyValues] | Exception] = [
+        {"served": FamilyValues(max_jobs=3, rate_limit="7/1s", lease=99)},
         ConfigurationError("ARQD_X is not a setting"),
+        ValueError("secret"),
+        {"another": FamilyValues()},
     ]
 
     def reload() -> dict[str, FamilyValues]:
         answer = answers.pop(0)
-        if isinstance(answer, ConfigurationError):
+        if isinstance(answer, Exception):
             raise answer
-        return {"served": answer}
+        return answer
 
     service = Service(notifier(manager), reload)
     supervisor = Supervisor([load_family(WorkerSettings)], redis_url, handle_signals=False, beside=[service.run])
@@ -132,6 +134,13 @@ async def test_a_worker_tells_how_it_does_and_takes_up_limits(
                 await asyncio.sleep(0.01)
     os.kill(os.getpid(), signal.SIGHUP)
     await told("STATUS=not reloaded: ARQD_X is not a setting")
+    # systemd waits for an answer, whatever happens.
+    os.kill(os.getpid(), signal.SIGHUP)
+    await told("STATUS=not reloaded: ValueError")
+    lines.clear()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await told("READY=1")
+    assert "served: the settings have no such family any more: restart it" in caplog.text
     assert supervisor.workers[0].max_jobs == 3
     supervisor.drain()
     await told("STOPPING=1")

@@ -112,6 +112,7 @@ class Relay:
         Raises: as `move`, also where one of several servers is away, once the jobs of the others are moved.
         """
         total = 0
+        self._away.clear()  # each is asked anew: it may be back
         while moved := await self.move():
             total += moved
         for _, error in self._away.values():

@@ -3,11 +3,15 @@
 
 -- A job waits for those its worker claimed before it, up to two calls. With groups a call brings a turn of all of them, but
 -- what the worker has lately worked off in 1.2 milliseconds, at least 20 jobs, where they are few: so a group's first job
--- starts at once behind the many of another. (One field of `tags` is for what has no group.)
+-- starts at once behind the many of another. A call that would hardly be shorter for it is left as it is. (One field of `tags`
+-- is for what has no group.)
 if grouped and wanted > 20 then
   local pace = (#unheld + #refused) / math.max(now_us - (last[2] or 0), 1)
   local turn = math.max(20, math.floor(1200 * pace))
-  if wanted > turn then wanted = math.min(wanted, math.max(turn, redis.call('HLEN', tags) - 1)) end
+  if wanted > turn then
+    turn = math.max(turn, redis.call('HLEN', tags) - 1)
+    if turn < 0.75 * wanted then wanted = turn end
+  end
 end
 
 -- ---------------------------------------------------------------- promote

@@ -166,6 +166,8 @@ for _, run in ipairs(runs) do
 end
 if #records == 0 then return added end
 
+-- Made by weighing(): weigh, no_room
+if byte_budget() then weighing() end
 if enqueued > 0 and byte_budget() then
   local wait = no_room(adding)
   if wait and ARGV[3] ~= 'own' then return { 'full', wait } end

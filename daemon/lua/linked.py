@@ -2,12 +2,14 @@
 
 Lua 5.1 makes every function anew in every call of a script, and for each local that one uses it looks through all
 locals that any does: with all functions, and with names for keys and numbers, that costs a short call more than what it
-does. So a script gets the functions it needs, and keys and numbers stand where their names are used.
+does. So a script gets the functions it needs, those it hardly ever needs when it says so, and keys and numbers stand where
+their names are used.
 """
 
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 
 _DEFINED = re.compile(r"^local (?P<names>\w+(?:, \w+)*) = (?P<values>[^\n]*)\n", re.MULTILINE)
 _KEY, _NUMBER = re.compile(r"KEYS\[\d+\]"), re.compile(r"-?\d+|'\d+'")
@@ -22,13 +24,21 @@ _UNIT = re.compile(
 )
 _EXPORTED = re.compile(r"^  function (\w+)", re.MULTILINE)
 _DECLARED = re.compile(r"^local \w+(?:, \w+)*$", re.MULTILINE)
+#: What a script hardly ever uses: a function of that name makes it, and whatever else it needs.
+_SELDOM = re.compile(r"^-- Made by (?P<function>\w+)\(\): (?P<names>\w+(?:, \w+)*)$", re.MULTILINE)
 #: The prelude ends with it.
 _END_OF_PRELUDE = "-- End of the prelude.\n"
 
 
 def linked(shared: str, script: str) -> str:
     """Give the text of a script with what it needs of the text of all shared files before it."""
-    return nested(put_in(needed(shared, script) + script))
+    seldom = _SELDOM.search(script)
+    usual = needed(shared, script, frozenset(seldom["names"].split(", ") if seldom else ()))
+    if seldom:
+        others = set(map(itemgetter(0), _UNIT.finditer(usual)))
+        more = [unit[0] for unit in _UNIT.finditer(needed(shared, script)) if unit[0] not in others]
+        usual += f"local function {seldom['function']}()\n{''.join(more)}end\n"
+    return nested(put_in(usual + script))
 
 
 def nested(text: str) -> str:
@@ -41,10 +51,14 @@ def nested(text: str) -> str:
     return f"{prelude}return (function()\n{rest}\nend)()\n"
 
 
-def needed(shared: str, script: str) -> str:
-    """Give the shared files without the functions that neither the script nor what is left of them uses."""
+def needed(shared: str, script: str, seldom: frozenset[str] = frozenset()) -> str:
+    """Give the shared files without the functions that neither the script nor what is left of them uses.
+
+    Args:
+        seldom: functions that the script makes itself when it comes to use them.
+    """
     units = list(_UNIT.finditer(shared))
-    found = _names(_DECLARED.sub("", _UNIT.sub("", shared)) + script)
+    found = _names(_DECLARED.sub("", _UNIT.sub("", shared))) | _names(script) - seldom
     left = units
     while True:
         wanted = [unit for unit in left if not found.isdisjoint(_defines(unit))]

@@ -10,7 +10,7 @@ import pytest
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
 from daemon.lua import ALONE, CONTINUED, NAMES, SCRIPTS, SHARED
-from daemon.lua.linked import needed, nested, put_in
+from daemon.lua.linked import linked, needed, nested, put_in
 from tests.lua.state import B, Engine
 
 
@@ -142,3 +142,31 @@ async def test_families_do_not_meet(engine: Engine) -> None:
     assert await other.claim() == []
     assert not await other.marked()
     assert [mine.name for mine in await engine.claim()] == ["a"]
+
+
+def test_what_a_script_seldom_uses_is_made_when_it_says_so() -> None:
+    shared = """\
+local seldom, deep
+local function often() return 1 end
+local function alone() return often() end
+do
+  function seldom() return alone() + deep end
+end
+-- End of the prelude.
+"""
+    script = """\
+-- Made by made(): seldom
+if ARGV[1] then
+  made()
+  return seldom()
+end
+return often()
+"""
+    text = linked(shared, script)
+    usual, _, rest = text.partition("local function made()\n")
+    assert "function often" in usual
+    assert "function alone" not in usual
+    assert "function seldom" not in usual
+    assert rest.startswith("local function alone() return often() end\ndo\n  function seldom()")
+    assert rest.index("-- Made by made()") > rest.index("end\nend\n")
+    assert linked(shared, script.replace("-- Made by made(): seldom\n", "")).count("function seldom") == 1

@@ -2,8 +2,8 @@
 
 Lua 5.1 makes every function anew in every call of a script, and for each local that one uses it looks through all
 locals that any does: with all functions, and with names for keys and numbers, that costs a short call more than what it
-does. So a script gets the functions it needs, those it hardly ever needs when it says so, and keys and numbers stand where
-their names are used.
+does. So a script gets the functions it needs, those it hardly ever needs when it says so, and keys and numbers stand
+where their names are used.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from uuid import RFC_4122, UUID
 
 import pytest
 
@@ -43,21 +44,23 @@ def test_a_wrong_duration_is_refused(wrong: float | str) -> None:
         seconds(wrong)
 
 
-def test_generated_ids_are_ordered_by_time_and_unique() -> None:
+def test_generated_ids_are_uuids_ordered_by_time_and_unique() -> None:
     ids = [*(new_id() for _ in range(500)), *new_ids(1), *new_ids(2), *new_ids(497)]
     assert len(set(ids)) == 1000
-    assert [job_id[:8] for job_id in ids] == sorted(job_id[:8] for job_id in ids)
-    assert all(len(job_id) == 19 and job_id.isascii() and job_id.isalnum() for job_id in ids)
+    assert [job_id[:12] for job_id in ids] == sorted(job_id[:12] for job_id in ids)
+    parsed = [UUID(job_id) for job_id in ids]
+    assert [each.hex for each in parsed] == ids
+    assert {(each.version, each.variant) for each in parsed} == {(7, RFC_4122)}
 
 
 def test_a_later_millisecond_makes_a_later_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = [0, 1, 61, 62, 3843, 3844, 1_795_712_506_028, 1_795_712_506_029, 2**47]
+    times = [0, 1, 15, 16, 1_795_712_506_028, 1_795_712_506_029, 2**47]
     ids = []
     for ms in times:
         monkeypatch.setattr(time, "time_ns", lambda ms=ms: ms * 1_000_000)
         ids.append(new_id())
     assert ids == sorted(ids)
-    assert len({job_id[:8] for job_id in ids}) == len(times)
+    assert [int(job_id[:12], 16) for job_id in ids] == times
 
 
 def test_times_are_aware_utc() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,13 +13,19 @@ from eth_abi.decoding import StringDecoder
 from eth_abi.encoding import TextStringEncoder
 from eth_abi.exceptions import DecodingError
 from eth_abi.registry import registry
-from web3 import AsyncWeb3
-from web3.exceptions import TransactionNotFound
-from web3.logs import DISCARD
-from web3.providers.async_base import AsyncBaseProvider
 
 from handlers.blockchain.index import ChainEvent
 from handlers.integrations.rpc import Node
+
+# A library of web3's lets Python call itself 100,000 deep, which no stack holds: what recurses without end (a template
+# of another family) would end the process where it should end a job.
+_deepest = sys.getrecursionlimit()
+from web3 import AsyncWeb3  # noqa: E402
+from web3.exceptions import TransactionNotFound  # noqa: E402
+from web3.logs import DISCARD  # noqa: E402
+from web3.providers.async_base import AsyncBaseProvider  # noqa: E402
+
+sys.setrecursionlimit(_deepest)
 
 logger = logging.getLogger("arqd.blockchain")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from collections import Counter
 from typing import Any, cast
 
@@ -328,3 +330,14 @@ async def test_a_node_that_says_to_wait(chain: Chain) -> None:
     calls = len(chain.gateway.requests)
     assert (await chain.run(chain.indexing())).ending == "told_to_wait"
     assert len(chain.gateway.requests) == calls
+
+
+def test_what_recurses_without_end_still_ends_in_an_error() -> None:
+    """A library that comes with web3 lets it go on until the stack ends, and with it the process."""
+    code = """
+import sys
+sys.setrecursionlimit(1234)
+import handlers.blockchain.contracts
+assert sys.getrecursionlimit() == 1234, sys.getrecursionlimit()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

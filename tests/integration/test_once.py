@@ -352,7 +352,7 @@ async def test_a_cancellation_lets_the_receipt_be_stored(
         return ctx.job_try
 
     monkeypatch.setattr(Broker, "once", slow)
-    async with working(redis_url, make_family("once", work, job_timeout=0.05, backoff=Fixed(0))) as supervisor:
+    async with working(redis_url, make_family("once", work, job_timeout=0.5, backoff=Fixed(0))) as supervisor:
         worker = supervisor.workers[0]
         job = await producer.enqueue("work", [], family="once")
         assert await job.result(30) == 2

@@ -202,14 +202,15 @@ async def test_an_outbox_and_the_archive_pass_a_server_that_is_away(
             relay = Relay(database.engine, inspector.redis, poll=0.01)
             running = asyncio.create_task(relay.run())
 
-            async def arrived() -> bool:
-                return (await inspector.queue("near")).waiting == 1
+            async def passed() -> bool:
+                return [(each.family, each.jobs) for each in await relay.waiting()] == [("away", 2)]
 
-            await eventually(arrived)
+            await eventually(passed)
+            assert (await inspector.queue("near")).waiting == 1
             running.cancel()
             with pytest.raises(RedisConnectionError):
                 await relay.drain()
-            assert [(each.family, each.jobs) for each in await relay.waiting()] == [("away", 2)]
+            assert await passed()
             archiver = Archiver(inspector.redis, ["away", "near"], Archive(database))
             with pytest.raises(RedisUnavailable):
                 await archiver.run()

@@ -15,14 +15,19 @@ from daemon.context import JobContext
 from daemon.inspector import Inspector
 from daemon.producer import Producer
 from daemon.profiler import collapsed, flame_graph
+from daemon.worker import Worker
 from tests.console.support import console
 from tests.engine import eventually, make_family, working
 from tests.integration.test_cli import Arqd, arqd, queue  # noqa: F401
 
 
+#: The worker that ``spin`` blocks, until that has been noticed: a busy machine may let the watching thread wait, too.
+blocked: list[Worker] = []
+
+
 async def spin(ctx: JobContext, job: dict[str, Any]) -> None:
     end = time.monotonic() + 2.5
-    while time.monotonic() < end:
+    while time.monotonic() < end or (blocked[-1].stalled is None and time.monotonic() < end + 20):
         sum(range(1000))
 
 
@@ -33,7 +38,8 @@ async def test_a_blocked_worker_is_profiled_and_its_stack_kept(
     tmp_path: Path,
 ) -> None:
     family = make_family("greetings", spin, lease=3)
-    async with working(redis_url, family):
+    async with working(redis_url, family) as supervisor:
+        blocked[:] = supervisor.workers
         arguments = ("profile", str(os.getpid()), "--seconds", "2", "-o", str(tmp_path / "flames.svg"))
         asked = asyncio.create_task(asyncio.to_thread(queue, *arguments))
         job = await producer.enqueue("spin", {}, family="greetings")

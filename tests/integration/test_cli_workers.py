@@ -20,7 +20,6 @@ from tests.console.support import console
 from tests.engine import eventually, make_family, working
 from tests.integration.test_cli import Arqd, arqd, queue  # noqa: F401
 
-
 #: The worker that ``spin`` blocks, until that has been noticed: a busy machine may let the watching thread wait, too.
 blocked: list[Worker] = []
 

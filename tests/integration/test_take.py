@@ -157,7 +157,12 @@ async def test_what_finds_no_slot_goes_back(redis_url: str, producer: Producer) 
         # A slot that was free when it fell asleep is not any more.
         worker.max_jobs = 0
         job = await producer.enqueue("hold", 0, family="t")
-        await until(lambda: any(node.hget(KEYS.key("totals"), "released") for node in each_node(redis_url)))
+
+        def released() -> bool:
+            totals = KEYS.key("totals")
+            return any(node.hget(key, "released") for node in each_node(redis_url) for key in node.keys(totals))
+
+        await until(released)
         assert await job.status() is JobState.WAITING
         other.gate.set()
         async with working(redis_url, make_family("t", other.hold, max_jobs=1)):

@@ -16,6 +16,7 @@ from daemon.console.pages.asking import answered, ask, back_to, first, plural
 from daemon.console.pages.frame import Frame, fields, page
 from daemon.console.problems import Problem
 from daemon.console.redrives import Care, RedriveView
+from daemon.console.roles import Actor
 from daemon.console.services import Services, services_of
 from daemon.job import JobState
 from daemon.pages import EVERY, JobFilter
@@ -90,8 +91,7 @@ async def retry(request: Request, actor: Operator) -> Response:
         total = sum(one.found for view in begun for one in view.groups)
         return f"{plural(total, 'dead letter')} on their way back" if total else "There is nothing to send back"
 
-    frame = Frame(request, actor)
-    return await answered(request, back_to(request, first(given, "back"), frame.href("dead")), act())
+    return await answered(request, _back(request, actor, given), act())
 
 
 @router.post("/dead/cancel")
@@ -130,7 +130,7 @@ async def ask_discard(request: Request, actor: Operator, cause: str = "", family
 @router.post("/dead/discard")
 async def discard(request: Request, actor: Operator) -> Response:
     """Remove dead letters of a cause, a family or all for good."""
-    services, given, frame = services_of(request), await fields(request), Frame(request, actor)
+    services, given = services_of(request), await fields(request)
 
     async def act() -> str:
         where = _where(first(given, "cause"))
@@ -138,11 +138,7 @@ async def discard(request: Request, actor: Operator) -> Response:
         counts = await queue_actions.discard(services, actor, families, where)
         return f"Discarded {plural(sum(each['discarded'] for each in counts.families.values()), 'dead letter')}"
 
-    back = back_to(request, first(given, "back"), frame.href("dead"))
-    # Its page is gone with the last one of a cause.
-    return await answered(
-        request, frame.href("dead") if back == frame.href("dead", first(given, "cause")) else back, act()
-    )
+    return await answered(request, _back(request, actor, given), act())
 
 
 @router.get("/dead/{cause}")
@@ -164,6 +160,13 @@ async def group(request: Request, actor: Viewer, cause: str, cursor: str | None 
         example=next((job for job in jobs if job.error), None),
         redrives=_redrives(services, cause=cause),
     )
+
+
+def _back(request: Request, actor: Actor, given: dict[str, list[str]]) -> str:
+    """Give where to go back to; all causes instead of one, whose page is gone with the last of its dead letters."""
+    causes = Frame(request, actor).href("dead")
+    back = back_to(request, first(given, "back"), causes)
+    return causes if back.partition("?")[0] == Frame(request, actor).href("dead", first(given, "cause")) else back
 
 
 def _where(cause: str) -> JobFilter:

@@ -106,14 +106,21 @@ async def test_dead_letters_by_cause_are_sent_back_with_care_and_discarded(site:
     await press(page.get_by_role("link", name="Retry 5 …"))
     await dialog.get_by_label("Jobs a second").fill("")
     await press(dialog.get_by_role("button", name="Retry 5"))
+    await expect(page.get_by_text("5 dead letters on their way back")).to_be_visible()
     await wait_for(site, "shop", completed=5, failed=1)
 
-    await page.goto(f"{site.url}/dead?family=shop")
+    # That cause's page is gone with its last dead letter: what is left is told where all causes are.
+    await expect(page.locator("#dead-total")).to_have_text("1 in 1 group")
     await press(page.get_by_role("link", name="Discard all …"))
     await expect(dialog.get_by_role("status")).to_have_text("Would be discarded: 1")
     await press(dialog.get_by_role("button", name="Discard 1"))
     await expect(page.get_by_text("Discarded 1 dead letter")).to_be_visible()
     await expect(page.locator("#groups")).to_contain_text("No dead letters")
+
+    # One that comes while that is looked at can be answered without loading the page again.
+    await expect(page.get_by_role("link", name="Retry all …")).to_have_count(0)
+    await site.services.producer.enqueue("refuse", ["never"], family="shop")
+    await expect(page.get_by_role("link", name="Retry all …")).to_be_visible()
 
 
 async def test_a_redrive_is_stopped(site: Site) -> None:

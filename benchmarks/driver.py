@@ -189,18 +189,23 @@ async def singles(producer: Producer, count: int, seed: int) -> int:
     return count
 
 
-async def trips(producer: Producer, count: int, seed: int) -> list[float]:
-    """Enqueue a job and wait for its result, again and again; gives the seconds of each."""
+async def trips(producer: Producer, count: int, seed: int | None = None) -> list[float]:
+    """Enqueue a job and wait for its result, again and again; gives the seconds of each.
+
+    Args:
+        seed: the next one follows after a pause, as of `singles`; None: at once.
+    """
 
     async def usual(**values: Any) -> Any:
         return await producer.result(await producer.enqueue("noop", **values))
 
     # Some libraries have a call for both.
     trip: Any = getattr(producer, "trip", usual)
-    pauses = random.Random(seed)  # noqa: S311 - no secret
+    pauses = None if seed is None else random.Random(seed)  # noqa: S311 - no secret
     found = []
     for number in range(count):
-        await asyncio.sleep(pauses.uniform(0.5, 1.5) * PERIOD)
+        if pauses:
+            await asyncio.sleep(pauses.uniform(0.5, 1.5) * PERIOD)
         begin = time.perf_counter()
         result = await trip(user=number, name="Ada")
         found.append(time.perf_counter() - begin)

@@ -143,13 +143,14 @@ class Bench:
         """An idle worker: its commands a second and its memory, how soon it starts a job, how soon a result is back."""
         values = {**values, **self.site.system.idle}
         with self.site.worker(values) as worker, self.site.producer(values) as producer:
-            producer.order("trips", READY_SECONDS, count=3, seed=seed)
+            producer.order("trips", READY_SECONDS, count=3)
             figures: Figures = {"idle commands/s": self.commands(seconds), "resident bytes": worker.resident()}
             producer.order("singles", LIMIT_SECONDS, count=singles, seed=seed)
             figures |= _quantiles("pick-up", self._starts(singles, worker))
-            trips = producer.order("trips", LIMIT_SECONDS, count=singles, seed=seed + 1)
+            trips = producer.order("trips", LIMIT_SECONDS, count=singles)
+            rested = producer.order("trips", LIMIT_SECONDS, count=singles, seed=seed + 1)
             worker.check()
-        return figures | _quantiles("round trip", trips)
+        return figures | _quantiles("round trip", trips) | _quantiles("round trip after a pause", rested)
 
     def commands(self, seconds: float) -> float:
         """Commands a second that the server runs, without those asked for here."""

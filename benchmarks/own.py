@@ -48,7 +48,7 @@ def idle(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
     """Commands a second of an idle process with fourteen families, and its memory."""
     values = {**setting.values, "families": FAMILIES}
     with bench.site.worker(values) as worker, bench.site.producer(values) as producer:
-        producer.order("trips", LIMIT_SECONDS, count=3, seed=0)
+        producer.order("trips", LIMIT_SECONDS, count=3)
         return {
             "idle commands/s, 14 families": bench.commands(seconds),
             "resident bytes, 14 families": worker.resident(),

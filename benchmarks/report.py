@@ -69,6 +69,7 @@ TABLES: tuple[Table, ...] = (
             Column("pick-up p99 ms", ".2f"),
             Column("round trip p50 ms", ".2f", spread=True),
             Column("round trip p99 ms", ".2f"),
+            Column("round trip after a pause p50 ms", ".2f", title="after a pause p50 ms"),
             Column("idle commands/s", ".1f", title="commands/s"),
             Column("resident bytes", ",.0f"),
         ),

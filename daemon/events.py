@@ -248,12 +248,14 @@ class EventReader:
 
 def told(text: bytes) -> Iterator[tuple[str, str, str]]:
     """Give kind, detail and job id of each event of an entry, as ``lua/events.lua`` wrote them."""
-    lines = iter(text.decode("utf-8", "surrogateescape").split("\n"))
+    lines = iter(text.split(b"\n"))
     for first in lines:
-        kind, _, count = first.partition("\t")
-        detail = next(lines, "")
-        for job_id in itertools.islice(lines, int(count or 1)):
-            yield kind, detail, job_id
+        kind, _, run = first.partition(b"\t")
+        count, _, begin = run.partition(b"\t")
+        name, detail = kind.decode(), next(lines, b"").decode("utf-8", "surrogateescape")
+        for rest in itertools.islice(lines, int(count or 1)):
+            # Joined before it is decoded: ids may differ inside a character.
+            yield name, detail, (begin + rest).decode("utf-8", "surrogateescape")
 
 
 def iterate(events: AsyncGenerator[Event, None], loop: asyncio.AbstractEventLoop) -> Iterator[Event]:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from struct import Struct
 from typing import Any
 
 from daemon.errors import InvalidJob
@@ -100,11 +101,23 @@ def new_id() -> str:
 
 
 def new_ids(count: int) -> list[str]:
-    """Give so many new ids, of one millisecond."""
+    """Give so many new ids, of one millisecond and in order.
+
+    Only the first is all random, each other one a random step of 32 bits behind the one before (RFC 9562, section 6.2,
+    method 2): so all begin alike, and what tells of many jobs says that once.
+    """
     ms = time.time_ns() // 1_000_000
-    return [_id_of(ms, digits) for digits in _random_parts(count)]
+    # The highest random bit behind the variant is 0, so that steps cannot reach it.
+    number = int(_id_of(ms, _random_digits()), 16) & ~(1 << 61)
+    ids = []
+    for (step,) in _STEP.iter_unpack(os.urandom(_STEP.size * count)):
+        ids.append(f"{number:032x}")
+        number += step + 1
+    return ids
 
 
+#: From one id to the next of the same call.
+_STEP = Struct("=I")
 #: The first digit behind the version holds two bits of the variant, binary 10.
 _VARIANT = {digit: f"{0x8 | int(digit, 16) & 0x3:x}" for digit in "0123456789abcdef"}
 _RANDOM_DIGITS, _IDS_AT_ONCE = 19, 256

@@ -2,8 +2,9 @@
 --
 --   {f}:events          a stream, one entry for all events of a call: one field "e" of lines: a kind, a detail (function,
 --                       try, run time in ms, note; tabs between, what is missing at the end left out) and the job's id
---                       ("" for the queue). Of neighbours that differ in the id alone the kind goes on with a tab and
---                       their number, and all ids follow
+--                       ("" for the queue). Of neighbours that differ in the id alone the kind goes on with a tab, their
+--                       number, a tab and what their ids begin with; the rest of each id follows. `told` of
+--                       daemon/events.py reads it
 --   {f}:stats:m:<n>     statistics of the nth minute since the epoch; {f}:stats:h:<n> of the nth hour: whole numbers by
 --                       "<function>\31<what>" (daemon/statistics.py), and "enqueued"
 --   conf                "events": bytes the stream may hold, 0 for none at all; "statistics": "0" for none
@@ -39,8 +40,27 @@ do
     return budget
   end
 
+  -- What two ids begin with.
+  local function common(one, other)
+    local byte, most = string.byte, math.min(#one, #other)
+    for i = 1, most do
+      if byte(one, i) ~= byte(other, i) then return string.sub(one, 1, i - 1) end
+    end
+    return string.sub(one, 1, most)
+  end
+
+  -- Ids of jobs that came together begin alike, and the stream holds what it is allowed to: what they have in common is told
+  -- once.
   local function end_run()
-    if last > head + 2 then lines[head] = run_kind .. '\t' .. last - head - 1 end
+    local first, find, sub = head + 2, string.find, string.sub
+    if last <= first then return end
+    local begin = common(lines[first], lines[last])
+    for i = first + 1, last - 1 do
+      if find(lines[i], begin, 1, true) ~= 1 then begin = common(begin, lines[i]) end
+    end
+    local rest = #begin + 1
+    for i = first, last do lines[i] = sub(lines[i], rest) end
+    lines[head] = run_kind .. '\t' .. last - head - 1 .. '\t' .. begin
   end
 
   -- Notes an event of this call. Nothing is joined here: strings are what a script mostly costs.

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.events import KINDS, Event, EventReader, Since
 from daemon.flow_broker import ChildEnd, FlowBroker, FlowJob
+from daemon.job import new_id, new_ids
 from tests.engine import calls
 from tests.lua.conftest import Fill
 from tests.lua.state import A, B, Engine, Mine
@@ -209,11 +210,38 @@ async def test_neighbours_that_differ_in_their_job_alone_share_kind_and_detail(e
     await engine.enqueue(*"abc", engine.job("d", delay=5000), "e")
     await engine.enqueue("f")
     found = [fields[b"e"] for _, fields in await engine.redis.xrange(engine.keys.key("events"))]
-    assert [text.decode().replace("{email}:", "").split("\n") for text in found] == [
-        ["enqueued\t3", "send", "a", "b", "c", "enqueued", "send\t\t\tfor 5 s later", "d", "enqueued", "send", "e"],
-        ["enqueued", "send", "f"],
-    ]
+    assert [text.decode().split("\n") for text in found] == [
+        ["enqueued\t3\t{email}:", "send", "a", "b", "c",
+         "enqueued", "send\t\t\tfor 5 s later", "{email}:d", "enqueued", "send", "{email}:e"],
+        ["enqueued", "send", "{email}:f"],
+    ]  # fmt: skip
     assert [event.id for event in await events(engine)] == [f"email:{name}" for name in "abcdef"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a", "ab", "abc"],
+        ["abc", "abd", "b", "abe"],
+        ["order\t1", "order\t2"],
+        ["r\u00e9", "r\u00e8", "r\u00ea"],
+        ["\U0001f600", "\U0001f601", "\U0001f602 x"],
+        ["q(.-)%d+", "q(.-)%d+]", "q(.-)%d"],
+        new_ids(300),
+        [new_id() for _ in range(50)],
+    ],
+    ids=["each longer", "one apart", "tabs", "inside a character", "a long one", "a pattern", "at once", "singly"],
+)
+async def test_what_neighbours_ids_begin_with_is_told_once(engine: Engine, names: list[str]) -> None:
+    await engine.enqueue(*names)
+    ((_, fields),) = await engine.redis.xrange(engine.keys.key("events"))
+    assert fields[b"e"].count(b"{email}:") == 1
+    assert [event.id for event in await events(engine)] == [f"email:{name}" for name in names]
+
+
+async def test_an_event_of_a_job_that_came_with_many_takes_a_dozen_bytes(engine: Engine) -> None:
+    await engine.enqueue(*new_ids(1000))
+    assert await engine.redis.memory_usage(engine.keys.key("events"), samples=0) < 16_000
 
 
 async def test_a_refused_outcome_is_no_event(engine: Engine) -> None:
@@ -241,10 +269,10 @@ async def test_the_stream_stays_within_its_bytes_and_keeps_the_newest(
 ) -> None:
     await engine.sync(max_events=budget)
     engine.checked = False
-    rand, number, used, most = random.Random(at_once), 0, 0, 0
+    rand, told, used, most = random.Random(at_once), list[str](), 0, 0
     for _ in range(3 * budget // (80 * at_once) + 10):
-        names = [f"{n:032x}" for n in range(number, number + rand.randint(1, at_once))]
-        number += len(names)
+        names = [rand.randbytes(16).hex() for _ in range(rand.randint(1, at_once))]
+        told += names
         await engine.enqueue(*names)
         engine.advance(rand.choice((0, 1, 50)))
         used = int(await engine.redis.memory_usage(engine.keys.key("events"), samples=0))
@@ -252,17 +280,22 @@ async def test_the_stream_stays_within_its_bytes_and_keeps_the_newest(
     # An allocator rounds up: jemalloc's sizes are a quarter apart.
     assert most <= 1.3 * budget + 4096
     found = [event.id for event in await events(engine)]
-    assert found == [f"email:{n:032x}" for n in range(number - len(found), number)]
+    assert found == [f"email:{name}" for name in told[-len(found) :]]
     assert used > budget / 2
+
+
+def _unlike(call: int, count: int) -> list[str]:
+    """Names of jobs that have nothing in common."""
+    return [random.Random(f"{call} {n}").randbytes(16).hex() for n in range(count)]
 
 
 async def test_a_smaller_bound_is_reached_soon(engine: Engine) -> None:
     engine.checked = False
     for call in range(40):
-        await engine.enqueue(*(f"{call:03} {n:032x}" for n in range(500)))
+        await engine.enqueue(*_unlike(call, 500))
     await engine.sync(max_events=50_000)
     for call in range(40, 55):
-        await engine.enqueue(*(f"{call:03} {n:032x}" for n in range(100)))
+        await engine.enqueue(*_unlike(call, 100))
     assert await engine.redis.memory_usage(engine.keys.key("events"), samples=0) < 65_000
 
 
@@ -280,7 +313,7 @@ async def test_a_producer_alone_keeps_to_the_usual_bound(engine: Engine) -> None
     await engine.redis.flushall()
     engine.checked = False
     for call in range(60):
-        await engine.enqueue(*(f"{call:03} {n:032x}" for n in range(1000)))
+        await engine.enqueue(*_unlike(call, 1000))
     assert 1_500_000 < await engine.redis.memory_usage(engine.keys.key("events"), samples=0) < 2_200_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 from uuid import RFC_4122, UUID
@@ -51,6 +52,19 @@ def test_generated_ids_are_uuids_ordered_by_time_and_unique() -> None:
     parsed = [UUID(job_id) for job_id in ids]
     assert [each.hex for each in parsed] == ids
     assert {(each.version, each.variant) for each in parsed} == {(7, RFC_4122)}
+
+
+def test_ids_of_one_call_are_in_order_and_begin_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    for filler in (b"\0", b"\xff", None):
+        with monkeypatch.context() as patched:
+            if filler is not None:
+                patched.setattr("daemon.job._reserve", [filler.hex() * 9 + filler.hex()[0]])
+                patched.setattr(os, "urandom", lambda count, filler=filler: filler * count)
+            ids = new_ids(2000)
+        assert ids == sorted(set(ids))
+        assert len({each[:16] for each in ids}) == 1
+        assert {(each.version, each.variant) for each in map(UUID, ids)} == {(7, RFC_4122)}
+    assert new_ids(0) == []
 
 
 def test_a_later_millisecond_makes_a_later_id(monkeypatch: pytest.MonkeyPatch) -> None:

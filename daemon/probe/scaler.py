@@ -164,8 +164,12 @@ class ExternalScaler:
         return family, figure, target
 
     async def _figure(self, reference: Any) -> float:
-        family, figure, _ = self._asked(reference)
+        family, figure, target = self._asked(reference)
         found = (await self._source.backlog(family))[figure]
+        if found is None and figure == "drain_seconds":
+            # Work waits, and nobody knows for how long: a zero would take workers away, and an error would keep the
+            # first one from being started, since KEDA then asks no further. At its target a figure changes nothing.
+            return target
         return float(found or 0)
 
     async def _active(self, reference: Any) -> bool:

@@ -63,8 +63,10 @@ async def test_keda_hears_of_the_load(redis_url: str, producer: Producer) -> Non
         assert (await call(channel, "IsActive", reference(family="email"), "IsActiveResponse")).result
         assert await metric(channel, family="email", target="20") == (20.0, 3.0)
         assert (await metric(channel, family="email", figure="oldest_age_seconds"))[1] >= 0
-        # Nobody works it: how long it takes is not known, and it is active all the same.
-        assert await metric(channel, family="email", figure="drain_seconds") == (8.0, 0.0)
+        # Nobody works it: how long it takes is not known, so as many replicas as there are, and the first one starts.
+        assert await metric(channel, family="email", figure="drain_seconds", target="30") == (30.0, 30.0)
+        assert await metric(channel, family="media", figure="drain_seconds", target="30") == (30.0, 0.0)
+        assert await metric(channel, family="media", figure="oldest_age_seconds") == (2.4, 0.0)
         assert await metric(channel, family="media") == (2.4, 0.0)
 
 

@@ -89,6 +89,9 @@ class Cluster(Routed):
     def single(self, key: bytes) -> Any:
         return None
 
+    def name(self, key: bytes) -> str:
+        return "{}:{}".format(*self._seeds[0])
+
     async def aclose(self) -> None:
         nodes, self._nodes = self._nodes, {}
         for client in nodes.values():

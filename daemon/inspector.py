@@ -5,11 +5,12 @@ It never scans the key space: counts are ZCOUNTs of score bands, lists are pages
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from daemon.answers import ANSWER_SECONDS, Answers, Patience, gathered
 from daemon.connections import connect, translated
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
 from daemon.errors import InvalidJob, JobNotFound
@@ -20,13 +21,15 @@ from daemon.job_info import job_logs
 from daemon.keys import FamilyKeys, parse_id, raw_id
 from daemon.pages import EVERY, PAGE, JobFilter, JobPage, Listing, describe, server_ms
 from daemon.queue_stats import QueueStats, WorkerInfo, oldest_of_group, read_queues, read_workers
-from daemon.routed import Routed, in_cluster
+from daemon.routed import Routed, in_cluster, name_of, place_of, single_of
 from daemon.search.query import search
 from daemon.server_info import ServerInfo, read_servers
 from daemon.servers import RedisUrl
 from daemon.statistics import FamilyStatistics, Figures, Past, Step, read_figures, read_starts, read_statistics
 
 __all__ = ["Inspector", "QueueStats", "WorkerInfo"]
+
+T = TypeVar("T")
 
 
 class Inspector:
@@ -44,6 +47,7 @@ class Inspector:
         self.families = {name: _keys(name) for name in families}
         # Of minutes and hours that are over nothing changes any more.
         self._past: dict[str, Past] = {}
+        self._patience = Patience()
 
     @classmethod
     def connect(cls, url: RedisUrl, families: Iterable[str], *, keyring: KeyRing | None = None, **options: Any) -> Self:
@@ -70,10 +74,59 @@ class Inspector:
             known = ", ".join(sorted(self.families))
             raise InvalidJob(f"there is no family {family!r}: known are {known}") from None
 
+    # ------------------------------------------------------------------ several servers
+
+    def only(self, families: Iterable[str], redis: Any = None) -> Inspector:
+        """Give an inspector of some of these families, with the same connections.
+
+        Args:
+            redis: a client of the server they are on, where that is known.
+
+        Raises:
+            InvalidJob: for an unknown family.
+        """
+        part = Inspector(redis or self.redis, (), keyring=self.keyring)
+        part.families = {name: self.of(name) for name in families}
+        part._past, part._patience = self._past, self._patience
+        return part
+
+    async def ask(self, question: Callable[[Inspector], Awaitable[T]], *, within: float | None = None) -> Answers[T]:
+        """Ask all servers of the families side by side: one that is away takes nothing from what the others tell.
+
+            answers = await inspector.ask(Inspector.queues)
+            queues = [queue for part in answers.some() for queue in part]
+            for family, error in answers.away.items(): ...
+
+        Of one server the answer, and the error, are the question's own.
+
+        Args:
+            question: gets an inspector of the families that are on one server (of a cluster, in one slot).
+            within: how long each server may take, seconds; default `ANSWER_SECONDS` for several, for one no limit.
+        """
+        if not isinstance(self.redis, Routed):
+            return Answers([await self._patience.wait(None, question(self), within)], {})
+        places: dict[Hashable, list[str]] = {}
+        for name in sorted(self.families):
+            places.setdefault(place_of(self.redis, self.families[name].queue), []).append(name)
+        limit, asked = ANSWER_SECONDS if within is None else within, []
+        for place, names in places.items():
+            part = self.only(names, single_of(self.redis, self.of(names[0]).queue))
+            asked.append((names, self._patience.wait(place, question(part), limit)))
+        return await gathered(asked)
+
+    def server(self, family: str) -> str:
+        """Name the server a family is on, without asking it: see `daemon.routed.name_of`."""
+        return name_of(self.redis, self.of(family).queue)
+
     # ------------------------------------------------------------------ queues
 
     async def queues(self) -> list[QueueStats]:
-        """Give every family's stats, by name, in as many round trips as one family's."""
+        """Give every family's stats, by name, in as many round trips as one family's.
+
+        Raises:
+            RedisUnavailable, RedisRefused: when one of their servers cannot be asked, never zeros instead; `ask` tells
+                of the others all the same.
+        """
         return await read_queues(self.redis, [self.families[name] for name in sorted(self.families)])
 
     async def queue(self, family: str) -> QueueStats:
@@ -173,7 +226,7 @@ class Inspector:
     async def servers(self) -> list[ServerInfo]:
         """Give the servers that the families are on.
 
-        Raises: as `queue`.
+        Raises: as `queues`.
         """
         with translated():
             return await read_servers(self.redis, list(self.families.values()))
@@ -181,7 +234,10 @@ class Inspector:
     # ------------------------------------------------------------------ workers
 
     async def workers(self, family: str | None = None) -> list[WorkerInfo]:
-        """Give the processes that work a family, or all of them."""
+        """Give the processes that work a family, or all of them.
+
+        Raises: as `queues`.
+        """
         names = sorted(self.families) if family is None else [family]
         found = await read_workers(self.redis, [self.of(name) for name in names])
         return [worker for workers in found for worker in workers]

@@ -83,6 +83,10 @@ class Routed(AsyncCoreCommands):
         """Give the client of the server a key is on for good; None where it may move (Redis Cluster)."""
 
     @abstractmethod
+    def name(self, key: bytes) -> str:
+        """Name the server, or cluster, that has a key (see `name_of`)."""
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Close every connection."""
 
@@ -220,3 +224,21 @@ def single_of(client: Any, key: str) -> Any:
 def in_cluster(client: Any, key: str) -> bool:
     """Whether a key is in a Redis Cluster."""
     return single_of(client, key) is None
+
+
+def name_of(client: Any, key: str) -> str:
+    """Name the server that has a key, without asking it: host and port, or the path of its socket.
+
+    Of one that Sentinel watches it is ``service@host:port`` of a Sentinel, of a cluster its first known node.
+    """
+    return client.name(key.encode()) if isinstance(client, Routed) else server_name(client)
+
+
+def server_name(client: Any) -> str:
+    """Name the server of a client of one server (see `name_of`)."""
+    pool = client.connection_pool
+    watching = getattr(pool, "sentinel_manager", None)
+    if watching is not None:
+        return f"{pool.service_name}@{server_name(watching.sentinels[0])}"
+    where = pool.connection_kwargs
+    return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")

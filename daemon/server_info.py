@@ -9,7 +9,7 @@ from typing import Any
 from redis.exceptions import NoPermissionError
 
 from daemon.keys import FamilyKeys
-from daemon.routed import node_of, place_of
+from daemon.routed import node_of, place_of, server_name
 
 #: One at a time: Redis 6.2 takes no more.
 _SECTIONS = ("memory", "clients", "commandstats")
@@ -45,10 +45,10 @@ class ServerInfo:
 async def read_servers(redis: Any, families: Sequence[FamilyKeys]) -> list[ServerInfo]:
     """Give each server that these families are on; one that this user may not ask (``INFO``) is left out."""
     nodes: dict[str, Any] = {}
-    for place, keys in {place_of(redis, keys.queue): keys for keys in families}.items():
+    for keys in {place_of(redis, keys.queue): keys for keys in families}.values():
         node = await node_of(redis, keys.queue)
         # In a cluster every family has a slot of its own, and several slots are on one node.
-        nodes.setdefault(_name(node) or str(place), node)
+        nodes.setdefault(server_name(node), node)
     return [info for name, node in nodes.items() if (info := await _read(name, node)) is not None]
 
 
@@ -70,8 +70,3 @@ async def _read(name: str, node: Any) -> ServerInfo | None:
         sum(int(each["calls"]) for each in scripts),
         sum(int(each["usec"]) for each in scripts) / 1e6,
     )
-
-
-def _name(node: Any) -> str:
-    where = node.connection_pool.connection_kwargs
-    return str(where.get("path") or (f"{where['host']}:{where.get('port', 6379)}" if "host" in where else ""))

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.routed import Call, Routed, T, hash_tag
+from daemon.routed import Call, Routed, T, hash_tag, server_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,10 @@ class Spread(Routed):
     def single(self, key: bytes) -> Any:
         client = self.client(key)
         return client.single(key) if isinstance(client, Routed) else client
+
+    def name(self, key: bytes) -> str:
+        client = self.client(key)
+        return client.name(key) if isinstance(client, Routed) else server_name(client)
 
     def lost(self, key: bytes) -> None:
         client = self.client(key)

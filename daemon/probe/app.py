@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from daemon.answers import Answers
 from daemon.connections import translate
 from daemon.errors import RedisError
 from daemon.probe import exposition, health
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_Figures = tuple[dict[str, exposition.QueueFigures], Sequence[ServerInfo]]
+_CANNOT = (RedisError, redis.exceptions.RedisError, OSError)
 _ADDED_UP = ("backlog", "active", "delayed", "load", "workers", "slots")
 _WORST = ("oldest_age_seconds", "drain_seconds")
 
@@ -34,8 +37,23 @@ _WORST = ("oldest_age_seconds", "drain_seconds")
 class BacklogSource(Protocol):
     """Where the figures of a queue come from; `daemon.inspector.Inspector` is one.
 
-    Either method raises an error of ``daemon.errors`` or of redis-py when Redis cannot be asked.
+    What waits for Redis raises an error of ``daemon.errors`` or of redis-py when it cannot be asked.
     """
+
+    @property
+    def families(self) -> Collection[str]:
+        """Give the names of the families it knows."""
+        ...
+
+    def server(self, family: str) -> str:
+        """Name the server a family is on, without asking it."""
+        ...
+
+    async def ask(
+        self, question: Callable[[BacklogSource], Awaitable[T]], *, within: float | None = None
+    ) -> Answers[T]:
+        """Ask each server of the families, given a source of those that are on it."""
+        ...
 
     async def backlog(self, family: str) -> dict[str, Any]:
         """Give ``{"family", "backlog", "active", "delayed", "load", "oldest_age_seconds", "drain_seconds",
@@ -68,7 +86,7 @@ def create_app(
         heartbeats: heartbeat files of the worker processes beside it, or what gives them; none for a probe that only
             tells the backlog.
         limits: when a worker counts as dead or stuck.
-        redis_timeout: seconds after which a request that needs Redis gives up.
+        redis_timeout: seconds after which a request that needs Redis gives up, or passes one of several servers.
         clock: gives Unix seconds.
     """
     probe = _Probe(source, families, heartbeats, limits or health.Limits(), redis_timeout, clock)
@@ -101,7 +119,7 @@ class _Probe:
         self._limits = limits
         self._redis_timeout = redis_timeout
         self._clock = clock
-        self._redis_away = False
+        self._away: set[str] = set()
 
     async def livez(self, _: Request) -> Response:
         return _health(health.live(self._read()))
@@ -114,13 +132,30 @@ class _Probe:
 
     async def metrics(self, request: Request) -> Response:
         workers = [reading.document for reading in self._read() if reading.document and not reading.problem]
-        try:
-            queues = dict(zip(self._families, await self._ask(self._source.queue, self._families), strict=True))
-            [servers] = await self._ask(lambda _: self._source.servers(), [""])
-        except HTTPException:
-            queues, servers = None, ()
-        text, content_type = exposition.render(workers, queues, servers, request.headers.get("accept", ""))
+        text, content_type = exposition.render(workers, await self._look(), request.headers.get("accept", ""))
         return Response(text, media_type=content_type, headers=_NO_STORE)
+
+    async def _look(self) -> exposition.Seen:
+        """Ask for the figures of all families; those whose server is away are not in them."""
+
+        async def figures(part: BacklogSource) -> _Figures:
+            # One after the other: together they would take a connection each.
+            queues = {name: await part.queue(name) for name in self._families if name in part.families}
+            return queues, await part.servers()
+
+        where = {name: self._source.server(name) for name in self._families}
+        try:
+            answers = await self._source.ask(figures, within=self._redis_timeout)
+        except _CANNOT as error:
+            self._note(self._families, self._problem(error))
+            return exposition.Seen({}, (), where)
+        queues = {name: found for part, _ in answers.told for name, found in part.items()}
+        self._note(queues, None)
+        for name, why in answers.away.items():
+            self._note([name], str(why))
+        # Families of a cluster are in many places, and these on a few nodes.
+        servers = {server.name: server for _, part in answers.told for server in part}
+        return exposition.Seen(queues, list(servers.values()), where)
 
     async def backlog(self, request: Request) -> Response:
         family = request.path_params["family"]
@@ -147,22 +182,31 @@ class _Probe:
             # One after the other: together they would take a connection each.
             async with asyncio.timeout(self._redis_timeout):
                 answers = [await question(family) for family in families]
-        except TimeoutError:
-            problem = f"Redis did not answer within {self._redis_timeout:g} s"
-        except RedisError as error:
-            problem = str(error)
-        except (redis.exceptions.RedisError, OSError) as error:
-            problem = str(translate(error))
+        except _CANNOT as error:
+            problem = self._problem(error)
+            self._note(families, problem)
+            # Never zeros: an autoscaler would take the last worker away.
+            raise HTTPException(503, problem) from None
+        self._note(families, None)
+        return answers
+
+    def _problem(self, error: Exception) -> str:
+        if isinstance(error, RedisError):
+            return str(error)
+        if isinstance(error, TimeoutError):
+            return f"Redis did not answer within {self._redis_timeout:g} s"
+        return str(translate(error))
+
+    def _note(self, families: Iterable[str], problem: str | None) -> None:
+        """Log that families cannot be asked, or can be asked again, once."""
+        changed = sorted(set(families) & self._away if problem is None else set(families) - self._away)
+        if not changed:
+            return
+        self._away ^= set(changed)
+        if problem is None:
+            logger.info("Redis answers again: %s", ", ".join(changed))
         else:
-            if self._redis_away:
-                logger.info("Redis answers again")
-            self._redis_away = False
-            return answers
-        if not self._redis_away:
-            logger.warning("no queue figures: %s", problem)
-        self._redis_away = True
-        # Never zeros: an autoscaler would take the last worker away.
-        raise HTTPException(503, problem)
+            logger.warning("no queue figures of %s: %s", ", ".join(changed), problem)
 
 
 def _total(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -55,47 +56,49 @@ class QueueFigures(Protocol):
     def totals(self) -> Mapping[str, int]: ...
 
 
-def render(
-    workers: Sequence[Mapping[str, Any]],
-    queues: Mapping[str, QueueFigures] | None,
-    servers: Sequence[ServerInfo] = (),
-    accept: str = "",
-) -> tuple[bytes, str]:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What Redis told.
+
+    Attributes:
+        queues: statistics by family, of those whose server answered; of the others no metric is given.
+        servers: the servers, as far as they could be asked.
+        where: the server of each family, whether it answered or not.
+    """
+
+    queues: Mapping[str, QueueFigures]
+    servers: Sequence[ServerInfo]
+    where: Mapping[str, str]
+
+
+def render(workers: Sequence[Mapping[str, Any]], seen: Seen, accept: str = "") -> tuple[bytes, str]:
     """Render the metrics.
 
     Args:
         workers: documents of the living workers' heartbeats; counts of several are added up.
-        queues: statistics by family; None when Redis cannot be asked, and then no queue metric is given.
-        servers: the Redis servers, as far as they could be asked.
+        seen: what Redis told.
         accept: the request's Accept header, which chooses the format.
 
     Returns:
         The text and its content type.
     """
     encode, content_type = choose_encoder(accept)
-    return encode(_Collector(workers, queues, servers)), content_type
+    return encode(_Collector(workers, seen)), content_type
 
 
 class _Collector:
-    def __init__(
-        self,
-        workers: Sequence[Mapping[str, Any]],
-        queues: Mapping[str, QueueFigures] | None,
-        servers: Sequence[ServerInfo],
-    ) -> None:
+    def __init__(self, workers: Sequence[Mapping[str, Any]], seen: Seen) -> None:
         self._workers = workers
-        self._queues = queues
-        self._servers = servers
+        self._seen = seen
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric family; prometheus_client calls this."""
         yield InfoMetricFamily("arqd_build", "Version of arqd.", {"version": __version__})
-        up = self._queues is not None and all(worker["redis_up"] for worker in self._workers)
-        yield GaugeMetricFamily("arqd_redis_up", "1 when the probe and every worker beside it reach Redis.", int(up))
-        if self._queues is not None:
-            yield from _queue_metrics(self._queues)
-            yield from _fleet_metrics(self._queues)
-            yield from _server_metrics(self._servers)
+        yield _redis_up(self._workers, self._seen)
+        if self._seen.queues:
+            yield from _queue_metrics(self._seen.queues)
+            yield from _fleet_metrics(self._seen.queues)
+            yield from _server_metrics(self._seen.servers)
         if self._workers:
             yield GaugeMetricFamily(
                 "arqd_worker_event_loop_lag_seconds",
@@ -114,6 +117,26 @@ class _Collector:
                 )
             yield from _slot_metrics(self._workers)
             yield from _job_metrics(self._workers)
+
+
+def _redis_up(workers: Sequence[Mapping[str, Any]], seen: Seen) -> Metric:
+    up = dict.fromkeys(seen.where.values(), True)
+    for family, server in seen.where.items():
+        up[server] &= family in seen.queues
+    reached = dict(up)
+    for worker in workers:
+        if not worker["redis_up"]:
+            # Of several servers it does not tell which one: those that the probe does not reach, or else any.
+            own = {seen.where[family] for family in worker["families"] if family in seen.where} or set(up)
+            up.update(dict.fromkeys({server for server in own if not reached[server]} or own, False))
+    told = "1 when the probe and every worker beside it reach Redis, of several servers each one."
+    if len(up) < 2:
+        # Of one server there has always been one sample, without a label.
+        return GaugeMetricFamily("arqd_redis_up", told, int(all(up.values())))
+    metric = GaugeMetricFamily("arqd_redis_up", told, labels=["server"])
+    for server, well in up.items():
+        metric.add_metric([server], int(well))
+    return metric
 
 
 def _queue_metrics(queues: Mapping[str, QueueFigures]) -> Iterator[Metric]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+from prometheus_client import parser
 from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
+from daemon.answers import Answers
 from daemon.keys import FamilyKeys
 from daemon.metrics import FamilyMetrics
 from daemon.server_info import ServerInfo, read_servers
+
+T = TypeVar("T")
 
 NOW = 1_800_000_000.0
 
@@ -68,8 +74,15 @@ class Figures:
 class ValkeySource:
     """Queue figures from lists of a real Valkey, ``waiting:<family>`` and ``active:<family>``."""
 
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
+    def __init__(self, redis: Redis, *families: str) -> None:
+        self.redis, self.families = redis, families
+
+    def server(self, family: str) -> str:
+        return "valkey"
+
+    async def ask(self, question: Callable[[ValkeySource], Awaitable[T]], *, within: float | None = None) -> Answers[T]:
+        async with asyncio.timeout(within):
+            return Answers([await question(self)], {})
 
     async def queue(self, family: str) -> Figures:
         waiting, active = [await self.redis.llen(f"{state}:{family}") for state in ("waiting", "active")]
@@ -97,6 +110,17 @@ class ValkeySource:
 class NeverAsked:
     """A source for endpoints that must do without Redis."""
 
+    families = ("email",)
+
+    def server(self, family: str) -> str:
+        raise AssertionError("Redis was asked")
+
+    async def ask(self, question: Callable[[NeverAsked], Awaitable[T]], *, within: float | None = None) -> Answers[T]:
+        raise AssertionError("Redis was asked")
+
+    async def servers(self) -> list[ServerInfo]:
+        raise AssertionError("Redis was asked")
+
     async def queue(self, family: str) -> Figures:
         raise AssertionError("Redis was asked")
 
@@ -108,3 +132,12 @@ async def get(app: ASGIApp, path: str, **headers: str) -> httpx.Response:
     """Send one GET to the application."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://probe") as client:
         return await client.get(path, headers=headers)
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Give the value of each sample by its name and label values."""
+    return {
+        (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
+        for metric in parser.text_string_to_metric_families(text)
+        for sample in metric.samples
+    }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from redis.asyncio import Redis
 from starlette.applications import Starlette
@@ -18,22 +17,18 @@ from daemon.connections import connect
 from daemon.metrics import FamilyMetrics
 from daemon.probe.app import create_app
 from tests.conftest import RedisServerFactory
-from tests.probe.support import NOW, ValkeySource, document, facts, get, write
+from tests.probe.support import NOW, ValkeySource, document, facts, get, samples, write
 
 
 @asynccontextmanager
 async def probe(url: str, **options: Any) -> AsyncIterator[tuple[Starlette, Redis]]:
     async with aclosing(connect(url)) as redis:
-        yield create_app(ValkeySource(redis), families=["email", "media"], clock=lambda: NOW, **options), redis
-
-
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Give the value of each sample by its name and label values."""
-    return {
-        (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
-        for metric in parser.text_string_to_metric_families(text)
-        for sample in metric.samples
-    }
+        yield (
+            create_app(
+                ValkeySource(redis, "email", "media"), families=["email", "media"], clock=lambda: NOW, **options
+            ),
+            redis,
+        )
 
 
 EMAIL = {

@@ -1,0 +1,96 @@
+"""Families on several servers of which one is gone and one hangs: everybody who looks sees the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from daemon.errors import RedisUnavailable
+from daemon.inspector import Inspector
+from daemon.producer import Producer
+from daemon.servers import Servers
+from tests.engine import eventually
+from tests.servers import RedisServer
+
+FAMILIES = ("gone", "near", "other", "stuck")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, RedisServer, RedisServer]]:
+    """One that answers, one that was killed, one that hangs."""
+    near, gone, stuck = found = [RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(3)]
+    gone.kill()
+    stuck.pause()
+    yield near, gone, stuck
+    for server in found:
+        server.kill()
+
+
+@pytest.fixture
+def url(servers: tuple[RedisServer, RedisServer, RedisServer]) -> Servers:
+    near, gone, stuck = servers
+    near.flush()
+    return Servers(near.url, {"gone": gone.url, "stuck": stuck.url})
+
+
+async def test_what_answers_is_told_and_the_rest_is_named(url: Servers) -> None:
+    async with Inspector.connect(url, FAMILIES) as inspector, Producer.connect(url) as producer:
+        await producer.enqueue("double", [1], family="near")
+        answers = await inspector.ask(Inspector.queues, within=1)
+        assert [(queue.family, queue.waiting) for part in answers.some() for queue in part] == [
+            ("near", 1),
+            ("other", 0),
+        ]
+        assert {family: str(error).partition(" (")[0] for family, error in answers.away.items()} == {
+            "gone": "Redis cannot be reached",
+            "stuck": "Redis did not answer within 1 s",
+        }
+        # It is not waited for as long again and again.
+        again = await inspector.ask(Inspector.queues, within=1)
+        assert str(again.away["stuck"]) == "Redis did not answer within 0.3 s"
+        # Who takes no part of an answer hears of the error.
+        with pytest.raises(RedisUnavailable):
+            await inspector.queues()
+        none = await inspector.only(["gone", "stuck"]).ask(Inspector.queues, within=1)
+        with pytest.raises(RedisUnavailable):
+            none.some()
+
+
+async def test_servers_are_asked_side_by_side(url: Servers) -> None:
+    together = asyncio.Barrier(3)
+
+    async def meet(part: Inspector) -> list[str]:
+        await together.wait()
+        return list(part.families)
+
+    async with Inspector.connect(url, FAMILIES) as inspector:
+        assert sorted((await inspector.ask(meet)).some()) == [["gone"], ["near", "other"], ["stuck"]]
+
+
+async def test_a_question_that_is_wrong_is_nobodys_absence(url: Servers) -> None:
+    async with Inspector.connect(url, FAMILIES) as inspector:
+        with pytest.raises(ZeroDivisionError):
+            await inspector.ask(lambda part: _broken())
+
+
+async def _broken() -> float:
+    return 1 / 0
+
+
+async def test_a_server_that_is_back_is_told_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+    near, far = (RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2))
+    try:
+        async with Inspector.connect(Servers(near.url, {"far": far.url}), ["far", "near"]) as inspector:
+            far.pause()
+            assert list((await inspector.ask(Inspector.queues, within=0.5)).away) == ["far"]
+            far.resume()
+
+            async def back() -> bool:
+                return not (await inspector.ask(Inspector.queues, within=0.5)).away
+
+            await eventually(back)
+    finally:
+        near.kill()
+        far.kill()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ENQUEUE_JOBS, ENQUEUE_BYTES = 1000, 1_000_000
 #: Of a `NewJob`: what neighbours mostly have in common, and what is a job's own.
 _COMMON, _OWN, _TAIL = itemgetter(1, 2, 3, 4, 5), itemgetter(0, 6), itemgetter(6)
+#: The same of an `Outcome`: kind, claim, b, c and detail; its stamp; id and a.
+_ALIKE, _STAMP, _ENDED = itemgetter(0, 2, 5, 6, 7), itemgetter(3), itemgetter(1, 4)
 
 
 class NewJob(NamedTuple):
@@ -103,11 +105,8 @@ def ids_added(batches: Sequence[Sequence[NewJob]], replies: Sequence[Any]) -> li
 def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Any]:
     """Give outcomes as ``lua/tick.lua`` takes them: what neighbours have in common is told once."""
     args: list[Any] = []
-    common, start = None, 0
-    for kind, job_id, claim, stamp, a, b, c, detail, *_ in outcomes:
-        if (kind, claim, b, c) != common:
-            common, start = (kind, claim, b, c), len(args) + 5
-            args += (kind, claim, b, c, 0)
-        args[start - 1] += 1
-        args += (job_id, stamp, a, detail)
+    for common, group in groupby(outcomes, _ALIKE):
+        run = list(group)
+        args += (*common, " ".join(map(_STAMP, run)), len(run))
+        args += chain.from_iterable(map(_ENDED, run))
     return args

@@ -27,7 +27,7 @@ elseif foreign then
   word = 'asked'
 else
   local name = name_of(id)
-  finish({ { 'a', id, ARGV[4], tonumber(ARGV[5]), nil, name } })
+  finish({ { 'a', tonumber(ARGV[5]), ARGV[5], name, '', id, ARGV[4] } })
   count_up({ (name == '' and '?' or name) .. '\31a', '1' }, 1, 2)
   redis.call('HINCRBY', totals, 'aborted', 1)
 end

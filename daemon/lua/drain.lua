@@ -30,7 +30,7 @@ for _, band in ipairs({ blocked, { '-inf', '(1' }, { '(1', '(' .. num(HELD) }, {
         passed = passed + 1
       else
         if score >= LANE and score < LANES_END then leave_lane(id) end
-        ended[#ended + 1] = { 'a', id, '', 0, nil, name_of(id) }
+        ended[#ended + 1] = { 'a', 0, '0', name_of(id), '', id, '' }
       end
     end
     finish(ended, 'removed')

@@ -18,12 +18,20 @@ local TOTAL = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r =
 local TRACES = { own_keep[completed], own_keep[dead], aborted, expired, waiters, progress, crashes, history, receipts, logs,
   abort_set, dedup, flows, parents }
 
--- Drops what jobs have beside their keys, and tells whoever waits for them. Of those in `forget` the history goes, too,
--- of those in `unkept` what they logged; `buried` is not empty when some are dead letters.
-local function end_traces(ended, ids, forget, unkept, buried)
+-- Drops what jobs that end have beside their keys, and tells whoever waits for them; a dead letter keeps its history.
+local function end_traces(runs, ids)
+  local ended, forget, unkept = {}, {}, {}
+  for _, run in ipairs(runs) do
+    local kind, keep = run[1], run[2]
+    for i = 6, #run, 2 do
+      ended[#ended + 1] = { kind, run[i], run[i + 1], keep }
+      if kind ~= 'b' then forget[#forget + 1] = run[i] end
+      if run[i + 1] == '' or keep == 0 then unkept[#unkept + 1] = run[i] end
+    end
+  end
   unkeep(ids)
   -- A reused id may stand in another index, whose trimming would take this result.
-  if #buried > 0 or redis.call('EXISTS', aborted, expired) > 0 then
+  if #forget < #ids or redis.call('EXISTS', aborted, expired) > 0 then
     for kind, index in pairs(INDEX) do
       local others = {}
       for i, job in ipairs(ended) do
@@ -59,48 +67,50 @@ local function end_traces(ended, ids, forget, unkept, buried)
   if redis.call('EXISTS', flows, parents) > 0 then end_flows(ended) end
 end
 
--- The one way a job ends: result, index, waiters, then every trace of its run. `ended` is a list of
--- {kind, id, result, keep, keep as text, event's detail, cause}: keep in ms, 0 keeps nothing, -1 for ever; nil for
--- one of its own, which the text has: age in ms and count, -1 for no bound. A dead letter keeps its payload, history and receipts; what a handler logged stays as long as the result. `told`
--- is the event's kind where it is not the usual one.
-local function finish(ended, told)
-  if #ended == 0 then return end
+-- The one way jobs end: result, index, waiters, then every trace of their runs. `runs` are
+-- {kind, keep, keep as text, event's detail, cause, id, result, id, result, ...}: jobs that have all but these in common.
+-- keep in ms, 0 keeps nothing, -1 for ever; false for one of their own, which the text has: age in ms and count, -1 for
+-- no bound. A dead letter keeps its payload, history and receipts; what a handler logged stays as long as the result.
+-- `told` is the event's kind where it is not the usual one.
+local function finish(runs, told)
+  if #runs == 0 then return end
   local ids, gone, indexed, results = {}, {}, { c = {}, b = {}, a = {}, e = {} }, {}
-  local forget, unkept, buried, own, stamp = {}, {}, {}, {}, num(now)
-  for i, job in ipairs(ended) do
-    local kind, id, result, keep = job[1], job[2], job[3], job[4]
-    ids[i] = id
+  local buried, own, stamp, jobs, keys = {}, {}, num(now), 0, 0
+  for _, run in ipairs(runs) do
+    local kind, keep, life, detail = run[1], run[2], run[3], run[4]
+    local event, index, bury, own_age, own_count = told or TOLD[kind], indexed[kind], kind == 'b', nil, nil
     if not keep then
-      local age, count = string.match(job[5], '^(%S+) (%S+)$')
-      own[#own + 1] = { INDEX[kind], id, tonumber(age), tonumber(count) }
+      own_age, own_count = string.match(life, '^(%S+) (%S+)$')
+      own_age, own_count = tonumber(own_age), tonumber(own_count)
       -- Trimmed by its own time first; the expiry is for when nobody trims.
-      keep = tonumber(age) < 0 and -1 or age + 60000
-      job[5] = num(keep)
+      keep = own_age < 0 and -1 or own_age + 60000
+      life = num(keep)
     end
-    tell(told or TOLD[kind], id, job[6] or '')
-    gone[#gone + 1] = 'arq:in-progress:' .. id
-    if kind ~= 'b' then
-      gone[#gone + 1] = 'arq:job:' .. id
-      gone[#gone + 1] = 'arq:retry:' .. id
-      forget[#forget + 1] = id
-    end
-    if result ~= '' and keep ~= 0 then
-      local life = keep < 0 and '' or job[5] or num(keep)
-      local alike = results[life]
-      if not alike then
-        alike = {}
-        results[life] = alike
+    if keep < 0 then life = '' end
+    local alike = results[life] or {}
+    results[life] = alike
+    local indexing, setting = #index, #alike
+    for i = 6, #run, 2 do
+      local id, result = run[i], run[i + 1]
+      jobs, keys = jobs + 1, keys + 1
+      ids[jobs], gone[keys] = id, 'arq:in-progress:' .. id
+      tell(event, id, detail)
+      if not bury then
+        gone[keys + 1], gone[keys + 2] = 'arq:job:' .. id, 'arq:retry:' .. id
+        keys = keys + 2
       end
-      alike[#alike + 1], alike[#alike + 2] = 'arq:result:' .. id, result
-      local list = indexed[kind]
-      list[#list + 1] = stamp
-      list[#list + 1] = id
-      if kind == 'b' then buried[#buried + 1] = { id, job[7] or '' } end
-    else
-      unkept[#unkept + 1] = id
+      if result ~= '' and keep ~= 0 then
+        alike[setting + 1], alike[setting + 2] = 'arq:result:' .. id, result
+        index[indexing + 1], index[indexing + 2] = stamp, id
+        setting, indexing = setting + 2, indexing + 2
+        if bury then buried[#buried + 1] = { id, run[5] } end
+      end
+      if own_age then own[#own + 1] = { INDEX[kind], id, own_age, own_count } end
     end
   end
-  for life, alike in pairs(results) do set_keys(alike, life) end
+  for life, alike in pairs(results) do
+    if #alike > 0 then set_keys(alike, life) end
+  end
   for kind, list in pairs(indexed) do
     if #list > 0 then redis.call('ZADD', INDEX[kind], unpack(list)) end
   end
@@ -111,7 +121,7 @@ local function finish(ended, told)
   local traces = redis.call('EXISTS', unpack(TRACES)) > 0
   if not traces then any_own = any_own or false end
   if #indexed.b > 0 or #own > 0 or traces then
-    end_traces(ended, ids, forget, unkept, indexed.b)
+    end_traces(runs, ids)
     for _, job in ipairs(own) do keep_own(unpack(job)) end
   end
   weigh(ids)

@@ -80,7 +80,7 @@ end
 local function decide(id, token, how, text)
   local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
   local waits = score and score >= BLOCKED and score < LANE
-  if how == 'x' and waits then return finish({ { 'a', id, '', 0, nil, name_of(id) } }, 'removed') end
+  if how == 'x' and waits then return finish({ { 'a', 0, '0', name_of(id), '', id, '' } }, 'removed') end
   redis.call('HSET', flows, id, how == 'f' and 'f ' .. token .. ' ' .. text or 'r ' .. token)
   if waits then
     local record = get('arq:job:' .. id)

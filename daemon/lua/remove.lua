@@ -12,7 +12,7 @@ for i = 3, #ARGV do
     for _, index in ipairs({ completed, dead, aborted, expired }) do redis.call('ZREM', index, id) end
     unarchive({ id }, 'discarded')
     drop_causes({ id })
-    finish({ { 'a', id, '', 0, nil, name_of(id) } }, 'removed')
+    finish({ { 'a', 0, '0', name_of(id), '', id, '' } }, 'removed')
     redis.call('UNLINK', 'arq:result:' .. id)
     weigh({ id })
     words[#words + 1] = 'removed'

@@ -5,8 +5,8 @@
 --   13 poll ms where stock workers share the queue (0: none do, and it polls only if stock producers were seen in the
 --   last hour, every 500);
 --   14 how many statistics of these outcomes follow, a field and an amount each (lua/events.lua): added if none of them
---     is refused; then the outcomes. Those beside each other with the same kind, claim number, b and c are told together:
---     kind, claim number, b, c, how many, and of each its id, enqueue stamp, a and its event's detail.
+--     is refused; then the outcomes. Those beside each other with the same kind, claim number, b, c and event's detail
+--     are told together: these, their enqueue stamps with blanks between, how many, and of each its id and a.
 --     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep (ms, or "age ms, count" of its own:
 --        lua/ends.lua), c history line; of "b" then the lines of its cause (lua/causes.lua)
 --     "r" retry: a delay ms, b ended tries, c history line
@@ -50,25 +50,20 @@ local wait = 60000
 local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 
 -- ---------------------------------------------------------------- settle
-local refused, ended, unheld, counts, changed = {}, {}, {}, {}, {}
+local refused, runs, unheld, counts, changed = {}, {}, {}, {}, {}
 local first_settle = 15 + 2 * ARGV[14]
 if #ARGV >= first_settle then
   local counted = there(active)
 
   -- An outcome counts when this claim still holds the job. When nobody holds it (a failover rolled the claim back) a
   -- completion of the same enqueueing is accepted, since the work is done.
-  local function accepted(kind, id, holder, stamp, entry)
-    if entry then
-      if string.find(entry, holder, 1, true) ~= 1 then return false end
-      -- Only a job that goes back to the queue needs its score: a string made for each would cost more than the rest.
-      return INDEX[kind] and 0 or tonumber(string.match(entry, '^%S+ (%S+)'))
-    end
-    if kind ~= 'c' then return false end
+  local function done_unheld(id, stamps, number)
     local score = tonumber(redis.call('ZSCORE', queue, id) or nil)
     if not score or score >= HELD and score < SUSPECT or stock_held({ id })[id] then return false end
     local record = get('arq:job:' .. id)
     local _, enqueued = header(record)
-    return record and (enqueued or '') == stamp and score
+    for _ = 2, number do stamps = string.match(stamps, ' (.*)') end
+    return record and (enqueued or '') == string.match(stamps, '^[^ ]*')
   end
 
   -- Somebody was told to wait: its queue, group or function starts nothing before.
@@ -82,8 +77,9 @@ if #ARGV >= first_settle then
   end
 
   -- A job that has not ended: back to the queue, or parked.
-  local function put_back(kind, id, score, a, b, c, detail)
+  local function put_back(kind, id, entry, a, b, c, detail)
     look_anew()
+    local score = tonumber(string.match(entry, '^%S+ (%S+)'))
     local delay = tonumber(a)
     tell(TOLD[kind], id, detail)
     redis.call('DEL', 'arq:in-progress:' .. id)
@@ -107,47 +103,52 @@ if #ARGV >= first_settle then
     end
   end
 
-  local function settle(kind, id, score, a, b, c, detail)
-    if not INDEX[kind] then return put_back(kind, id, score, a, b, c, detail) end
-    local cause
-    if kind == 'b' then
-      redis.call('PERSIST', 'arq:job:' .. id)
-      local line
-      line, cause = string.match(c, '^([^\n]*)\n?(.*)$')
-      add_history(id, line)
-    end
-    ended[#ended + 1] = { kind, id, a, tonumber(b), b, detail, cause }
-  end
-
   local ids, at = {}, first_settle
   while at <= #ARGV do
-    local count = tonumber(ARGV[at + 4])
-    for i = at + 5, at + 1 + 4 * count, 4 do ids[#ids + 1] = ARGV[i] end
-    at = at + 5 + 4 * count
+    local last = at + 6 + 2 * ARGV[at + 6]
+    for i = at + 7, last, 2 do ids[#ids + 1] = ARGV[i] end
+    at = last + 1
   end
   local entries, j = redis.call('HMGET', held, unpack(ids)), 0
   at = first_settle
   while at <= #ARGV do
-    local kind, b, c, count = ARGV[at], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
-    local holder, settled = ARGV[at + 1] .. ' ', 0
-    for i = at + 5, at + 1 + 4 * count, 4 do
+    local kind, b, c, detail, stamps = ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+    local holder, last, before = ARGV[at + 1] .. ' ', at + 6 + 2 * ARGV[at + 6], #unheld
+    local run, length = INDEX[kind] and { kind, tonumber(b) or false, b, detail, '' }, 5
+    if kind == 'b' then c, run[5] = string.match(c, '^([^\n]*)\n?(.*)$') end
+    for i = at + 7, last, 2 do
       local id = ARGV[i]
       j = j + 1
-      local score = accepted(kind, id, holder, ARGV[i + 1], entries[j])
-      if not score then
+      local entry = entries[j]
+      local accepted
+      if entry then
+        accepted = string.find(entry, holder, 1, true) == 1
+      else
+        accepted = kind == 'c' and done_unheld(id, stamps, (i - at - 5) / 2)
+      end
+      if not accepted then
         refused[#refused + 1] = id
       else
-        settled = settled + 1
-        local tab = counted and entries[j] and string.find(entries[j], '\t', 1, true)
-        if tab then leave_lanes(string.sub(entries[j], tab + 1)) end
+        local tab = counted and entry and string.find(entry, '\t', 1, true)
+        if tab then leave_lanes(string.sub(entry, tab + 1)) end
         unheld[#unheld + 1] = id
-        settle(kind, id, score, ARGV[i + 2], b, c, ARGV[i + 3])
+        if not run then
+          put_back(kind, id, entry, ARGV[i + 1], b, c, detail)
+        else
+          if kind == 'b' then
+            redis.call('PERSIST', 'arq:job:' .. id)
+            add_history(id, c)
+          end
+          run[length + 1], run[length + 2] = id, ARGV[i + 1]
+          length = length + 2
+        end
       end
     end
-    if settled > 0 then counts[kind] = (counts[kind] or 0) + settled end
-    at = at + 5 + 4 * count
+    if length > 5 then runs[#runs + 1] = run end
+    if #unheld > before then counts[kind] = (counts[kind] or 0) + #unheld - before end
+    at = last + 1
   end
-  finish(ended)
+  finish(runs)
   weigh(changed)
   if #unheld > 0 then redis.call('HDEL', held, unpack(unheld)) end
   for kind, count in pairs(counts) do redis.call('HINCRBY', totals, TOTAL[kind], count) end

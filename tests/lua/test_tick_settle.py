@@ -278,6 +278,20 @@ async def test_a_completion_of_an_earlier_enqueueing_is_refused(engine: Engine) 
     assert (seen.band, seen.result) == ("ready", None)
 
 
+async def test_of_outcomes_told_together_each_is_compared_with_its_own_stamp(engine: Engine) -> None:
+    for name in ("a", "b", "c"):
+        await engine.enqueue(name)
+        engine.advance(1)
+    scores = {engine.id(name): (await engine.look(name)).score for name in ("a", "b", "c")}
+    mine = await engine.claim(wanted=3)
+    await engine.redis.delete(engine.keys.key("held", A))
+    await engine.redis.zadd(engine.keys.queue, scores)
+    first, second, third = (claim.complete() for claim in mine)
+    reply = await engine.settle(first, second._replace(stamp=third.stamp), third)
+    assert reply.refused == [second.id]
+    assert [(await engine.look(name)).band for name in ("a", "b", "c")] == [None, "ready", None]
+
+
 async def test_a_rolled_back_claim_of_a_stock_job_accepts_a_completion(engine: Engine) -> None:
     await engine.redis.set(JOB + engine.id("a"), b"no header")
     await engine.redis.zadd(engine.keys.queue, {engine.id("a"): NOW})

@@ -50,10 +50,14 @@ do
   end
 
   -- Ids of jobs that came together begin alike, and the stream holds what it is allowed to: what they have in common is told
-  -- once.
+  -- once, where they are new. A claim or an end would take the server 2 % longer for it: a string for each id.
   local function end_run()
     local first, find, sub = head + 2, string.find, string.sub
     if last <= first then return end
+    if run_kind ~= 'enqueued' then
+      lines[head] = run_kind .. '\t' .. last - head - 1
+      return
+    end
     local begin = common(lines[first], lines[last])
     for i = first + 1, last - 1 do
       if find(lines[i], begin, 1, true) ~= 1 then begin = common(begin, lines[i]) end

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from daemon.connections import translated
 from daemon.errors import ArqdError, InvalidJob
 from daemon.events import Event, EventReader, parsed_position
-from daemon.keys import FamilyKeys
+from daemon.inspector import Inspector
 from daemon.pages import server_ms
 from daemon.producer import Producer
 
@@ -120,7 +120,7 @@ class Live:
     """Reads the events of all families once, while somebody wants them.
 
     Args:
-        families: their names.
+        inspector: of these families.
 
     Attributes:
         snapshot: gives how the queues are; asked once for all streams that want it, every `SNAPSHOT_SECONDS`.
@@ -128,10 +128,10 @@ class Live:
 
     snapshot: Callable[[], Awaitable[Any]]
 
-    def __init__(self, producer: Producer, families: Sequence[str]) -> None:
+    def __init__(self, producer: Producer, inspector: Inspector) -> None:
         # A queue of stock arq's own has no events.
-        self.families = [name for name in families if ":" not in name]
-        self._producer = producer
+        self.families = [name for name in inspector.families if ":" not in name]
+        self._producer, self._inspector = producer, inspector
         self._streams: set[Stream] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._last: Snapshot | None = None
@@ -151,8 +151,8 @@ class Live:
         Raises:
             InvalidJob: for a place that is none. RedisUnavailable, RedisRefused: when Redis does not answer.
         """
-        with translated():
-            now = await server_ms(self._producer.redis, FamilyKeys.of(families[0]))
+        # Whose server is away is told of when it is back.
+        now = min((await self._inspector.only(families).ask(_time)).some())
         own = Stream(families, since or Place(now), counts)
         history = None if since is None else self._behind(families, since)
         self._streams.add(own)
@@ -220,3 +220,9 @@ class Live:
             except ArqdError as error:
                 logger.warning("events cannot be read, trying again: %s", error)
                 await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _time(part: Inspector) -> int:
+    """Give the time of a server, ms."""
+    with translated():
+        return await server_ms(part.redis, next(iter(part.families.values())))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from daemon.console.services import Services
-from daemon.errors import RedisError
-from daemon.inspector import QueueStats, WorkerInfo
+from daemon.errors import RedisError, RedisUnavailable
+from daemon.inspector import Inspector, QueueStats, WorkerInfo
 from daemon.statistics import Figures
 
 #: How long an answer to somebody without login may be old, seconds.
@@ -30,6 +30,14 @@ class QueueView:
     hour: Figures
 
 
+@dataclass(slots=True)
+class QueueAway:
+    """A queue whose server, one of several, cannot be asked: nothing is known of its jobs and workers."""
+
+    family: str
+    error: str
+
+
 class Status(StrEnum):
     """``degraded``: it works, but somebody should look (docs/api.md has the rules); ``down``: Redis cannot be used."""
 
@@ -40,22 +48,23 @@ class Status(StrEnum):
 
 @dataclass(slots=True)
 class QueueHealth:
-    """Whether a queue is as it should be, and why not."""
+    """Whether a queue is as it should be, and why not; nothing is counted of one that is ``down``."""
 
     family: str
     status: Status
     reasons: list[str]
-    waiting: int
-    active: int
-    delayed: int
-    failed: int
-    workers: int
-    oldest_age_seconds: float | None
+    waiting: int | None = None
+    active: int | None = None
+    delayed: int | None = None
+    failed: int | None = None
+    workers: int | None = None
+    oldest_age_seconds: float | None = None
 
 
 @dataclass(slots=True)
 class Health:
-    """The system at a glance: counts over all queues, and each queue that is not ``ok`` with its reasons."""
+    """The system at a glance: counts over all queues but those that are ``down``, and each queue that is not ``ok``
+    with its reasons."""
 
     status: Status
     waiting: int = 0
@@ -71,13 +80,35 @@ class Health:
     error: str | None = None
 
 
-async def views(services: Services, families: Iterable[str] | None = None) -> list[QueueView]:
-    """Give queues by name, all of them unless some are named."""
-    names = services.families if families is None else list(families)
-    # The counts of all take as many round trips as those of one.
-    stats = {found.family: found for found in await services.inspector.queues()}
-    figures = await services.inspector.figures(names)
-    return [QueueView(stats[name], *each) for name, each in zip(names, figures, strict=True)]
+async def views(services: Services) -> list[QueueView | QueueAway]:
+    """Give the queues by name, and behind them those that cannot be asked."""
+
+    async def look(part: Inspector) -> list[QueueView]:
+        stats = await part.queues()
+        figures = await part.figures([each.family for each in stats])
+        return [QueueView(found, *each) for found, each in zip(stats, figures, strict=True)]
+
+    answers = await services.inspector.ask(look)
+    told = sorted((each for part in answers.some() for each in part), key=lambda each: each.stats.family)
+    return [*told, *away_of(answers.away)]
+
+
+async def workers(services: Services) -> list[WorkerInfo | QueueAway]:
+    """Give the processes that work the queues, by queue, and behind them the queues that cannot be asked."""
+    answers = await services.inspector.ask(Inspector.workers)
+    told = sorted((each for part in answers.some() for each in part), key=lambda each: each.family)
+    return [*told, *away_of(answers.away)]
+
+
+def away_of(away: Mapping[str, RedisError]) -> list[QueueAway]:
+    """Give the queues that cannot be asked."""
+    return [QueueAway(family, reason(error)) for family, error in sorted(away.items())]
+
+
+def reason(error: RedisError, queue: str = "it") -> str:
+    """Give why a queue cannot be asked; the error's own text names its server's address."""
+    does = "does not answer" if isinstance(error, RedisUnavailable) else "refuses"
+    return f"{queue} cannot be asked: its server {does}"
 
 
 async def view(services: Services, family: str) -> QueueView:
@@ -95,22 +126,33 @@ async def queue_health(services: Services, family: str) -> QueueHealth:
 
 async def health(services: Services) -> Health:
     """Tell how the system is; that Redis cannot be used is an answer, too."""
-    try:
-        queues, workers = await services.inspector.queues(), await services.inspector.workers()
-        figures = await services.inspector.figures([stats.family for stats in queues])
-        judged = [
+
+    async def look(part: Inspector) -> tuple[list[QueueStats], list[QueueHealth]]:
+        queues, workers = await part.queues(), await part.workers()
+        figures = await part.figures([stats.family for stats in queues])
+        return queues, [
             judge(stats, [worker for worker in workers if worker.family == stats.family], hour)
             for stats, (_, hour) in zip(queues, figures, strict=True)
         ]
+
+    try:
+        answers = await services.inspector.ask(look)
+        told = answers.some()
     except RedisError as error:
         return Health(Status.DOWN, error=type(error).__doc__)
     found = Health(Status.OK)
     for name in ("waiting", "active", "delayed", "parked", "blocked", "completed", "failed", "paused", "workers"):
-        setattr(found, name, sum(getattr(stats, name) for stats in queues))
-    found.details = [each for each in judged if each.status is not Status.OK]
+        setattr(found, name, sum(getattr(stats, name) for queues, _ in told for stats in queues))
+    judged = [each for _, part in told for each in part if each.status is not Status.OK]
+    found.details = sorted([*judged, *down(answers.away)], key=lambda each: each.family)
     if found.details:
         found.status = Status.DEGRADED
     return found
+
+
+def down(away: Mapping[str, RedisError]) -> list[QueueHealth]:
+    """Judge the queues that cannot be asked."""
+    return [QueueHealth(family, Status.DOWN, [reason(error)]) for family, error in away.items()]
 
 
 class BareStatus:

@@ -110,20 +110,21 @@ class Services:
         list(catalog.models())
         async with Producer.connect(url, templates=templates, keyring=keyring) as producer:
             redis, tokens = producer.redis, Tokens(producer.redis)
+            inspector = Inspector(redis, names, keyring=keyring)
             audit = Audit(redis, console.audit_entries)
             services = cls(
                 settings=console,
                 catalog=catalog,
                 redis=redis,
                 producer=producer,
-                inspector=Inspector(redis, names, keyring=keyring),
+                inspector=inspector,
                 control=Control(redis, names),
                 schedules=Schedules(redis),
                 tokens=tokens,
                 sessions=Sessions(redis, tokens, console.session),
                 jwts=jwts,
                 audit=audit,
-                live=Live(producer, names),
+                live=Live(producer, inspector),
                 redrives=Redrives(audit),
                 alerts=Book(redis),
                 submissions=Gate(console.submit_rate),

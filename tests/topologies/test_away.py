@@ -11,28 +11,15 @@ from daemon.errors import RedisUnavailable
 from daemon.inspector import Inspector
 from daemon.producer import Producer
 from daemon.servers import Servers
+from tests.away import FAMILIES, near_gone_stuck
 from tests.engine import eventually
 from tests.servers import RedisServer
 
-FAMILIES = ("gone", "near", "other", "stuck")
-
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, RedisServer, RedisServer]]:
-    """One that answers, one that was killed, one that hangs."""
-    near, gone, stuck = found = [RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(3)]
-    gone.kill()
-    stuck.pause()
-    yield near, gone, stuck
-    for server in found:
-        server.kill()
-
-
-@pytest.fixture
-def url(servers: tuple[RedisServer, RedisServer, RedisServer]) -> Servers:
-    near, gone, stuck = servers
-    near.flush()
-    return Servers(near.url, {"gone": gone.url, "stuck": stuck.url})
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with near_gone_stuck(lambda: tmp_path_factory.mktemp("valkey")) as found:
+        yield found
 
 
 async def test_what_answers_is_told_and_the_rest_is_named(url: Servers) -> None:

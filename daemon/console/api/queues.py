@@ -54,8 +54,8 @@ class Limits(Body):
 
 
 @router.get("/queues", responses=problems())
-async def list_queues(services: Given, actor: Viewer) -> list[queues.QueueView]:
-    """Every queue with its counts and what it did in the last minute and hour."""
+async def list_queues(services: Given, actor: Viewer) -> list[queues.QueueView | queues.QueueAway]:
+    """Every queue with its counts and what it did in the last minute and hour; one that cannot be asked with why."""
     return await queues.views(services)
 
 

@@ -53,9 +53,9 @@ async def get_health(
 
 
 @router.get("/workers", responses=problems())
-async def list_workers(services: Given, actor: Viewer) -> list[WorkerInfo]:
-    """The processes that work the queues."""
-    return await services.inspector.workers()
+async def list_workers(services: Given, actor: Viewer) -> list[WorkerInfo | queues.QueueAway]:
+    """The processes that work the queues; of a queue that cannot be asked why not."""
+    return await queues.workers(services)
 
 
 @router.get(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from daemon.errors import RedisError
 from daemon.inspector import Inspector, QueueStats
 from daemon.statistics import Figures, Point, Step
 
@@ -23,9 +24,10 @@ _LENGTH = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 
 @dataclass(slots=True)
 class Board:
-    """All queues at a moment, by name."""
+    """All queues at a moment, by name; ``away`` are those that cannot be asked, and why."""
 
     queues: list[QueueStats] = field(default_factory=list)
+    away: dict[str, RedisError] = field(default_factory=dict)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def total(self, name: str) -> int:
@@ -60,12 +62,14 @@ class BoardReader:
         """Give all queues as they are, or were `FRESH_SECONDS` ago.
 
         Raises:
-            RedisUnavailable, RedisRefused: when Redis cannot tell.
+            RedisUnavailable, RedisRefused: when no server can tell.
         """
         async with self._lock:
             if self._board is None or time.monotonic() - self._read_at > FRESH_SECONDS:
                 began = time.monotonic()
-                self._board = Board(await self._inspector.queues())
+                answers = await self._inspector.ask(Inspector.queues)
+                told = sorted((each for part in answers.some() for each in part), key=lambda each: each.family)
+                self._board = Board(told, answers.away)
                 self._read_at = began
             return self._board
 

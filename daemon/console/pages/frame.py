@@ -15,6 +15,7 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import RedirectResponse, Response
 
+from daemon.console import queues
 from daemon.console.access import FORM
 from daemon.console.pages.board import BoardReader
 from daemon.console.pages.formats import FILTERS
@@ -113,7 +114,8 @@ class Frame:
             "section": None,
             "family": None,
             "notices": [notice] if (notice := self._notice()) else [],
-            "board": await board_of(self.request).board(),
+            "board": (board := await board_of(self.request).board()),
+            "away": queues.away_of(board.away),
         }
 
     def _notice(self) -> dict[str, str] | None:

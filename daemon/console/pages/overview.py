@@ -28,10 +28,10 @@ async def overview(request: Request, actor: Viewer, span: str = "1h") -> Respons
     names = [queue.family for queue in board.queues]
     each, together = await reader.together(names, span)
     hours = each if span == "1h" else {name: await reader.series(name, "1h") for name in names}
-    workers = await services.inspector.workers()
+    workers = await services.inspector.only(names).workers()
     judged = [
         queues.judge(q, [w for w in workers if w.family == q.family], summed(hours[q.family])) for q in board.queues
-    ]
+    ] + queues.down(board.away)
     fired = await alerts.look(services)
     troubled = [found for found in judged if found.status is not queues.Status.OK]
     step = STEPS[span][0]

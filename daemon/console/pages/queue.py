@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from daemon.connections import translated
+from daemon.console import queues
 from daemon.console.api.common import Viewer
 from daemon.console.filters import job_filter
 from daemon.console.pages.charts import chart
@@ -54,6 +55,8 @@ async def queue(request: Request, actor: Viewer, family: str, state: str = "", c
     services = services_of(request)
     services.known(family)
     board = await board_of(request).board()
+    if family in board.away:
+        raise Problem(503, queues.reason(board.away[family], f"the queue {family}"))
     stats = next(each for each in board.queues if each.family == family)
     if state not in STATES:
         return RedirectResponse(Frame(request, actor).href("queues", family, state=_first(stats)), 303)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from daemon.connections import translated
 from daemon.console.api.common import Viewer
 from daemon.console.pages import formats
-from daemon.console.pages.frame import page
+from daemon.console.pages.frame import board_of, page
 from daemon.console.services import Services, services_of
 from daemon.errors import RedisRefused
 from daemon.inspector import WorkerInfo
@@ -82,7 +82,8 @@ class Process:
 async def workers(request: Request, actor: Viewer) -> Response:
     """Show every process that works a queue."""
     services = services_of(request)
-    found = await services.inspector.workers()
+    board = await board_of(request).board()
+    found = await services.inspector.only(queue.family for queue in board.queues).workers()
     running = await _running(services, {worker.family for worker in found if worker.holds})
     processes: dict[str, Process] = {}
     for worker in found:

@@ -1,0 +1,109 @@
+"""The console where families are on several servers of which one is gone and one hangs: the others are seen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from daemon.console.pages.dashboard import Dashboard
+from daemon.servers import Servers
+from tests.away import FAMILIES, near_gone_stuck
+from tests.console.support import API, Console, console, served
+from tests.engine import make_family, working
+from tests.servers import looking_at
+
+WHY = "it cannot be asked: its server does not answer"
+AWAY = [{"family": family, "error": WHY} for family in ("gone", "stuck")]
+
+
+async def double(ctx: object, n: int) -> int:
+    return 2 * n
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with near_gone_stuck(lambda: tmp_path_factory.mktemp("valkey")) as found:
+        yield found
+
+
+@pytest.fixture
+async def site(url: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Console]:
+    monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 1.0)
+    with looking_at(url.default) as client:
+        client.flushall()
+    families = [make_family(family, double) for family in FAMILIES]
+    async with working(url, *families[1:3]), console(url, *families, pages=Dashboard()) as found:
+        job = await found.services.producer.enqueue("double", [1], family="near", job_id="one")
+        await job.result(timeout=20)
+        yield found
+
+
+async def test_queues_and_workers(site: Console) -> None:
+    client = await site.of("viewer")
+    near, other, *away = sorted((await client.get(f"{API}/queues")).json(), key=lambda each: "error" in each)
+    assert (near["stats"]["family"], near["stats"]["completed"], other["stats"]["family"]) == ("near", 1, "other")
+    assert away == AWAY
+    found = (await client.get(f"{API}/workers")).json()
+    assert [each["family"] for each in found] == ["near", "other", "gone", "stuck"]
+    assert found[2:] == AWAY
+    # Of one family there is nothing else to tell.
+    assert (await client.get(f"{API}/queues/gone")).status_code == 503
+
+
+async def test_health_is_degraded(site: Console) -> None:
+    answer = await (await site.of("viewer")).get(f"{API}/health")
+    assert (answer.status_code, answer.json()["status"], answer.json()["completed"]) == (200, "degraded", 1)
+    assert [
+        (each["family"], each["status"], each["reasons"], each["waiting"]) for each in answer.json()["details"]
+    ] == [
+        ("gone", "down", [WHY], None),
+        ("stuck", "down", [WHY], None),
+    ]
+    assert (await site.anyone.get(f"{API}/health")).json() == {"status": "degraded"}
+
+
+async def test_health_is_down_where_no_server_answers(url: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 0.5)
+    async with console(url, *(make_family(family, double) for family in ("gone", "stuck"))) as found:
+        answer = await found.anyone.get(f"{API}/health")
+        assert (answer.status_code, answer.json()) == (503, {"status": "down"})
+        assert (await (await found.of("admin")).get(f"{API}/queues")).status_code == 503
+
+
+async def test_pages(site: Console) -> None:
+    browser, _ = await site.browser()
+    for path in ("/", "/workers", "/queues/near?state=completed", "/schedules"):
+        page = await browser.get(path)
+        assert page.status_code == 200, (path, page.text)
+        side = page.text.partition('id="side-queues"')[2].partition("</ul>")[0]
+        assert side.count(">away</span>") == 2
+    overview = (await browser.get("/")).text
+    assert overview.count(f"</a>: {WHY}") == 2
+    rows = overview.partition('<tbody id="queues"')[2].partition("</tbody>")[0].split("<tr>")[1:]
+    assert [row.count("cannot be asked") > 0 for row in rows] == [False, False, True, True]
+    workers = (await browser.get("/workers")).text
+    assert "Workers of gone, stuck are not shown" in workers
+    assert "near" in workers.partition("<main")[2]
+    page = await browser.get("/queues/gone")
+    assert (page.status_code, "The queue gone cannot be asked" in page.text) == (503, True)
+
+
+async def test_what_happens_elsewhere_is_told(site: Console) -> None:
+    await site.of("viewer")
+    _, token = await site.services.tokens.add("reader", "viewer")
+    headers = {"authorization": f"Bearer {token}"}
+    told: dict[str, str] = {}
+    async with served(site) as client, client.stream("GET", f"{API}/events?counts=true", headers=headers) as stream:
+        assert stream.status_code == 200
+        lines = stream.aiter_lines()
+        async with asyncio.timeout(30):
+            await site.services.producer.enqueue("double", [1], family="near")
+            while not told.keys() >= {"queues", "completed"}:
+                line = await anext(lines)
+                if line.startswith("event: "):
+                    told[line.removeprefix("event: ")] = (await anext(lines)).removeprefix("data: ")
+    assert [each for each in json.loads(told["queues"]) if "error" in each] == AWAY
+    assert json.loads(told["completed"])["family"] == "near"

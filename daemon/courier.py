@@ -32,7 +32,7 @@ FAMILIES = "arqd:flows:families"
 #: How long a courier has an outbox to itself after each portion; one that died holds it up for so long.
 LEASE_MS = 2000
 #: How often outboxes are looked at that nobody told of.
-SWEEP_SECONDS = 5.0
+SWEEP_SECONDS = 10.0
 #: A result longer than this is not copied to the parents: they read the child's own.
 COPIED_RESULT = 65_536
 

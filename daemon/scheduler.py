@@ -32,8 +32,7 @@ logger = logging.getLogger("arqd.scheduler")
 #: families that have, or had, schedules.
 LEASE, WAKE, FREE, FAMILIES = "arqd:scheduler", "arqd:scheduler:wake", "arqd:scheduler:free", "arqd:scheduler:families"
 
-LEASE_SECONDS = 5.0
-RENEW_SECONDS = LEASE_SECONDS / 2
+LEASE_SECONDS, RENEW_SECONDS = 5.0, 3.5
 #: How often the leader looks at all families: a wake-up is sent after a change, so it may be lost.
 LOOK_SECONDS = 10.0
 BLOCK_SECONDS = 5.0
@@ -62,6 +61,7 @@ class Scheduler:
 
     def __init__(self, url: RedisUrl) -> None:
         self.leading = False
+        self._waiting = False
         # Who looks at the lease sees which process leads.
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._client = connect(url, timeout=BLOCK_SECONDS + 2)
@@ -103,6 +103,8 @@ class Scheduler:
                     else:
                         await self._client.bzpopmin(FREE, min(left + random.uniform(0.05, 0.3), BLOCK_SECONDS))  # noqa: S311
                 except (*LOST, RedisError) as error:
+                    # The lease may have been taken all the same.
+                    self._waiting = False
                     if not away:
                         away = True
                         logger.warning("scheduler: Redis cannot be used, trying again: %s", error)
@@ -129,8 +131,11 @@ class Scheduler:
         # That of another is prolonged once by it, and then this process leads no more.
         if self.leading and await self._client.getex(LEASE, px=ms) == self._id.encode():
             return None
-        left = await self._client.eval(SCRIPTS["lead"].text, 1, LEASE, self._id, ms)
-        return None if left < 0 else left / 1000
+        left = await self._client.pttl(LEASE) if self._waiting else -1
+        if left <= 0:
+            left = await self._client.eval(SCRIPTS["lead"].text, 1, LEASE, self._id, ms)
+        self._waiting = left >= 0
+        return left / 1000 if self._waiting else None
 
     async def _give_up(self) -> None:
         if await self._client.get(LEASE) == self._id.encode():

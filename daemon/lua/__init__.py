@@ -61,6 +61,8 @@ NAMES = (
 )
 #: Scripts that go on in another file.
 CONTINUED = {"tick": "claim"}
+#: What is looked at first of all, even before the clock.
+FIRST = {"take": "asleep"}
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead")
 #: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.
@@ -93,6 +95,8 @@ def _load(name: str) -> Script:
         text = f"local function enqueue(ARGV)\n{_read('enqueue')}end\n{text}"
     if shared:
         text = linked("".join(map(_read, shared)), text)
+    if name in FIRST:
+        text = _read(FIRST[name]) + text
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

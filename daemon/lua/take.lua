@@ -5,9 +5,8 @@
 -- Returns {} (nothing was claimed) or {now, id, record, score, "1" if the job counts as begun}. A process that stands still
 -- takes a job, too: of one that has not renewed its lease when it should have, the job has not begun (lua/begin.lua).
 local session, n = ARGV[3], ARGV[4]
--- Most pops end because nothing came for a while: one look tells.
-local first = redis.call('ZRANGEBYSCORE', queue, '-inf', '(' .. num(now + 1), 'WITHSCORES', 'LIMIT', 0, 2)
-if #first ~= 2 or tonumber(first[2]) >= 0 then return {} end
+-- `first`, the two jobs that come first of all, is of lua/asleep.lua.
+if tonumber(first[4] or HELD) < now + 1 then return {} end
 if redis.call('EXISTS', tags, limits, active, lanes, parked, crashes, flows, abort_set) > 0 then return {} end
 local c = redis.call('HMGET', conf, 'paused', 'rate', 'global', 'own:rate', 'own:global', 'until')
 if c[1] or c[2] or c[3] or c[4] or c[5] or tonumber(c[6] or 0) > now then return {} end

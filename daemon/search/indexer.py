@@ -36,7 +36,7 @@ FAMILIES = "arqd:search:families"
 #: How often the leader looks for events.
 LOOK_SECONDS = 0.3
 #: How often it looks for families that have become searched.
-FAMILIES_SECONDS = 5.0
+FAMILIES_SECONDS = 10.0
 #: Events, and jobs, a write takes up; jobs described at once.
 EVENTS, BATCH, CHUNK = 500, 500, 100
 #: The first segment; those of a rebuild stand below it.

@@ -146,6 +146,23 @@ async def test_idle_it_asks_little(redis_url: str, schedules: Schedules) -> None
         assert calls(redis_url, *COUNTED) - last <= 8
 
 
+async def test_who_waits_for_the_lease_only_asks_how_long(redis_url: str, schedules: Schedules) -> None:
+    await schedules.redis.set(LEASE, "somebody", px=60_000)
+    scheduler, before = Scheduler(redis_url), calls(redis_url, "eval")
+    async with running(scheduler):
+        for _ in range(3):
+            await schedules.redis.zadd(FREE, {"1": 0})
+
+            async def taken() -> bool:
+                return await schedules.redis.exists(FREE) == 0
+
+            await eventually(taken)
+        assert calls(redis_url, "eval") - before == 1
+        await schedules.redis.delete(LEASE)
+        await schedules.redis.zadd(FREE, {"1": 0})
+        await until(lambda: scheduler.leading)
+
+
 async def test_what_others_hang_on_it_is_called_while_it_leads(redis_url: str, schedules: Schedules) -> None:
     called: list[str] = []
 

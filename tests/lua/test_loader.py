@@ -9,14 +9,14 @@ import pytest
 
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
-from daemon.lua import ALONE, CONTINUED, NAMES, SCRIPTS, SHARED
+from daemon.lua import ALONE, CONTINUED, FIRST, NAMES, SCRIPTS, SHARED
 from daemon.lua.linked import linked, needed, nested, put_in
 from tests.lua.state import B, Engine
 
 
 def test_every_script_file_is_loaded() -> None:
     files = {path.stem for path in Path(daemon.lua.__file__).parent.glob("*.lua")}
-    assert files == {*NAMES, *SHARED, *ALONE, *CONTINUED.values(), "postings"}
+    assert files == {*NAMES, *SHARED, *ALONE, *CONTINUED.values(), *FIRST.values(), "postings"}
 
 
 @pytest.mark.parametrize("name", [*NAMES, *ALONE])

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from daemon.keys import JOB
+from tests.engine import calls
 from tests.lua.conftest import Fill
 from tests.lua.state import LEASE, A, B, Engine
 from tests.lua.test_events import events
@@ -76,6 +77,17 @@ async def test_sent_before_the_session_registered_anew_it_claims_nothing(engine:
     assert await engine.claim_asleep(n=sent) == []
     assert await engine.claim_asleep(B) == [], "nobody knows this session"
     assert (await engine.look("a")).band == "ready"
+
+
+async def test_where_nothing_waits_one_look_tells(engine: Engine, redis_url: str) -> None:
+    commands = ("evalsha", "time", "zrange", "zrangebyscore", "exists", "hmget")
+    await engine.enqueue(engine.job("later", delay=5))
+    # Of the server's clock, which is then not looked at.
+    engine.broker.now = None
+    assert await engine.claim_asleep() == []
+    before = calls(redis_url, *commands)
+    assert await engine.claim_asleep() == []
+    assert calls(redis_url, *commands) - before == 2
 
 
 async def _two(engine: Engine) -> None:

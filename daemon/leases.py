@@ -8,6 +8,7 @@ the pool.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import threading
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from daemon import profiler
 from daemon.broker import Broker
@@ -24,6 +25,7 @@ from daemon.keys import FamilyKeys
 from daemon.lua import SCRIPTS
 from daemon.permits import Permits
 from daemon.progress import Progress
+from daemon.resting import Resting
 from daemon.servers import RedisUrl
 
 logger = logging.getLogger("arqd.leases")
@@ -40,6 +42,7 @@ class Leased(Protocol):
     keep_failed_ms: int
     permits: Permits | None
     progress: Progress
+    loop: asyncio.AbstractEventLoop
 
     def control(self, message: str) -> None: ...
     def lost(self) -> None: ...
@@ -58,7 +61,7 @@ class LeaseKeeper:
     """
 
     def __init__(
-        self, url: RedisUrl, session: str, workers: Sequence[Leased], call: Callable[[Callable[[], None]], Any],
+        self, url: RedisUrl, session: str, workers: Sequence[Leased], call: Callable[[Callable[[], object]], Any],
         place: Callable[[str], Hashable],
     ) -> None:  # fmt: skip
         self._url = url
@@ -66,6 +69,7 @@ class LeaseKeeper:
         self._clients: dict[Hashable, Any] = {}
         self._session = session
         self._workers = workers
+        self._resting = Resting(session, workers)
         self._call = call
         self._interval = min(worker.lease_ms for worker in workers) / 3000
         self._stopped = threading.Event()
@@ -108,12 +112,14 @@ class LeaseKeeper:
                         self._renew()
                     delay = 0.05
                 except LOST as error:
+                    self._resting.forget()
                     logger.debug("leases cannot be renewed: %s", error)
                     # They may be elsewhere now.
                     self._close()
                     self._stopped.wait(delay)
                     delay = min(2 * delay, 1.0)
                 except RedisError as error:
+                    self._resting.forget()
                     logger.error("leases cannot be renewed: %s", error)
                     self._stopped.wait(1.0)
         finally:
@@ -136,39 +142,71 @@ class LeaseKeeper:
             self._clients.popitem()[1].close()
 
     def _renew(self) -> None:
-        client = self._client(self.wake)
-        commands = []
-        for worker in self._workers:
-            ages = (worker.keep_ms, worker.keep_failed_ms)
-            commands.append(worker.broker.call("renew", self._session, worker.lease_ms, worker.published, *ages))
-        with client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            replies = pipe.execute(raise_on_error=False)
-        for worker, command, reply in zip(self._workers, commands, replies, strict=True):
-            if isinstance(reply, NoScriptError):
-                reply = client.execute_command("EVAL", SCRIPTS["renew"].text, *command[2:])
-            if isinstance(reply, Exception):
-                raise reply
-            if not reply:
-                self._call(worker.lost)
-            self._call(functools.partial(worker.progress.renewed, waits=reply == 2))
-            if reply == 2:
-                # The wake-up may have been lost.
-                self._call(worker.notify_due)
+        resting = self._resting.next_round()
+        restless = [worker for worker in self._workers if worker not in resting]
+        if resting:
+            restless += self._renew_resting(resting)
+        if restless:
+            self._renew_wholly(restless)
         for worker in self._workers:
             if worker.permits is not None:
                 self._renew_permits(worker.permits)
 
+    def _renew_resting(self, workers: Sequence[Leased]) -> Sequence[Leased]:
+        """Renew families without jobs; gives those that have to be renewed wholly."""
+        try:
+            reply = self._execute("rest", self.wake, self._resting.call(workers))
+        except LOST:
+            raise
+        except ResponseError as error:
+            # The server's memory is full, perhaps: a whole renewal begins with what that does not stop.
+            logger.debug("leases are renewed wholly: %s", error)
+            return workers
+        failed = self._resting.renewed(workers, reply)
+        for worker in workers:
+            if worker not in failed:
+                self._call(functools.partial(worker.progress.renewed, waits=False))
+        return failed
+
+    def _execute(self, name: str, key: str, command: tuple[Any, ...]) -> Any:
+        """Run a script where a key is."""
+        client = self._client(key)
+        try:
+            return client.execute_command(*command)
+        except NoScriptError:
+            return client.execute_command("EVAL", SCRIPTS[name].text, *command[2:])
+
+    def _renew_wholly(self, workers: Sequence[Leased]) -> None:
+        commands, published = [], [worker.published for worker in workers]
+        for worker, told in zip(workers, published, strict=True):
+            ages = (worker.keep_ms, worker.keep_failed_ms)
+            commands.append(worker.broker.call("renew", self._session, worker.lease_ms, told, *ages))
+        client = self._client(self.wake)
+        with client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies = pipe.execute(raise_on_error=False)
+        for worker, command, told, reply in zip(workers, commands, published, replies, strict=True):
+            if isinstance(reply, NoScriptError):
+                reply = client.execute_command("EVAL", SCRIPTS["renew"].text, *command[2:])
+            if isinstance(reply, Exception):
+                raise reply
+            code, now, ends_in, rests = reply if reply[0] else (0, 0, -1, 0)
+            self._resting.renewed_wholly(worker, told, now, bool(rests))
+            if not code:
+                self._call(worker.lost)
+            self._call(functools.partial(worker.progress.renewed, waits=code == 2))
+            if code == 2:
+                # The wake-up may have been lost.
+                self._call(worker.notify_due)
+            elif ends_in >= 0:
+                # Somebody has not renewed: reap him as soon as his lease has ended.
+                self._call(functools.partial(worker.loop.call_later, ends_in / 1000, worker.notify_due))
+
     def _renew_permits(self, permits: Permits) -> None:
         """Renew what a worker holds of limits that families share; they are in slots of their own."""
         for command in permits.renewals():
-            client = self._client(command[3])
-            try:
-                reply = client.execute_command(*command)
-            except NoScriptError:
-                reply = client.execute_command("EVAL", SCRIPTS["permits"].text, *command[2:])
-            if reply == [0]:
+            if self._execute("permits", command[3], command) == [0]:
                 self._call(permits.lapsed)
 
     def _listen(self, seconds: float) -> None:

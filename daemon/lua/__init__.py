@@ -64,7 +64,7 @@ CONTINUED = {"tick": "claim"}
 #: What is looked at first of all, even before the clock.
 FIRST = {"take": "asleep"}
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
-ALONE = ("permits", "lead")
+ALONE = ("permits", "lead", "rest")
 #: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.
 ENQUEUING = ("schedule", "relay")
 #: Scripts of the search index: they change no job, so of the shared files they have these before them. (All that stands

@@ -285,7 +285,8 @@ if set_mark(free, due) then wait_for(0) end
 if first_suspect and first_suspect[1] then set_suspects() end
 if rate_wait and first_due() then wait_for(rate_wait) end
 next_due = next_due or first_later(num(now + 1))
-if next_due < HELD and not limit[1] then wait_for(math.floor(next_due) - now) end
+-- At least once a minute, lest its clock and the server's go apart.
+if next_due < HELD and not limit[1] then wait_for(math.min(math.floor(next_due) - now, 60000)) end
 if poll > 0 then
   wait_for(poll)
 elseif now - stock_seen < 3600000 then

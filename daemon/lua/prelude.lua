@@ -178,10 +178,14 @@ end
 -- Notes that the server is seen alive; gives until when nothing is reaped, and when a stock producer was last seen. After
 -- an outage (a gap while a known session lived, or a restarted server) or a clock that went back, nothing is reaped for
 -- one lease: living workers must be able to renew first. A gap seen by a new session on a server that was up all the time
--- is no outage: the other workers are dead.
+-- is no outage: the other workers are dead. `known` is the session, if it is known; a renewal of its own is proof, too, that
+-- the server was there (lua/rest.lua notes nothing else).
 local function observe(lease, known)
   local c = redis.call('HMGET', clock, 'seen', 'quiet', 'stock')
   local seen, quiet = tonumber(c[1]) or now, tonumber(c[2]) or 0
+  if known and now - seen > lease / 2 then
+    seen = math.max(seen, (tonumber(redis.call('ZSCORE', workers, known) or nil) or 0) - lease)
+  end
   local gap = now - seen
   local outage = gap < -1000
   if gap > lease / 2 then
@@ -196,7 +200,7 @@ local function observe(lease, known)
     quiet = now + lease
     redis.call('HSET', clock, 'quiet', num(quiet))
   end
-  if gap > 200 or gap < 0 or not c[1] then redis.call('HSET', clock, 'seen', num(now)) end
+  if now - (c[1] or 0) > 200 or gap < 0 then redis.call('HSET', clock, 'seen', num(now)) end
   return math.min(quiet, now + lease), tonumber(c[3] or 0)
 end
 

@@ -1,23 +1,34 @@
 -- Renews a session's lease, repairs the wake-up mark (a half-open client may have eaten it) and trims what has aged.
 -- ARGV: 3 session, 4 lease ms, 5 what to publish of the worker (JSON), 6 age ms of completed jobs (-1 for ever),
 --   7 age ms of dead letters
--- Returns 1, 2 when a job could be claimed now, or 0 when the session is unknown here: its jobs were given to others and
--- it must call sync.
+-- Returns {1, or 2 when a job could be claimed now, the time, ms until another session's lease ends if that comes before
+--   the next renewals (else -1), 1 if there are no jobs, so that rest.lua is enough}; {0} when the session is unknown
+--   here: its jobs were given to others and it must call sync.
 local session, lease = ARGV[3], tonumber(ARGV[4])
-if not redis.call('ZSCORE', workers, session) then return 0 end
+if not redis.call('ZSCORE', workers, session) then return { 0 } end
 redis.call('DEL', mark, suspects)
-observe(lease, true)
+observe(lease, session)
 redis.call('ZADD', workers, num(now + lease), session)
 redis.call('HSET', session_key(session), 'info', ARGV[5])
+-- When the first lease of another ends, -1 if that is not soon: then a later renewal tells.
+local function ends_next()
+  local first = redis.call('ZRANGE', workers, 0, 1, 'WITHSCORES')
+  local lease_end = tonumber(first[first[1] == session and 4 or 2])
+  local left = lease_end and lease_end - now + 1
+  return left and left <= lease / 2 and math.max(left, 0) or -1
+end
+local ends_in = ends_next()
 -- An idle family costs little: what there is nothing of is not looked at.
-local unusual = redis.call('EXISTS', abort_set, tags, lanes, limits, parked, crashes, sizes, dedup_ends) > 0
-local queued = redis.call('ZCARD', queue) > 0
+local there = redis.call('EXISTS', queue, abort_set, tags, lanes, limits, parked, crashes, sizes, dedup_ends)
+local queued = there > 0 and redis.call('EXISTS', queue) == 1
+local unusual = there > (queued and 1 or 0)
 if redis.call('EXISTS', completed, aborted, expired, dead) > 0 then
   for _, index in ipairs({ completed, aborted, expired }) do trim(index, -1, tonumber(ARGV[6])) end
   trim(dead, tonumber(redis.call('HGET', conf, 'keep_failed_count') or nil) or -1, tonumber(ARGV[7]))
 end
 -- Repairs what was counted wrong; without a budget nothing is counted.
-if byte_budget() then
+local budget = byte_budget()
+if budget then
   recount(2000)
   evict(0)
 elseif unusual and redis.call('UNLINK', sizes) == 1 then
@@ -110,4 +121,4 @@ end
 if unusual and redis.call('EXISTS', parked) == 1 then look_at_parked() end
 local waits = queued and set_mark()
 if unusual then set_suspects() end
-return waits and 2 or 1
+return { waits and 2 or 1, now, ends_in, queued and 0 or budget and 0 or 1 }

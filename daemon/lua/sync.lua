@@ -15,7 +15,7 @@ if num(2 ^ 52) ~= '4503599627370496' then return redis.error_reply('ERR arqd nee
 local last = redis.call('HGET', session_key(session), 'n')
 if last and n <= tonumber(last) then return { 'stale' } end
 redis.call('DEL', mark)
-observe(lease, last ~= false)
+observe(lease, last and session)
 
 local mine, lost = {}, {}
 local first_held = 18 + 2 * ARGV[17]

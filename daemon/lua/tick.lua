@@ -30,7 +30,7 @@ if n <= tonumber(last[1]) then return { 'stale' } end
 -- DEL first: a script whose first write frees memory runs through on a full server.
 redis.call('DEL', mark, suspects)
 redis.call('HSET', session_key(session), 'n', n, 'at', num(now_us))
-local quiet, stock_seen = observe(lease, true)
+local quiet, stock_seen = observe(lease, session)
 
 -- How many there are of what few queues have, of those that were not found yet: only then are they looked for one by one.
 local unfound, found_there = redis.call('EXISTS', tags, limits, active, lanes, parked, crashes, flows, abort_set), {}
@@ -46,7 +46,8 @@ end
 local function look_anew() unfound, found_there = 8, {} end
 
 local grouped, limited = there(tags), there(limits)
-local wait = 60000
+-- An hour, since whatever happens is told of, and what was not heard is found by a renewal of the lease.
+local wait = 3600000
 local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 
 -- ---------------------------------------------------------------- settle
@@ -167,7 +168,11 @@ local function reap()
   local at = first[1] == session and 3 or 1
   local victim, lease_end = first[at], tonumber(first[at + 1])
   if not victim then return end
-  if lease_end >= now then return wait_for(lease_end - now + 1) end
+  if lease_end >= now then
+    -- Before that there is another renewal, which looks.
+    if lease_end - now <= lease / 2 then wait_for(lease_end - now + 1) end
+    return
+  end
   if now < quiet then return wait_for(quiet - now) end
   look_anew()
   local found = redis.call('HSCAN', held_key(victim), 0, 'COUNT', 128)[2]

@@ -134,7 +134,7 @@ class Waiting:
                 self._simulation.wire.run()
 
     def _renewed(self, process: Process, worker: SimulatedWorker, replies: list[Any]) -> None:
-        if replies[-1] == 0:
+        if replies[-1][0] == 0:
             self._simulation.loop.call_soon(worker.lost, context=process.context)
 
 

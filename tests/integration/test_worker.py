@@ -140,12 +140,16 @@ async def test_an_idle_worker_starts_a_new_job_and_one_that_came_due(redis_url: 
 async def test_leases_are_renewed_though_the_server_never_keeps_the_script(
     redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SCRIPTS._loaded, "renew", replace(SCRIPTS["renew"], sha="0" * 40))  # type: ignore[attr-defined]
-    async with working(redis_url, make_family("t", number, lease=1)) as supervisor:
-        first = await producer.redis.zscore("{t}:workers", supervisor.session)
+    for name in ("renew", "rest"):
+        monkeypatch.setitem(SCRIPTS._loaded, name, replace(SCRIPTS[name], sha="0" * 40))  # type: ignore[attr-defined]
+    async with working(redis_url, make_family("t", number, lease=1), make_family("u", number)) as supervisor:
+        # Of the one without jobs it takes another script.
+        await producer.enqueue("number", [1], family="t", delay=3600)
+        first = [await producer.redis.zscore(f"{{{name}}}:workers", supervisor.session) for name in "tu"]
 
         async def renewed() -> bool:
-            return await producer.redis.zscore("{t}:workers", supervisor.session) > first
+            ends = [await producer.redis.zscore(f"{{{name}}}:workers", supervisor.session) for name in "tu"]
+            return all(end > before for end, before in zip(ends, first, strict=True))
 
         await eventually(renewed)
 
@@ -228,7 +232,7 @@ async def test_a_functions_own_time_outlasts_the_familys(redis_url: str, produce
         worker = supervisor.workers[0]
         later = Broker(producer.redis, FamilyKeys.of("t"), now=round(time.time() * 1000) + 3_600_000)
         ages = (worker.keep_ms, worker.keep_failed_ms)
-        assert await later.run("renew", supervisor.session, worker.lease_ms, worker.published, *ages) == 1
+        assert (await later.run("renew", supervisor.session, worker.lease_ms, worker.published, *ages))[0] == 1
         assert await job.result(30) == 1
 
 

@@ -16,6 +16,7 @@ from daemon import codec
 from daemon.broker import MAX_EVENTS, Broker, Claim, Held, NewJob, Outcome, Repeat, Tick, TickSettings
 from daemon.errors import Unreadable
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, SCRIPT_KEYS, FamilyKeys
+from daemon.lua import SCRIPTS
 
 NOW = 1_763_775_600_000
 LEASE = 30_000
@@ -248,7 +249,19 @@ class Engine:
     async def renew(self, session: str = A, *, age: int = -1, dead_age: int = -1, info: bytes = b"{}") -> bool:
         found = await self.broker.run("renew", session, self.lease, info, age, dead_age)
         await self.check()
-        return bool(found)
+        return bool(found[0])
+
+    async def rest(self, before: int | str, session: str = A, *others: FamilyKeys, info: bytes = b"") -> list[bool]:
+        """Renew as a process without jobs does, whose last renewal was at ``before``; in other families, too."""
+        families = (self.keys, *others)
+        keys = [key for each in families for key in (each.key("workers"), each.queue, each.key("session", session))]
+        values = [before, self.lease, info] * len(families)
+        text = SCRIPTS["rest"].text
+        now, *renewed = await self.redis.eval(text, len(keys), *keys, self.now, session, *values)
+        assert now == self.now
+        if all(renewed):
+            await self.check()
+        return [bool(done) for done in renewed]
 
     async def abort(self, name: str, result: bytes = b"stopped", keep: int = 600_000) -> str:
         word = await self.broker.abort(self.id(name), result, keep)

@@ -61,10 +61,12 @@ class Job:
 class Process:
     """A worker's own view: what it believes it runs, and the end of its lease; 0 when Redis does not know it.
 
+    ``renewed`` is when it last renewed that.
     ``number`` is its latest tick's or registration's.
     """
 
     lease_end: int = 0
+    renewed: int = 0
     runs: dict[str, Mine] = field(default_factory=dict)
     number: int = 0
 
@@ -312,8 +314,22 @@ class States(RuleBasedStateMachine):
     def renew(self, session: str) -> None:
         process = self.processes[session]
         assert self.run(self.engine.renew(session)) is (process.lease_end > 0)
+        process.renewed = self.engine.now if process.lease_end else 0
         if process.lease_end:
             process.lease_end = self.engine.now + LEASE
+
+    @rule(session=st.sampled_from(SESSIONS))
+    def rest(self, session: str) -> None:
+        """It renews as one does that knows of no jobs; where there are some, or it is late, wholly."""
+        process, now = self.processes[session], self.engine.now
+        late = now - process.renewed > LEASE // 2
+        jobs = any(job.state not in GONE for job in self.jobs.values())
+        renews = not late and not jobs and process.lease_end not in (0, now + LEASE)
+        assert self.run(self.engine.rest(process.renewed, session)) == [renews]
+        if renews:
+            process.lease_end, process.renewed = now + LEASE, now
+        else:
+            self.renew(session)
 
     @rule(session=st.sampled_from(SESSIONS), remembers=st.booleans())
     def reconnect(self, session: str, remembers: bool) -> None:
@@ -334,7 +350,7 @@ class States(RuleBasedStateMachine):
         for _ in range(2 + LEASE // ms):
             self.engine.advance(ms)
             for other in others:
-                self.renew(other)
+                self.rest(other)
 
     @rule()
     def pause_or_resume(self) -> None:

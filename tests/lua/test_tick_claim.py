@@ -312,15 +312,21 @@ async def test_an_id_that_is_no_text_is_handed_out_and_settled(engine: Engine) -
 # ---------------------------------------------------------------------------- waiting
 
 
-async def test_an_idle_worker_waits_a_minute_or_for_the_next_due_job(engine: Engine) -> None:
-    assert (await engine.tick()).wait == 60_000
-    await engine.enqueue(engine.job("a", 10, delay=7000))
+async def test_an_idle_worker_waits_for_the_next_due_job(engine: Engine) -> None:
+    assert (await engine.tick()).wait == 3_600_000
+    await engine.enqueue(engine.job("a", 10, delay=80_000))
+    assert (await engine.tick()).wait == 60_000, "its clock and the server's may go apart"
+    await engine.enqueue(engine.job("b", 10, delay=7000))
     assert (await engine.tick()).wait == 7000
 
 
-async def test_an_idle_worker_waits_for_the_end_of_anothers_lease(engine: Engine) -> None:
+async def test_an_idle_worker_waits_for_the_end_of_anothers_lease_that_was_not_renewed(engine: Engine) -> None:
+    """Of others it hears by the renewals of its own: one comes before this is so."""
     await engine.sync(B)
-    assert (await engine.tick()).wait == engine.lease + 1
+    await engine.pass_time(engine.lease // 2 - 1, A)
+    assert (await engine.tick()).wait == 3_600_000
+    await engine.pass_time(1, A)
+    assert (await engine.tick()).wait == engine.lease // 2 + 1
 
 
 async def test_what_is_left_over_is_to_be_claimed_at_once(engine: Engine) -> None:

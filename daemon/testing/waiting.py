@@ -78,8 +78,8 @@ class Waiting:
     def look_ahead(self, family: Family) -> None:
         """A worker of this family was told to wait: find out for how long nothing can happen.
 
-        A worker asks at least once a minute, and when the leases of others end: in a month of virtual time that would
-        be most of what happens. Here a family has one timer.
+        A worker asks at least once an hour, with delayed jobs once a minute, and when leases of others end: in a month
+        of virtual time that would be most of what happens. Here a family has one timer.
         """
         self._looked[family.name] = family
 

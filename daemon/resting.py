@@ -1,8 +1,8 @@
 """Which families of a process rest: without a job their leases are renewed together, by a command each.
 
 That is lua/rest.lua. A whole renewal (lua/renew.lua) tells whether a family has jobs, repairs a lost wake-up, and lets
-go what has aged. One that rests gets it in turn: one family with each round of renewals, none more often than each sixth.
-What is published of its worker is sent with any round when something of it has changed.
+go what has aged. One that rests gets it in turn: one family with each round of renewals, none more often than each
+sixth. What is published of its worker is sent with any round when something of it has changed.
 """
 
 from __future__ import annotations

@@ -222,9 +222,11 @@ class Broker:
         reply = await (self.run("tick", *args) if channel is None else self._overlap(channel, meanwhile, args))
         if reply[0] != b"ok":
             return Tick(reply[0].decode())
-        _, now, wait, drain, refused, flat, told = reply
-        new, usual = tuple.__new__, Claim._field_defaults.values()
-        claims = [new(Claim, (*flat[i : i + 3], *(flat[i + 3] or usual))) for i in range(0, len(flat), 4)]
+        _, now, wait, drain, refused, flat, unusual, told = reply
+        new, usual, each = tuple.__new__, tuple(Claim._field_defaults.values()), iter(flat)
+        claims = [new(Claim, of + usual) for of in zip(each, each, each, strict=True)]
+        for which, values in zip(unusual[::2], unusual[1::2], strict=True):
+            claims[which] = Claim(*claims[which][:3], *values)
         return Tick("ok", now, wait, drain == b"1", refused, claims, told == b"1")
 
     async def _overlap(self, channel: Channel, meanwhile: Callable[[], None], args: list[Any]) -> Any:

@@ -127,8 +127,8 @@ local function finish(runs, told)
   weigh(ids)
 end
 
--- Drops ended jobs from an index with all they left, at most `count` (oldest first).
-local function forget(index, ids)
+-- Drops ended jobs from an index with all they left; `first` if they are its first.
+local function forget(index, ids, first)
   if #ids == 0 then return 0 end
   local gone = {}
   for _, id in ipairs(ids) do
@@ -139,7 +139,12 @@ local function forget(index, ids)
     end
   end
   redis.call('UNLINK', unpack(gone))
-  redis.call('ZREM', index, unpack(ids))
+  if first then
+    -- Half of what looking for each would cost.
+    redis.call('ZREMRANGEBYRANK', index, 0, #ids - 1)
+  else
+    redis.call('ZREM', index, unpack(ids))
+  end
   if index == dead then
     redis.call('HDEL', history, unpack(ids))
     drop_causes(ids)

@@ -2,13 +2,13 @@
 local trim, trim_dead, evict, no_room, keep_within_budget, recount
 
 do
-  -- The first jobs of an index that have no keep of their own, up to a score. Those with one stay behind while the
-  -- others go: "trimmed:<index>" in the clock says up to which score only such are left, so that they are not looked
+  -- The first jobs of an index that have no keep of their own, up to a score, and whether they are its very first. Those with
+  -- one stay behind while the others go: "trimmed:<index>" in the clock says up to which score only such are left, so that they are not looked
   -- at again and again.
   local function oldest_usual(index, top, most)
     local own = own_keep[index]
     if not own or not has_own() or redis.call('EXISTS', own) == 0 then
-      return redis.call('ZRANGEBYSCORE', index, '-inf', top, 'LIMIT', 0, num(most))
+      return redis.call('ZRANGEBYSCORE', index, '-inf', top, 'LIMIT', 0, num(most)), true
     end
     local field = 'trimmed:' .. own
     local from = redis.call('HGET', clock, field) or '-inf'

@@ -15,8 +15,9 @@
 --     "p" parked, this process cannot run it: a need, c note
 -- Returns {"sync"} (this session is unknown here), {"stale"} (an older call than one seen), or
 --   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
---    {id, record or nil, score, 0 or what is unusual: {ended tries, crashes, "1" if to be aborted, its last failure's
---     history line or 0, why it is to be failed by a child or ''}, ...}, "1" if this call wrote to the outbox}.
+--    {id, record or nil, score of each claim}, {which claim (0 is the first) is unusual, {ended tries, crashes, "1" if to
+--     be aborted, its last failure's history line or 0, why it is to be failed by a child or ''}, ...},
+--    "1" if this call wrote to the outbox}.
 local session, n, wanted, alone = ARGV[3], tonumber(ARGV[4]), math.min(tonumber(ARGV[5]), 128), ARGV[7] == '1'
 local lease, default_timeout, max_crashes = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local keep_count, keep_age, poll = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])

@@ -98,7 +98,10 @@ class DueTick(NamedTuple):
 
 @dataclass(slots=True)
 class Tick:
-    """A tick's reply, times in ms. ``status``: ``ok``, ``sync`` (register again), ``stale``; ``told`` the outbox."""
+    """A tick's reply, times in ms. ``status``: ``ok``, ``sync`` (register again), ``stale``; ``told`` the outbox.
+
+    ``wait`` is -1 when it was not looked for more work.
+    """
 
     status: str
     now: int = 0
@@ -210,6 +213,7 @@ class Broker:
         """Settle outcomes (at most 128) and claim up to ``wanted`` jobs in one round trip; see ``lua/tick.lua``.
 
         Args:
+            wanted: -1 where nothing but the outcomes matters; a single one is then settled with less ado.
             channel: a connection of the caller's own; None uses the client.
             meanwhile: called while the server works, which needs a channel.
             statistics: amounts by field, added unless an outcome is refused.

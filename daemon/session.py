@@ -31,6 +31,7 @@ logger = logging.getLogger("arqd.worker")
 MAX_SETTLES, MAX_SETTLE_BYTES = 128, 1_000_000
 #: Acknowledged outcomes are kept so long and sent again after a reconnect: a failover may have lost them.
 RESEND_SECONDS, RESEND_COUNT = 3.0, 4096
+SUSPECT_SCORE = 2**46
 LONGEST_PAUSE, TELL_EVERY = 1.0, 30.0
 
 
@@ -291,6 +292,18 @@ class Session:
             keep_failed=(worker.keep_failed_ms, values.keep_failed_count),
             leave=leave,
         )
+
+    async def pending(self) -> tuple[int, int]:
+        """Give how many jobs, or messages about some, wait for a worker, and how many suspects."""
+        worker = self.worker
+        async with worker.client.pipeline(transaction=False) as pipe:
+            pipe.zcount(worker.keys.queue, "-inf", f"({2**45}")
+            pipe.zcount(worker.keys.queue, 2**47, f"({2**47 + 2**46}")
+            pipe.zcount(worker.keys.queue, SUSPECT_SCORE, f"({2**46 + 2**45}")
+            # A parent may be waiting for what stands there.
+            pipe.exists(worker.keys.key("outbox"))
+            pending, in_lanes, suspects, untold = await pipe.execute()
+            return int(pending) + int(in_lanes) + int(untold), int(suspects)
 
     async def hand_over(self, broker: Broker, *last: Outcome) -> None:
         """Settle what has ended, and these, hand the rest back uncounted and leave.

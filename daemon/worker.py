@@ -32,14 +32,12 @@ from daemon.producer import Producer
 from daemon.progress import Progress
 from daemon.retry import RetryPolicy
 from daemon.run import Run
-from daemon.session import Session
+from daemon.session import SUSPECT_SCORE, Session
 
 if TYPE_CHECKING:
     from daemon.supervisor import Supervisor
 
 logger = logging.getLogger("arqd.worker")
-
-SUSPECT_SCORE = 2**46
 
 
 class Worker(ArqWorker):
@@ -248,11 +246,14 @@ class Worker(ArqWorker):
         """One tick. While its reply is under way the claims of the one before are started."""
         alone = self.supervisor.isolates(self)
         slots, wanted = (self._free(), self._free(self.prefetch.size)) if self._claimable else (0, 0)
+        # Of work it hears by its pop: that need not wait for the reply, nor the reply tell of any.
+        asleep = not (self._claimable or self._restore_mark or self._claimed or self.prefetch or self.permits)
         self._restore_mark = self._heard = False
-        self._in_call = True
+        self._in_call = not asleep
         sent = self.loop.time()
         try:
-            reply = await self.session.tick(wanted, slots, alone, self.start_claimed)
+            meanwhile = self._listen if asleep else self.start_claimed
+            reply = await self.session.tick(-1 if asleep else wanted, slots, alone, meanwhile)
         finally:
             self._in_call = False
         if reply is None:
@@ -275,7 +276,9 @@ class Worker(ArqWorker):
             self.start_claimed()
 
     def _plan(self, reply: Tick) -> None:
-        """Decide when to look again."""
+        """Decide when to look again; where the call has not looked (``wait`` -1), when it was decided before."""
+        if reply.wait < 0:
+            return
         waiting = reply.wait == 0
         self.progress.replied(claims=bool(reply.claims), waits=waiting)
         # A mark taken while the call was under way may be of a job that came after it.
@@ -359,29 +362,22 @@ class Worker(ArqWorker):
                 await asyncio.sleep(0)
                 if self._wake.is_set():
                     return
-            self._awoken = False
-            self.supervisor.listen()
+            self._listen()
         await self._wake.wait()
+
+    def _listen(self) -> None:
+        self._awoken = False
+        self.supervisor.listen()
 
     async def _burst_over(self) -> bool:
         if 0 <= self.max_burst_jobs <= self._jobs_started():
             return True
-        pending, suspects = await self.session.until_reached(self._pending)
+        pending, suspects = await self.session.until_reached(self.session.pending)
         if suspects:
             if not pending:
                 self.supervisor.isolate(self)
             return False
         return not pending
-
-    async def _pending(self) -> tuple[int, int]:
-        async with self.client.pipeline(transaction=False) as pipe:
-            pipe.zcount(self.keys.queue, "-inf", f"({2**45}")
-            pipe.zcount(self.keys.queue, 2**47, f"({2**47 + 2**46}")
-            pipe.zcount(self.keys.queue, SUSPECT_SCORE, f"({2**46 + 2**45}")
-            # A parent may be waiting for what stands there.
-            pipe.exists(self.keys.key("outbox"))
-            pending, in_lanes, suspects, untold = await pipe.execute()
-            return int(pending) + int(in_lanes) + int(untold), int(suspects)
 
     async def close(self) -> None:
         """Run ``on_shutdown`` and close what it opened."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.lua.linked import linked
+from daemon.lua.linked import linked, needed, with_names
 
 SHARED = (
     "prelude",
@@ -61,8 +61,10 @@ NAMES = (
 )
 #: Scripts that go on in another file.
 CONTINUED = {"tick": "claim"}
-#: What is looked at first of all, even before the clock.
-FIRST = {"take": "asleep"}
+#: What stands before a script and all it uses, and is all that runs where a call brings one plain job.
+FIRST = {"enqueue": "enqueue_one", "tick": "settle_one"}
+#: Scripts that leave whatever is not plain to others: of the shared files they have the keys and numbers alone.
+SINGLE = ("take",)
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead", "rest")
 #: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.
@@ -87,17 +89,26 @@ def _read(part: str) -> str:
 
 
 def _load(name: str) -> Script:
-    shared = () if name in ALONE else SEARCH_SHARED if name in SEARCHING else SHARED
+    text = _text(name)
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _text(name: str) -> str:
     text = _read(name)
+    if name in ALONE:
+        return text
+    shared = "".join(map(_read, SEARCH_SHARED if name in SEARCHING else SHARED))
+    if name in SINGLE:
+        return with_names(shared, _with_single(text))
     if name in CONTINUED:
         text += _read(CONTINUED[name])
     if name in ENQUEUING:
         text = f"local function enqueue(ARGV)\n{_read('enqueue')}end\n{text}"
-    if shared:
-        text = linked("".join(map(_read, shared)), text)
-    if name in FIRST:
-        text = _read(FIRST[name]) + text
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return linked(shared, text, _with_single(_read(FIRST[name])) if name in FIRST else "")
+
+
+def _with_single(text: str) -> str:
+    return needed(_read("single"), text) + text
 
 
 class _Scripts(Mapping[str, Script]):

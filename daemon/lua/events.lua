@@ -12,12 +12,12 @@ local TOLD = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 
   p = 'parked' }
 -- What an entry takes beside its text.
 local EVENT_OVERHEAD = 40
+-- A full stream is some parts long, and loses one when it begins another.
+local PARTS = 8
 local tell, write_events, count_up, byte_budget, event_budget
 
 do
   local events = prefix .. 'events'
-  -- A full stream is some parts long, and loses one when it begins another.
-  local PARTS = 8
   local budget, counts, max_bytes
   local lines, last = {}, 0
   -- Where the present run of neighbours begins, and what they have in common.

@@ -30,15 +30,24 @@ _SELDOM = re.compile(r"^-- Made by (?P<function>\w+)\(\): (?P<names>\w+(?:, \w+)
 _END_OF_PRELUDE = "-- End of the prelude.\n"
 
 
-def linked(shared: str, script: str) -> str:
-    """Give the text of a script with what it needs of the text of all shared files before it."""
+def linked(shared: str, script: str, first: str = "") -> str:
+    """Give the text of a script with what it needs of the text of all shared files before it.
+
+    Args:
+        first: what is to run before any of these functions is made.
+    """
     seldom = _SELDOM.search(script)
     usual = needed(shared, script, frozenset(seldom["names"].split(", ") if seldom else ()))
     if seldom:
         others = set(map(itemgetter(0), _UNIT.finditer(usual)))
         more = [unit[0] for unit in _UNIT.finditer(needed(shared, script)) if unit[0] not in others]
         usual += f"local function {seldom['function']}()\n{''.join(more)}end\n"
-    return nested(put_in(usual + script))
+    return nested(put_in(first + usual + script))
+
+
+def with_names(shared: str, script: str) -> str:
+    """Give the text of a script that has nothing of the shared files but keys and numbers in the place of names."""
+    return put_in(f"{shared}{_END_OF_PRELUDE}{script}").rpartition(_END_OF_PRELUDE)[2]
 
 
 def nested(text: str) -> str:

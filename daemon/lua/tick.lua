@@ -1,5 +1,6 @@
 -- One round of a worker: settle what ended, reap one dead session, promote what came due, claim.
--- ARGV: 3 session, 4 call number, 5 jobs wanted, 6 how many of them begin at once (the others: lua/begin.lua),
+-- ARGV: 3 session, 4 call number, 5 jobs wanted (-1: none, and only the outcomes matter: lua/settle_one.lua), 6 how many of
+--   them begin at once (the others: lua/begin.lua),
 --   7 "1" if this process runs nothing at all (it may take a suspect),
 --   8 lease ms, 9 default timeout ms, 10 max crashes, 11 completed kept (count, -1 no bound), 12 and their age ms,
 --   13 poll ms where stock workers share the queue (0: none do, and it polls only if stock producers were seen in the
@@ -14,7 +15,7 @@
 --     "w" told to wait: a delay ms, b who waits ("queue", "group", "function"), c note
 --     "p" parked, this process cannot run it: a need, c note
 -- Returns {"sync"} (this session is unknown here), {"stale"} (an older call than one seen), or
---   {"ok", now, wait ms, "1" if this process should drain for a suspect, {refused ids},
+--   {"ok", now, wait ms (-1: it was not looked for more work), "1" if this process should drain for a suspect, {refused ids},
 --    {id, record or nil, score of each claim}, {which claim (0 is the first) is unusual, {ended tries, crashes, "1" if to
 --     be aborted, its last failure's history line or 0, why it is to be failed by a child or ''}, ...},
 --    "1" if this call wrote to the outbox}.

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from daemon.courier import SWEEP_SECONDS
 from daemon.family import Family
 from daemon.keys import FamilyKeys
+from daemon.session import SUSPECT_SCORE
 from daemon.testing.process import Process, SimulatedWorker
 from daemon.testing.wire import Command
-from daemon.worker import SUSPECT_SCORE
 
 if TYPE_CHECKING:
     from daemon.testing.simulation import Simulation

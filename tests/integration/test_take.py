@@ -91,7 +91,8 @@ async def test_while_one_runs_the_next_comes_the_same_way(
         fourth = await producer.enqueue("hold", 3, family="t")
         handler.gate.set()
         assert [await job.result(20) for job in [*jobs, fourth]] == [0, 1, 2, 3]
-    assert claimed == [fourth.job_id.encode()]
+    # By whichever comes first: the call that settles the others, or the one behind its pop.
+    assert claimed in ([], [fourth.job_id.encode()])
 
 
 async def test_several_at_once_are_claimed_by_a_tick(redis_url: str, producer: Producer, claimed: list[bytes]) -> None:

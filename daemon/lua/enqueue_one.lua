@@ -1,0 +1,35 @@
+-- Put before enqueue.lua and all it uses: one job to run now, without a group or a dedup key, in a family that has
+-- neither groups nor limits nor a budget. (ARGV and what is returned: lua/enqueue.lua.)
+local function enqueue_one()
+  local id, tail = ARGV[10], ARGV[11]
+  if #ARGV ~= 11 or ARGV[3] ~= '0' or ARGV[6] ~= 'now' or string.find(id, '\n', 1, true) then return end
+  local name = string.match(tail, '^([^\t\n]*)\t[\t\n]')
+  if not name then return end
+  local c = redis.call('HMGET', conf, 'priority', 'events', 'statistics', 'paused', 'until', 'encrypted', 'marked',
+    'max_bytes', 'own:max_bytes', 'rate', 'global', 'own:rate', 'own:global')
+  for i = 6, 13 do
+    if c[i] then return end
+  end
+  if redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id, tags) > 0 or redis.call('ZSCORE', queue, id) then return end
+  local level = ARGV[5] == '0' and whole(c[1] or 5) or ARGV[5]
+  local found = redis.call('HMGET', clock, 'tag' .. level, 'events')
+  local event = 'enqueued\n' .. name .. '\n' .. id
+  local written = written_with(event, found[2], c[2])
+  if not written then return end
+
+  local now = time_now()
+  local stamp, tag = whole(now), (found[1] or 0) + STEP
+  local deadline = ARGV[9] == '0' and '0' or whole(now + ARGV[9])
+  local record = table.concat({ 'arqd1', level, stamp, ARGV[8], deadline, tail }, ' ')
+  redis.call('MSET', 'arq:job:' .. id, record)
+  redis.call('HSET', clock, 'tag' .. level, whole(tag), unpack(c[2] ~= '0' and { 'events', whole(written) } or {}))
+  redis.call('ZADD', queue, whole(READY + level * LEVEL + tag), id)
+  if not c[4] and tonumber(c[5] or 0) <= now then redis.call('ZADD', mark, 0, '1') end
+  if c[2] ~= '0' then write_event(event, now, written) end
+  if c[3] ~= '0' then count_single(now, 'enqueued') end
+  return { 1 }
+end
+do
+  local done = enqueue_one()
+  if done then return done end
+end

@@ -68,7 +68,7 @@ async def test_a_lost_connection_is_told_to_all_who_wait_and_opened_again(redis_
 
 async def test_a_frozen_server_is_told_in_time(redis_server: RedisServerFactory) -> None:
     server = redis_server()
-    channel = Channel(client := connect(server.url, timeout=0.3))
+    channel = Channel(client := connect(server.url, timeout=1))
     await channel.call("PING")
     server.pause()
     try:

@@ -339,7 +339,7 @@ async def test_a_drain_lets_short_jobs_end_and_hands_long_ones_back_uncounted(
             await asyncio.Event().wait()
         return ctx.job_try
 
-    family = make_family("t", short, long, drain_timeout=0.3)
+    family = make_family("t", short, long, drain_timeout=1)
     ends, handed_back = [await producer.enqueue(name, [], family="t") for name in ("short", "long")]
     supervisor = Supervisor([family], redis_url, handle_signals=False)
     run = asyncio.create_task(supervisor.run())

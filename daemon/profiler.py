@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import html
 import logging
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from types import FrameType
+
+from daemon.stacks import Stacks
 
 logger = logging.getLogger("arqd.profile")
 
 #: Between two looks, seconds, and the longest profile.
-INTERVAL, LONGEST = 0.01, 120.0
+INTERVAL, LONGEST = 0.02, 120.0
 #: How long a profile that nobody has fetched is kept, ms.
 KEPT_MS = 600_000
-#: Stacks that are told apart, and frames of each: what is beyond is cut.
-MAX_STACKS, MAX_DEPTH = 5000, 100
+#: Stacks that are told apart: what is beyond is cut.
+MAX_STACKS = 5000
 #: Threads that belong to arqd and mostly wait.
 _OWN = ("arqd-leases", "arqd-watchdog", "arqd-profile")
 
@@ -73,24 +73,16 @@ def sample(seconds: float) -> Counter[tuple[str, ...]]:
     """Look at the stacks of all other threads for some seconds; gives how often each was seen, outermost first."""
     found: Counter[tuple[str, ...]] = Counter()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():
-            name = names.get(ident, "thread")
-            if not name.startswith(_OWN):
-                stack = (name, *_stack(frame))
-                found[stack if stack in found or len(found) < MAX_STACKS else (name, "(others)")] += 1
-        time.sleep(INTERVAL)
+    with Stacks() as stacks:
+        while time.monotonic() < end:
+            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            for ident, frames in stacks.read().items():
+                name = names.get(ident, "thread")
+                if not name.startswith(_OWN):
+                    stack = (name, *(f"{frame.name} ({PurePath(frame.file).name})" for frame in reversed(frames)))
+                    found[stack if stack in found or len(found) < MAX_STACKS else (name, "(others)")] += 1
+            time.sleep(INTERVAL)
     return found
-
-
-def _stack(frame: FrameType | None) -> tuple[str, ...]:
-    frames: list[str] = []
-    while frame is not None and len(frames) < MAX_DEPTH:
-        code = frame.f_code
-        frames.append(f"{code.co_qualname} ({PurePath(code.co_filename).name}:{code.co_firstlineno})")
-        frame = frame.f_back
-    return tuple(reversed(frames))
 
 
 def collapsed(stacks: Mapping[tuple[str, ...], int]) -> str:

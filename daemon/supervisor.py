@@ -190,7 +190,7 @@ class Supervisor:
         keepers = self._keepers()
         for keeper in keepers:
             keeper.start()
-        watchdog = Watchdog(self._replace_blocked)
+        watchdog = Watchdog(self.workers, self._replace_blocked)
         watchdog.start()
         if self._handle_signals:
             for number in (signal.SIGTERM, signal.SIGINT):

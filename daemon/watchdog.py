@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import linecache
 import logging
-import sys
+import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from daemon.executor import Executor
+from daemon import executor
+from daemon.stacks import Frame, Stacks
 
 if TYPE_CHECKING:
     from daemon.run import Run
@@ -31,6 +32,8 @@ BEAT = 0.25
 BLOCKED = 1.0
 #: Frames of a stack that are kept, the innermost.
 LONGEST_STACK = 30
+#: Where the code is that is not a handler's.
+_OWN = str(Path(__file__).parent) + os.sep
 
 
 class Culprit(NamedTuple):
@@ -46,12 +49,13 @@ class Watchdog:
     """Watches the loop of the thread that starts it, until `stop`.
 
     Args:
+        workers: of its loop.
         replace: called in the watching thread once a job has blocked the loop for longer than its time limit and
             ``max_overrun`` allow, with its worker, its run and the line.
     """
 
-    def __init__(self, replace: Callable[[Worker, Run, str], None]) -> None:
-        self._replace = replace
+    def __init__(self, workers: Sequence[Worker], replace: Callable[[Worker, Run, str], None]) -> None:
+        self._workers, self._replace = workers, replace
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arqd-watchdog", daemon=True)
 
@@ -111,31 +115,45 @@ class Watchdog:
         logger.error(text, late, whose, culprit.where, extra=fields)
 
     def _culprit(self) -> Culprit:
-        """See where the loop's thread is: below the executor's frame is a job's code, and in that frame the job."""
-        frames: list[tuple[FrameType, int]] = []
-        top = sys._current_frames().get(self._watched)
-        for frame, line in traceback.walk_stack(top):
-            if frame.f_code is Executor.execute.__code__:
-                found = frame.f_locals
-                stack = "".join(traceback.format_stack(top, limit=-LONGEST_STACK))
-                return Culprit(found["self"].worker, found["run"], _where(frames), stack)
-            # Between two lines a frame has none, whatever the types say.
-            frames.append((frame, line or frame.f_code.co_firstlineno))
+        """See what the loop's thread does: whose task it is at, and where it is in a job's code."""
+        task = asyncio.current_task(self._loop)
+        with Stacks() as stacks:
+            frames = stacks.read().get(self._watched, [])
+        if task is None or task is not asyncio.current_task(self._loop):
+            # The loop has gone on meanwhile, or a callback blocks it.
+            return Culprit(None, None, _where(frames[:1]))
+        for worker in self._workers:
+            for run in list(worker.running.values()):
+                if run.task is task:
+                    return Culprit(worker, run, _where(_of_job(frames)), _text(frames[:LONGEST_STACK]))
         return Culprit(None, None, _where(frames[:1]))
+
+
+def _of_job(frames: list[Frame]) -> list[Frame]:
+    """Give what is below the executor: a job's code."""
+    for number, frame in enumerate(frames):
+        if (frame.file, frame.name) == (executor.__file__, executor.Executor.execute.__name__):
+            return frames[:number]
+    return frames
 
 
 def _overdue(worker: Worker, run: Run) -> bool:
     return time.perf_counter() - run.begun_at > run.timeout + worker.family.values.max_overrun
 
 
-def _where(frames: list[tuple[FrameType, int]]) -> str:
+def _where(frames: list[Frame]) -> str:
     """Name the outermost line that is not arqd's own (the handler's), and the innermost where it is another."""
-    theirs = [(f, line) for f, line in frames if not str(f.f_globals.get("__name__", "")).startswith("daemon.")]
-    if not (theirs := theirs or frames):
+    theirs = [frame for frame in frames if not frame.file.startswith(_OWN)] or frames
+    if not theirs:
         return "in the executor"
-    (inner, inner_line), (outer, outer_line) = theirs[0], theirs[-1]
-    source = linecache.getline(outer.f_code.co_filename, outer_line).strip()
-    where = f"{outer.f_code.co_filename}:{outer_line} in {outer.f_code.co_name}: {source}"
+    inner, outer = theirs[0], theirs[-1]
+    source = linecache.getline(outer.file, outer.line).strip()
+    where = f"{outer.file}:{outer.line} in {outer.name}: {source}"
     if inner is not outer:
-        where += f" (now at {inner.f_code.co_filename}:{inner_line} in {inner.f_code.co_name})"
+        where += f" (now at {inner.file}:{inner.line} in {inner.name})"
     return where
+
+
+def _text(frames: list[Frame]) -> str:
+    """Write a stack as Python does, the outermost first."""
+    return "".join(traceback.format_list([(*frame, None) for frame in reversed(frames)]))

@@ -86,7 +86,7 @@ async def served(found: Console, **options: Any) -> AsyncIterator[httpx.AsyncCli
         serve(found.app, **where, on_listening=listening.set_result, on_ending=found.services.live.close)
     )
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=await listening, limits=limits, timeout=20, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=await listening, limits=limits, timeout=60, trust_env=False) as client:
         yield client
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

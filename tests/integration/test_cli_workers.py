@@ -64,7 +64,7 @@ async def test_a_blocked_worker_is_profiled_and_its_stack_kept(
         assert listed["pid"] == os.getpid()
     drawn = (tmp_path / "flames.svg").read_text()
     ElementTree.fromstring(drawn)
-    assert "spin (test_cli_workers.py:" in drawn
+    assert "spin (test_cli_workers.py): " in drawn
 
 
 def test_a_worker_that_is_not_there_is_named(queue: Arqd) -> None:  # noqa: F811

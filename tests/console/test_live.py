@@ -185,7 +185,7 @@ async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
             """Run some jobs one after the other; gives the commands that none of the other connections sent."""
             async with Monitor(redis_url) as monitor:
                 for n in range(10):
-                    await (await producer.enqueue("plain", {"n": n}, family="t")).result(timeout=10)
+                    await (await producer.enqueue("plain", {"n": n}, family="t")).result(timeout=60)
                 return [command for address, command in monitor.seen if not any(address in each for each in others)]
 
         before = await addresses()
@@ -200,9 +200,10 @@ async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
         await until(lambda: all(reader.kinds().count("completed") == 10 for reader in readers))
         listed = await found.services.redis.client_list()
         assert len([each for each in listed if each["cmd"].startswith("xread")]) == 1
-        # What workers do by time (renewals, wake-ups, the scheduler's lease) makes a difference of a few.
+        # What workers do by time (renewals, wake-ups, the scheduler's lease) makes a difference, of more where the machine is
+        # busy; a command for each stream and job would be five hundred.
         assert alone.count("EVALSHA") >= 10
-        assert len(beside) <= len(alone) + 25
+        assert len(beside) <= len(alone) + 200
         assert {name for name in beside if name.startswith(("X", "PUB", "SUB"))} == set()
         for reader in readers:
             await reader.stop()

@@ -200,8 +200,8 @@ async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
         await until(lambda: all(reader.kinds().count("completed") == 10 for reader in readers))
         listed = await found.services.redis.client_list()
         assert len([each for each in listed if each["cmd"].startswith("xread")]) == 1
-        # What workers do by time (renewals, wake-ups, the scheduler's lease) makes a difference, of more where the machine is
-        # busy; a command for each stream and job would be five hundred.
+        # What workers do by time (renewals, wake-ups, the scheduler's lease) makes a difference, of more where the
+        # machine is busy; a command for each stream and job would be five hundred.
         assert alone.count("EVALSHA") >= 10
         assert len(beside) <= len(alone) + 200
         assert {name for name in beside if name.startswith(("X", "PUB", "SUB"))} == set()

@@ -23,6 +23,7 @@ from daemon.encryption import is_sealed, shown_error
 from daemon.errors import ArqdError, Unreadable
 from daemon.flow_broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, FlowJob, OutboxEntry
 from daemon.keys import FamilyKeys, family_of, spoken_id
+from daemon.noted import Noted
 from daemon.routed import Routed, place_of
 
 logger = logging.getLogger("arqd.courier")
@@ -112,9 +113,9 @@ class Courier:
             found = await pipe.execute() if families else []
         return [family for family, there in zip(families, found, strict=True) if there]
 
-    async def sweep_all(self) -> None:
+    async def sweep_all(self, noted: Noted) -> None:
         """Sweep every family that ever had jobs in flows: what a leader of schedules does for others."""
-        self._families = [family.decode() for family in await self._redis.smembers(FAMILIES)]
+        self._families = await noted.families(FAMILIES)
         await self.sweep()
 
     async def deliver(self, families: Iterable[str]) -> float:

@@ -19,8 +19,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from daemon import courier
 from daemon.connections import LOST, connect, translate
 from daemon.lua import SCRIPTS
+from daemon.noted import Noted
 from daemon.routed import Routed
 from daemon.search import indexer
 from daemon.servers import RedisUrl
@@ -35,7 +37,8 @@ LEASE, WAKE, FREE, FAMILIES = "arqd:scheduler", "arqd:scheduler:wake", "arqd:sch
 LEASE_SECONDS, RENEW_SECONDS = 5.0, 3.5
 #: How often the leader looks at all families: a wake-up is sent after a change, so it may be lost.
 LOOK_SECONDS = 10.0
-BLOCK_SECONDS = 5.0
+#: How long pops block; that of wake-ups only hurries the next look.
+BLOCK_SECONDS, BLOCK_WAKE_SECONDS = 5.0, 10.0
 AGAIN_SECONDS = 1.0
 
 Call = Callable[[], Awaitable[None]]
@@ -65,12 +68,15 @@ class Scheduler:
         # Who looks at the lease sees which process leads.
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._client = connect(url, timeout=BLOCK_SECONDS + 2)
+        self._wakes = connect(url, timeout=BLOCK_WAKE_SECONDS + 2)
+        #: The families that what is called here works for; read anew with each look.
+        self.noted = Noted(self._client, FAMILIES, indexer.FAMILIES, courier.FAMILIES, seconds=LOOK_SECONDS + 2)
         self._periodic: list[tuple[float, Call]] = []
         self._away: list[Callable[[Exception | None], Awaitable[None]]] = []
         self._ticks: dict[str, Ticks] = {}
         self._next: dict[str, float] = {}
         self._popping: asyncio.Task[Any] | None = None
-        self.every(indexer.LOOK_SECONDS, indexer.Indexer(self._client).catch_up)
+        self.every(indexer.LOOK_SECONDS, indexer.Indexer(self._client, self.noted).catch_up)
 
     def every(self, seconds: float, call: Call) -> None:
         """Have something called now and then while this process leads.
@@ -118,6 +124,7 @@ class Scheduler:
                         await self._give_up()
             finally:
                 await self._client.aclose()
+                await self._wakes.aclose()
 
     async def _tell_away(self, error: Exception | None, led: bool) -> None:
         for call in self._away if led else ():
@@ -176,8 +183,8 @@ class Scheduler:
 
     async def _look(self) -> None:
         """Look at every family that may have schedules."""
-        for name in await self._client.smembers(FAMILIES):
-            family = name.decode()
+        await self.noted.look()
+        for family in await self.noted.families(FAMILIES):
             self._ticks.setdefault(family, ticks_of(self._client, family))
             self._next[family] = 0.0
 
@@ -199,7 +206,7 @@ class Scheduler:
     async def _sleep(self, until: float) -> None:
         """Sleep until a time or until schedules have changed."""
         if self._popping is None:
-            self._popping = asyncio.create_task(self._client.bzpopmin(WAKE, BLOCK_SECONDS))
+            self._popping = asyncio.create_task(self._wakes.bzpopmin(WAKE, BLOCK_WAKE_SECONDS))
         await asyncio.wait({self._popping}, timeout=max(until - time.monotonic(), 0))
         if self._popping.done():
             popped, self._popping = self._popping, None

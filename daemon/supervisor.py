@@ -95,7 +95,7 @@ class Supervisor:
         self._beside = beside
         self.workers: list[Worker] = []
         self.scheduler = Scheduler(url)
-        self.scheduler.every(SWEEP_SECONDS, Courier(self.redis).sweep_all)
+        self.scheduler.every(SWEEP_SECONDS, functools.partial(Courier(self.redis).sweep_all, self.scheduler.noted))
         self.patient = True
         self._burst, self._max_burst_jobs = burst, max_burst_jobs
         self._heartbeat = Heartbeat(heartbeat, self.snapshot) if heartbeat else None

@@ -171,7 +171,7 @@ async def _lead(config: Settings) -> None:
 
     url = redis_url(config)
     redis, leader = connect(url), Scheduler(url)
-    leader.every(SWEEP_SECONDS, Courier(redis).sweep_all)
+    leader.every(SWEEP_SECONDS, partial(Courier(redis).sweep_all, leader.noted))
     work = [leader.run()]
     if config.has_database:
         from daemon.relay import relay_outbox

@@ -24,6 +24,7 @@ from daemon.broker import Broker, PageEntry
 from daemon.connections import LOST
 from daemon.events import told
 from daemon.keys import FamilyKeys
+from daemon.noted import Noted
 from daemon.pages import describe
 from daemon.routed import Routed
 from daemon.search.postings import DOCS, Doc, Write, doc_of, set_of
@@ -295,21 +296,20 @@ class Indexer:
 
     Args:
         redis: an asynchronous redis-py client without response decoding.
+        noted: tells the families.
     """
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(self, redis: Any, noted: Noted | None = None) -> None:
         self._redis = redis
+        self._noted = noted or Noted(redis, FAMILIES, seconds=FAMILIES_SECONDS)
         self._families: dict[str, FamilyIndexer] = {}
-        self._look = 0.0
         self._failing = False
 
     async def catch_up(self) -> None:
         """Bring all indexes up to date; what Redis refuses is tried again the next time."""
         try:
-            if time.monotonic() >= self._look:
-                for name in await self._redis.smembers(FAMILIES):
-                    self._families.setdefault(name.decode(), indexer_of(self._redis, name.decode()))
-                self._look = time.monotonic() + FAMILIES_SECONDS
+            for name in await self._noted.families(FAMILIES):
+                self._families.setdefault(name, indexer_of(self._redis, name))
             behind, late = list(self._families.values()), list[Exception]()
             while behind:
                 behind = [indexer for indexer in behind if await self._step(indexer, late)]

@@ -97,7 +97,7 @@ class Side:
             b'{"t":1,"f":"noop","a":[{"user":12345,"name":"Ada"}],"k":{},"et":%s,"s":true,"r":12345,'
             b'"st":1763775600000,"ft":1763775600001,"q":"arq:{cost}","j":"%s"}' % (stamp, claim.id)
         )
-        return Outcome("c", claim.id, self.number, stamp.decode(), result, 3_660_000, b"", "noop\t1\t0", claim.score)
+        return Outcome("c", claim.id, self.number, stamp.decode(), result, 3_660_000, b"1", "noop\t1\t0", claim.score)
 
     async def serve(self) -> None:
         """Do what standard input says, a word and a count a line."""

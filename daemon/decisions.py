@@ -60,7 +60,7 @@ class Decisions:
         keep: int | str = self._keep(run)
         if run.options and (own := run.options.get("k")):
             keep = own.get("c") or keep
-        return self.outcome(run, "c", record, keep)
+        return self.outcome(run, "c", record, keep, b"1" if run.claim.tries == b"0" else b"")
 
     def decided(self, run: Run, error: BaseException) -> Outcome | None:
         """Decide without raising: an outcome that is never given would keep the slot for good."""

@@ -70,7 +70,7 @@ end
 -- The one way jobs end: result, index, waiters, then every trace of their runs. `runs` are
 -- {kind, keep, keep as text, event's detail, cause, id, result, id, result, ...}: jobs that have all but these in common.
 -- keep in ms, 0 keeps nothing, -1 for ever; false for one of their own, which the text has: age in ms and count, -1 for
--- no bound. A dead letter keeps its payload, history and receipts; what a handler logged stays as long as the result.
+-- no bound. Field "untried": they have no count of ended tries. A dead letter keeps its payload, history and receipts; what a handler logged stays as long as the result.
 -- `told` is the event's kind where it is not the usual one.
 local function finish(runs, told)
   if #runs == 0 then return end
@@ -90,14 +90,19 @@ local function finish(runs, told)
     local alike = results[life] or {}
     results[life] = alike
     local indexing, setting = #index, #alike
+    local untried = run.untried
     for i = 6, #run, 2 do
       local id, result = run[i], run[i + 1]
       jobs, keys = jobs + 1, keys + 1
       ids[jobs], gone[keys] = id, 'arq:in-progress:' .. id
       tell(event, id, detail)
       if not bury then
-        gone[keys + 1], gone[keys + 2] = 'arq:job:' .. id, 'arq:retry:' .. id
-        keys = keys + 2
+        keys = keys + 1
+        gone[keys] = 'arq:job:' .. id
+        if not untried then
+          keys = keys + 1
+          gone[keys] = 'arq:retry:' .. id
+        end
       end
       if result ~= '' and keep ~= 0 then
         alike[setting + 1], alike[setting + 2] = 'arq:result:' .. id, result

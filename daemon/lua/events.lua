@@ -19,7 +19,7 @@ local tell, write_events, count_up, byte_budget, event_budget
 do
   local events = prefix .. 'events'
   local budget, counts, max_bytes
-  local lines, last = {}, 0
+  local lines, last, find = {}, 0, string.find
   -- Where the present run of neighbours begins, and what they have in common.
   local head, run_kind, run_detail = 0, nil, nil
 
@@ -52,7 +52,7 @@ do
   -- Ids of jobs that came together begin alike, and the stream holds what it is allowed to: what they have in common is told
   -- once, where they are new. A claim or an end would take the server 2 % longer for it: a string for each id.
   local function end_run()
-    local first, find, sub = head + 2, string.find, string.sub
+    local first, sub = head + 2, string.sub
     if last <= first then return end
     if run_kind ~= 'enqueued' then
       lines[head] = run_kind .. '\t' .. last - head - 1
@@ -69,15 +69,15 @@ do
 
   -- Notes an event of this call. Nothing is joined here: strings are what a script mostly costs.
   function tell(kind, id, detail)
-    if not budget then read_settings() end
-    if budget == 0 then return end
     -- A stock producer's id may hold anything.
-    if string.find(id, '\n', 1, true) then id = string.gsub(id, '\n', ' ') end
+    if find(id, '\n', 1, true) then id = string.gsub(id, '\n', ' ') end
     if kind == run_kind and detail == run_detail then
       last = last + 1
       lines[last] = id
       return
     end
+    if not budget then read_settings() end
+    if budget == 0 then return end
     end_run()
     head, run_kind, run_detail = last + 1, kind, detail
     lines[last + 1], lines[last + 2], lines[last + 3] = kind, detail, id

@@ -9,7 +9,8 @@
 --     is refused; then the outcomes. Those beside each other with the same kind, claim number, b, c and event's detail
 --     are told together: these, their enqueue stamps with blanks between, how many, and of each its id and a.
 --     "c" complete, "a" aborted, "e" expired, "b" dead letter: a result, b keep (ms, or "age ms, count" of its own:
---        lua/ends.lua), c history line; of "b" then the lines of its cause (lua/causes.lua)
+--        lua/ends.lua), c of "c" "1" if the claim found no count of ended tries, of "b" history line and then the lines of its
+--        cause (lua/causes.lua)
 --     "r" retry: a delay ms, b ended tries, c history line
 --     "l" release: a delay ms or -1 (back in its place), c note
 --     "w" told to wait: a delay ms, b who waits ("queue", "group", "function"), c note
@@ -24,8 +25,8 @@ local lease, default_timeout, max_crashes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep_count, keep_age, poll = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local held = held_key(session)
 
--- Number and time (us) of its last call.
-local last = redis.call('HMGET', session_key(session), 'n', 'at')
+-- Number and time (us) of its last call, number of the call that registered it.
+local last = redis.call('HMGET', session_key(session), 'n', 'at', 'sync')
 if not last[1] then return { 'sync' } end
 if n <= tonumber(last[1]) then return { 'stale' } end
 
@@ -56,7 +57,7 @@ local function wait_for(ms) if ms < wait then wait = math.max(ms, 0) end end
 local refused, runs, unheld, counts, changed = {}, {}, {}, {}, {}
 local first_settle = 15 + 2 * ARGV[14]
 if #ARGV >= first_settle then
-  local counted = there(active)
+  local counted, registered = there(active), tonumber(last[3] or 0)
 
   -- An outcome counts when this claim still holds the job. When nobody holds it (a failover rolled the claim back) a
   -- completion of the same enqueueing is accepted, since the work is done.
@@ -66,7 +67,9 @@ if #ARGV >= first_settle then
     local record = get('arq:job:' .. id)
     local _, enqueued = header(record)
     for _ = 2, number do stamps = string.match(stamps, ' (.*)') end
-    return record and (enqueued or '') == string.match(stamps, '^[^ ]*')
+    if not record or (enqueued or '') ~= string.match(stamps, '^[^ ]*') then return false end
+    redis.call('DEL', 'arq:retry:' .. id)
+    return true
   end
 
   -- Somebody was told to wait: its queue, group or function starts nothing before.
@@ -118,6 +121,8 @@ if #ARGV >= first_settle then
     local kind, b, c, detail, stamps = ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
     local holder, last, before = ARGV[at + 1] .. ' ', at + 6 + 2 * ARGV[at + 6], #unheld
     local run, length = INDEX[kind] and { kind, tonumber(b) or false, b, detail, '' }, 5
+    -- Not of a claim that `sync` may have made good: the job may have had a try elsewhere meanwhile.
+    if kind == 'c' and c == '1' and ARGV[at + 1] + 0 > registered then run.untried = true end
     if kind == 'b' then c, run[5] = string.match(c, '^([^\n]*)\n?(.*)$') end
     for i = at + 7, last, 2 do
       local id = ARGV[i]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from daemon.broker import Outcome
+from daemon.broker import Held, Outcome
 from daemon.keys import JOB, RESULT, RETRY
 from tests.lua.conftest import Fill
 from tests.lua.state import HELD, NOW, A, B, Engine
@@ -307,6 +307,35 @@ async def test_a_completion_of_a_job_that_is_gone_is_refused_and_writes_nothing(
     await engine.redis.delete(JOB + engine.id("a"))
     assert (await engine.settle(completion)).refused == [completion.id]
     assert (await engine.look("a")).result is None
+
+
+# ---------------------------------------------------------------------------- counts of ended tries
+
+
+@pytest.mark.parametrize("job_try", [1, 2])
+async def test_a_job_completed_in_any_try_leaves_no_count(engine: Engine, job_try: int) -> None:
+    mine = await engine.take("a")
+    if job_try > 1:
+        await engine.settle(mine.retry(0, job_try - 1))
+        (mine,) = await engine.claim()
+    await engine.settle(mine.complete()._replace(c=b"1" if job_try == 1 else b""))
+    assert not await engine.redis.exists(RETRY + engine.id("a"))
+
+
+async def test_a_rolled_back_claim_that_completes_takes_the_count_of_another_along(engine: Engine) -> None:
+    completion = await _rolled_back(engine)
+    await engine.redis.set(RETRY + engine.id("a"), "1")
+    assert (await engine.settle(completion._replace(c=b"1"))).refused == []
+    assert not await engine.redis.exists(RETRY + engine.id("a"))
+
+
+async def test_a_claim_that_is_held_again_takes_the_count_of_another_along(engine: Engine) -> None:
+    completion = await _rolled_back(engine)
+    await engine.redis.set(RETRY + engine.id("a"), "1")
+    held = Held(completion.id, completion.claim, completion.score, completion.stamp)
+    assert await engine.sync(A, held) == []
+    assert (await engine.settle(completion._replace(c=b"1"))).refused == []
+    assert not await engine.redis.exists(RETRY + engine.id("a"))
 
 
 # ---------------------------------------------------------------------------- waiters

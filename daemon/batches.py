@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -63,6 +63,8 @@ class JobRun(Sequence[NewJob]):
 
 def batches_of(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
     """Give the jobs of each call."""
+    if len(jobs) == 1:
+        return [jobs]
     sizes = list(map(len, jobs.tails if isinstance(jobs, JobRun) else map(_TAIL, jobs)))
     if len(sizes) <= ENQUEUE_JOBS and sum(sizes) <= ENQUEUE_BYTES:
         return [jobs]
@@ -76,10 +78,13 @@ def batches_of(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
     return [*batches, jobs[first:]]
 
 
-def pack_jobs(jobs: Iterable[NewJob]) -> list[Any]:
+def pack_jobs(jobs: Sequence[NewJob]) -> list[Any]:
     """Give jobs as ``lua/enqueue.lua`` takes them: what neighbours have in common is told once."""
     if isinstance(jobs, JobRun):
         return [len(jobs), *jobs.common, *chain.from_iterable(zip(jobs.ids, jobs.tails, strict=True))]
+    if len(jobs) == 1:
+        job_id, *common, tail = jobs[0]
+        return [1, *common, job_id, tail]
     args: list[Any] = []
     for common, group in groupby(jobs, _COMMON):
         run = list(group)
@@ -102,8 +107,11 @@ def ids_added(batches: Sequence[Sequence[NewJob]], replies: Sequence[Any]) -> li
     return ids
 
 
-def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Any]:
+def pack_outcomes(outcomes: Sequence[Outcome]) -> list[Any]:
     """Give outcomes as ``lua/tick.lua`` takes them: what neighbours have in common is told once."""
+    if len(outcomes) == 1:
+        one = outcomes[0]
+        return [*_ALIKE(one), one.stamp, 1, one.id, one.a]
     args: list[Any] = []
     for common, group in groupby(outcomes, _ALIKE):
         run = list(group)

@@ -60,6 +60,9 @@ def prepare_each(producer: Producer, asked: Sequence[Asked]) -> Lot:
     Raises:
         InvalidJob: as `Producer.enqueue`, and when they belong to several families.
     """
+    if len(asked) == 1:
+        family, job, of = producer._prepare(*asked[0])
+        return Lot(family, [job], [of])
     prepared = [producer._prepare(*one) for one in asked]
     families = {family for family, _, _ in prepared}
     if len(families) > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from daemon.broker import Outcome
@@ -79,8 +79,11 @@ def _note(kind: str, a: bytes | int, c: bytes) -> str:
     return " ".join(c.decode().split())
 
 
-def sum_up(outcomes: Iterable[Outcome], sums: dict[str, int]) -> dict[str, int]:
+def sum_up(outcomes: Sequence[Outcome], sums: dict[str, int]) -> dict[str, int]:
     """Add the shares of these outcomes to ``sums``, and give it back."""
+    if len(outcomes) == 1 and (share := outcomes[0].share) is not None:
+        _add_one(outcomes[0].kind, *share, sums)
+        return sums
     groups: dict[str, tuple[list[str], list[int], list[int]]] = {}
     for outcome in outcomes:
         if outcome.share is not None:
@@ -106,6 +109,16 @@ def sum_up(outcomes: Iterable[Outcome], sums: dict[str, int]) -> dict[str, int]:
                 for bucket, count in Counter(map(int.bit_length, [value * value for value in values])).items():
                     _add(sums, f"{start}{letter}{bucket}", count)
     return sums
+
+
+def _add_one(kind: str, function: str, waited: int, ran: int, sums: dict[str, int]) -> None:
+    start = function + SEPARATOR
+    _add(sums, start + ("l" if kind == "w" else kind), 1)
+    for letter, value in (("R", ran), ("W", waited)):
+        if value >= 0:
+            value = min(value, LONGEST)
+            _add(sums, start + letter, value)
+            _add(sums, f"{start}{letter}{(value * value).bit_length()}", 1)
 
 
 def _add(sums: dict[str, int], field: str, amount: int) -> None:

@@ -9,8 +9,7 @@ import asyncio
 import itertools
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 from redis import exceptions
@@ -67,8 +66,9 @@ class ReplyReader:
         Raises:
             ResultTimeout, JobNotFound, RedisUnavailable: see `JobHandle.result`.
         """
-        with self._expecting(family, job_id) as future:
-            async with self._limited(job_id, timeout):
+        future = self._expect(family, job_id)
+        try:
+            async with asyncio.timeout(timeout):
                 keys = self._keys_of[job_id]
                 if self._channel is None or self._reading:
                     asked = await self._ask(job_id)
@@ -82,6 +82,10 @@ class ReplyReader:
                     asked = await self._ask(job_id)
                 await self._listen_to(keys)
                 return await future
+        except TimeoutError:
+            raise self._late(job_id, timeout) from None
+        finally:
+            self._expect_no_more(job_id, future)
 
     async def wait_after(
         self, call: Callable[[], Awaitable[bool]], family: str, job_id: str, timeout: float | None
@@ -92,36 +96,36 @@ class ReplyReader:
 
         Raises: as `wait`, and what the call raises.
         """
-        with self._expecting(family, job_id) as future:
+        future = self._expect(family, job_id)
+        try:
             if not await call():
                 return None
-            async with self._limited(job_id, timeout):
+            async with asyncio.timeout(timeout):
                 await self._listen_to(self._keys_of[job_id])
                 return await future
+        except TimeoutError:
+            raise self._late(job_id, timeout) from None
+        finally:
+            self._expect_no_more(job_id, future)
 
-    @contextmanager
-    def _expecting(self, family: str, job_id: str) -> Iterator[asyncio.Future[bytes]]:
+    def _expect(self, family: str, job_id: str) -> asyncio.Future[bytes]:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, set()).add(future)
         keys = self._keys_of[job_id] = FamilyKeys.of(family)
         there = self._waiting_in[place_of(self._redis, keys.queue)]
         there.setdefault(job_id, asyncio.get_running_loop().time())
-        try:
-            yield future
-        finally:
-            self._waiting[job_id].discard(future)
-            if not self._waiting[job_id]:
-                del self._waiting[job_id], self._keys_of[job_id], there[job_id]
+        return future
 
-    @asynccontextmanager
-    async def _limited(self, job_id: str, timeout: float | None) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(timeout):
-                yield
-        except TimeoutError:
-            if self._away is not None:
-                raise self._away from None
-            raise ResultTimeout(f"{spoken_id(job_id)} has not ended within {timeout:g} s; it goes on") from None
+    def _expect_no_more(self, job_id: str, future: asyncio.Future[bytes]) -> None:
+        waiting = self._waiting[job_id]
+        waiting.discard(future)
+        if not waiting:
+            keys = self._keys_of.pop(job_id)
+            del self._waiting[job_id]
+            self._waiting_in[place_of(self._redis, keys.queue)].pop(job_id, None)
+
+    def _late(self, job_id: str, timeout: float | None) -> RedisError | ResultTimeout:
+        return self._away or ResultTimeout(f"{spoken_id(job_id)} has not ended within {timeout:g} s; it goes on")
 
     async def _ask(self, job_id: str, channel: Channel | None = None) -> bool:
         """Ask for the result, or to be told; False when the connection was lost over it."""
@@ -173,9 +177,12 @@ class ReplyReader:
         """Hand out what arrives in a place; ends when nobody waits there any more."""
         block = BLOCK_SHARED_SECONDS if self._open is None else BLOCK_SECONDS
         pops, client = self._connection(), self._blocking
-        losses = self._losses
-        while self._waiting_in[place]:
+        losses, answered = self._losses, False
+        while self._waiting_in[place] or answered:
             try:
+                if answered:
+                    answered = False
+                    await asyncio.sleep(0)
                 if losses != self._losses:
                     # A primary that stalls, is replaced and wakes up takes questions for a moment more; the one in its
                     # place, where we listen, never hears of them.
@@ -189,6 +196,8 @@ class ReplyReader:
                 if found is not None and found[1]:
                     job_id, _, result = found[1].partition(b"\n")
                     self._answer(job_id.decode("utf-8", "surrogateescape"), result)
+                    # Whoever waited for it goes on first.
+                    answered = True
             except LOST as error:
                 self._away = translate(error)
                 if not isinstance(self._away, RedisUnavailable):
@@ -214,7 +223,8 @@ class ReplyReader:
         for job_id in overdue:
             del there[job_id]
             there[job_id] = now
-        await asyncio.gather(*map(self._ask_again, overdue))
+        if overdue:
+            await asyncio.gather(*map(self._ask_again, overdue))
 
     async def _ask_again(self, job_id: str) -> bool:
         # Whoever waited may have given up meanwhile.

@@ -23,6 +23,7 @@ SHARED = (
     "retention",
     "lanes",
     "parked",
+    "single",
 )
 NAMES = (
     "enqueue",
@@ -63,8 +64,8 @@ NAMES = (
 CONTINUED = {"tick": "claim"}
 #: What stands before a script and all it uses, and is all that runs where a call brings one plain job.
 FIRST = {"enqueue": "enqueue_one", "tick": "settle_one"}
-#: Scripts that leave whatever is not plain to others: of the shared files they have the keys and numbers alone.
-SINGLE = ("take",)
+#: Scripts of one job that need none of the shared files but their keys and numbers.
+SINGLE = ("take", "await")
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead", "rest")
 #: Scripts that enqueue, too: enqueue.lua stands before them as the function ``enqueue`` of its ARGV.

@@ -230,16 +230,6 @@ local function holder(id)
   end
 end
 
--- The process with this session is told the job's result.
-local function add_waiter(id, session)
-  local sessions = redis.call('HGET', waiters, id)
-  if not sessions then
-    redis.call('HSET', waiters, id, session)
-  elseif not string.find(sessions, session, 1, true) then
-    redis.call('HSET', waiters, id, sessions .. ' ' .. session)
-  end
-end
-
 -- Keeps a request to abort for a job's next claim; the fraction says that its present holder was told.
 local function note_abort(id, at)
   redis.call('ZADD', abort_set, num(math.floor(at) + 0.5), id)

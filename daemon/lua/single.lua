@@ -49,3 +49,13 @@ local function count_single(now, fields, amounts)
   add(ARGV[1] .. 'stats:m:' .. whole(math.floor(now / 60000)), 90000000, fields, amounts)
   add(ARGV[1] .. 'stats:h:' .. whole(math.floor(now / 3600000)), 1296000000, fields, amounts)
 end
+
+-- The process with this session is told the job's result.
+local function add_waiter(id, session)
+  local sessions = redis.call('HGET', waiters, id)
+  if not sessions then
+    redis.call('HSET', waiters, id, session)
+  elseif not string.find(sessions, session, 1, true) then
+    redis.call('HSET', waiters, id, sessions .. ' ' .. session)
+  end
+end

@@ -16,7 +16,7 @@ from tests.lua.state import B, Engine
 
 def test_every_script_file_is_loaded() -> None:
     files = {path.stem for path in Path(daemon.lua.__file__).parent.glob("*.lua")}
-    assert files == {*NAMES, *SHARED, *ALONE, *CONTINUED.values(), *FIRST.values(), "single", "postings"}
+    assert files == {*NAMES, *SHARED, *ALONE, *CONTINUED.values(), *FIRST.values(), "postings"}
 
 
 @pytest.mark.parametrize("name", [*NAMES, *ALONE])
@@ -107,7 +107,7 @@ def test_what_stands_behind_the_prelude_is_a_function_of_its_own() -> None:
     assert SCRIPTS["tick"].text.count("return (function()\n") == 1
 
 
-@pytest.mark.parametrize("name", [*NAMES, *SHARED, *CONTINUED.values(), *FIRST.values(), "single", "postings"])
+@pytest.mark.parametrize("name", [*NAMES, *SHARED, *CONTINUED.values(), *FIRST.values(), "postings"])
 def test_no_script_gives_a_name_that_is_put_in_another_meaning(name: str) -> None:
     fixed = {*SCRIPT_KEYS, "abort_set", *re.findall(r"^local ([A-Z_]+) = ", source("lanes"), re.MULTILINE)}
     made = re.findall(r"(?:local|for|function [\w.]*\() *([\w, ]+)", source(name))

@@ -215,4 +215,8 @@ async def test_a_refused_outcome_of_many_is_carried_by_what_a_worker_sums_up(eng
     for start in range(0, 200, 7):
         parts = sum_up(outcomes[start : start + 7], parts)
     assert parts == sum_up(outcomes, {})
+    singly: dict[str, int] = {}
+    for outcome in outcomes:
+        sum_up([outcome], singly)
+    assert singly == parts
     assert sum_up([Mine(claim, 1).complete() for claim in (await engine.tick()).claims], {}) == {}

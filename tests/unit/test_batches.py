@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS, JobRun, NewJob, batches_of, ids_of, pack_jobs
+from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS, JobRun, NewJob, batches_of, ids_of, pack_jobs, pack_outcomes
+from daemon.broker import Outcome
 
 
 def _job(name: str, *, level: int = 5, when: str = "now", tail: bytes = b"f\t\n{}") -> NewJob:
@@ -15,6 +16,7 @@ def test_neighbours_share_what_they_have_in_common() -> None:
     tail = b"f\t\n{}"
     expected = [2, 5, *common, "a", tail, "b", tail, 1, 1, *common, "c", tail, 2, 5, *common, "d", tail, "e", tail]
     assert pack_jobs(jobs) == expected
+    assert pack_jobs(jobs[2:3]) == [1, 1, *common, "c", tail]
     assert pack_jobs([]) == []
 
 
@@ -40,3 +42,9 @@ def test_a_run_is_packed_and_cut_as_its_jobs_are() -> None:
     assert pack_jobs(run) == pack_jobs(jobs)
     assert [pack_jobs(batch) for batch in batches_of(run)] == [pack_jobs(batch) for batch in batches_of(jobs)]
     assert ids_of(run) == ids_of(jobs) == ids
+
+
+def test_one_outcome_is_packed_as_one_of_many() -> None:
+    ended = Outcome("c", b"a", 3, "17", b"result", 5000, b"line", "send\t1\t0")
+    packed = pack_outcomes([ended])
+    assert pack_outcomes([ended, ended._replace(id=b"b", kind="a")])[: len(packed)] == packed

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from daemon.console.audit import Doing
     from daemon.console.roles import Actor
     from daemon.control import Control
+    from daemon.errors import RedisError
     from daemon.inspector import Inspector
     from daemon.pages import JobFilter
     from daemon.servers import RedisUrl
@@ -120,6 +121,33 @@ async def refuse_unknown_family(found: Inspector, family: str) -> None:
         raise InvalidJob(f"there is no family {family!r}: known are {', '.join(sorted(registered))}")
 
 
+def refuse_away(away: Mapping[str, RedisError]) -> None:
+    """End a command that has shown the other families, if there are any whose server cannot be asked.
+
+    Raises:
+        RedisUnavailable: naming them, and why.
+    """
+    from daemon.errors import RedisUnavailable
+
+    why: dict[str, list[str]] = {}
+    for family, error in away.items():
+        why.setdefault(str(error), []).append(family)
+    if why:
+        told = (f"{', '.join(families)} cannot be asked: {error}" for error, families in why.items())
+        raise RedisUnavailable("; ".join(told))
+
+
+def away_json(away: Mapping[str, RedisError]) -> list[dict[str, str]]:
+    """Give what stands in a list for programs in the place of families whose server cannot be asked."""
+    return [{"family": family, "error": str(error)} for family, error in away.items()]
+
+
+def with_away(rows: Iterable[Sequence[Any]], away: Mapping[str, RedisError], columns: int) -> list[tuple[Any, ...]]:
+    """Put rows without figures among those of families, by name."""
+    unknown = [(family, *[None] * (columns - 1)) for family in away]
+    return sorted([*map(tuple, rows), *unknown], key=lambda row: str(row[0]))
+
+
 def job_filter(
     function: str | None,
     tag: str | None,
@@ -178,7 +206,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     found = [tuple(row) for row in rows]
     lines = [tuple(header), *(tuple(cell(value) for value in row) for row in found)]
     columns = range(len(header))
-    numeric = [bool(found) and all(isinstance(row[i], int | float) for row in found) for i in columns]
+    values = [[row[i] for row in found if row[i] is not None] for i in columns]
+    numeric = [bool(column) and all(isinstance(value, int | float) for value in column) for column in values]
     widths = [max(len(line[i]) for line in lines) for i in columns]
     for line in lines:
         cells = (line[i].rjust(widths[i]) if numeric[i] else line[i].ljust(widths[i]) for i in columns)

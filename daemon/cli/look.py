@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,16 +22,22 @@ from daemon.cli.common import (
     Text,
     Until,
     audited,
+    away_json,
     cell,
     inspector,
     job_filter,
     plain,
     print_json,
     print_table,
+    refuse_away,
     refuse_unknown_family,
+    with_away,
 )
 
 if TYPE_CHECKING:
+    from daemon.answers import Answers
+    from daemon.errors import RedisError
+    from daemon.inspector import QueueStats
     from daemon.job import JobInfo, JobLogs
     from daemon.pages import JobFilter, JobPage
 
@@ -188,33 +195,40 @@ def print_jobs(found: list[JobInfo]) -> None:
 
 def queues(json: Json = False) -> None:
     """Show how many jobs every queue holds."""
-    found = asyncio.run(_queues())
+    answers = asyncio.run(_queues())
+    found = [queue for part in answers.some() for queue in part]
     if json:
-        print_json(found)
-        return
+        print_json([*found, *away_json(answers.away)])
+    else:
+        _print_queues(found, answers.away)
+    refuse_away(answers.away)
+
+
+def _print_queues(found: list[QueueStats], away: Mapping[str, RedisError]) -> None:
     states = ("waiting", "active", "delayed", "parked", "blocked", "completed", "failed", "aborted", "expired")
     names = (*states, "paused", "workers", "slots")
     budgets = any(queue.max_bytes is not None for queue in found)
-    print_table(
-        ("family", *names, "oldest s", *(["bytes"] if budgets else [])),
-        [
-            (
-                queue.family,
-                *(getattr(queue, name) for name in names),
-                queue.oldest_age_seconds,
-                *([_bytes_of(queue)] if budgets else []),
-            )
-            for queue in found
-        ],
-    )
+    header = ("family", *names, "oldest s", *(["bytes"] if budgets else []))
+    rows = [
+        (
+            queue.family,
+            *(getattr(queue, name) for name in names),
+            queue.oldest_age_seconds,
+            *([_bytes_of(queue)] if budgets else []),
+        )
+        for queue in found
+    ]
+    print_table(header, with_away(rows, away, len(header)))
 
 
-def _bytes_of(queue: Any) -> str | None:
+def _bytes_of(queue: QueueStats) -> str | None:
     from daemon.budget import size_text
 
     return None if queue.max_bytes is None else f"{size_text(queue.bytes or 0)} of {size_text(queue.max_bytes)}"
 
 
-async def _queues() -> list[Any]:
+async def _queues() -> Answers[list[QueueStats]]:
+    from daemon.inspector import Inspector
+
     async with inspector() as found:
-        return await found.queues()
+        return await found.ask(Inspector.queues)

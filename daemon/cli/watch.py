@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,13 +22,17 @@ from daemon.cli.common import (
     print_json,
     print_table,
     redis_url,
+    refuse_away,
     refuse_unknown_family,
     settings,
+    with_away,
 )
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from daemon.answers import Answers
+    from daemon.errors import RedisError
     from daemon.events import Event, Since
     from daemon.inspector import Inspector, WorkerInfo
     from daemon.statistics import FamilyStatistics, Figures
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 1.0
 _OUTCOMES = ("completed", "failed", "retried", "aborted", "expired", "released", "parked")
 _FIGURES = ("enqueued", *_OUTCOMES, "jobs/s", "run s", "p95", "wait s", "p95")
+_QUEUES = ("family", "waiting", "active", "delayed", "dead", "jobs/s", "failed", "retried", "p95 run", "p95 wait",
+           "oldest s", "workers", "slots", "paused")  # fmt: skip
 _WORKERS = ("family", "session", "host", "pid", "slots", "running", "draining", "lease_seconds", "mean_seconds", "lag")
 
 Table = tuple[Sequence[str], list[tuple[Any, ...]]]
@@ -61,7 +67,9 @@ def stats(
     if family is None:
         if function is not None:
             raise typer.BadParameter("name its family too", param_hint="--function")
-        _print_all(*asyncio.run(_all_stats(last)), json=json)
+        answers = asyncio.run(_all_stats(last))
+        _print_all(answers.some(), answers.away, json=json)
+        refuse_away(answers.away)
         return
     found = asyncio.run(_stats(family, function, last))
     if json:
@@ -80,31 +88,33 @@ async def _stats(family: str, function: str | None, last: str) -> FamilyStatisti
         return statistics
 
 
-async def _all_stats(last: str) -> tuple[dict[str, FamilyStatistics], dict[str, dict[str, int]], list[WorkerInfo]]:
+#: What is known of the families of a server: statistics, what was done so far, workers.
+_All = tuple["dict[str, FamilyStatistics]", dict[str, dict[str, int]], "list[WorkerInfo]"]
+
+
+async def _all_stats(last: str) -> Answers[_All]:
+    async def look(part: Inspector) -> _All:
+        statistics = {family: await part.stats(family, last=last) for family in sorted(part.families)}
+        return statistics, {queue.family: queue.totals for queue in await part.queues()}, await part.workers()
+
     async with inspector() as found:
-        statistics = {family: await found.stats(family, last=last) for family in sorted(found.families)}
-        return statistics, {queue.family: queue.totals for queue in await found.queues()}, await found.workers()
+        return await found.ask(look)
 
 
-def _print_all(
-    statistics: dict[str, FamilyStatistics],
-    totals: dict[str, dict[str, int]],
-    workers: list[WorkerInfo],
-    *,
-    json: bool,
-) -> None:
+def _print_all(parts: list[_All], away: Mapping[str, RedisError], *, json: bool) -> None:
+    statistics = {family: found for part, _, _ in parts for family, found in part.items()}
+    totals = {family: counts for _, part, _ in parts for family, counts in part.items()}
+    workers = [worker for _, _, part in parts for worker in part]
     if json:
         print_json({"statistics": statistics, "totals": totals, "workers": workers})
         return
     print("all families" + "".join(f", {_time(found)}" for found in list(statistics.values())[:1]))
-    print_table(
-        ("family", *_FIGURES), [(family, *_figures(found.total)) for family, found in statistics.items()]
-    )  # fmt: skip
+    rows = [(family, *_figures(found.total)) for family, found in statistics.items()]
+    print_table(("family", *_FIGURES), with_away(rows, away, 1 + len(_FIGURES)))
     print("\nsince the queues exist")
     names = sorted({name for counts in totals.values() for name in counts})
-    print_table(
-        ("family", *names), [(family, *(counts.get(name, 0) for name in names)) for family, counts in totals.items()]
-    )
+    rows = [(family, *(counts.get(name, 0) for name in names)) for family, counts in totals.items()]
+    print_table(("family", *names), with_away(rows, away, 1 + len(names)))
     print()
     if workers:
         print_table(_WORKERS, [tuple(getattr(worker, name) for name in _WORKERS) for worker in workers])
@@ -138,10 +148,11 @@ def top(
 ) -> None:
     """Watch queues and workers, anew each second; Ctrl-C ends it. Rates and times are of the last minute or two."""
     if once or not sys.stdout.isatty():
-        queues, workers = asyncio.run(_frame(families))
+        queues, workers, away = asyncio.run(_frame(families))
         print_table(*queues)
         print()
         print_table(*workers)
+        refuse_away(away)
     else:
         asyncio.run(_live(families))
 
@@ -156,37 +167,50 @@ async def _live(families: list[str] | None) -> None:
     async with inspector(*families or ()) as found:
         with Live(screen=True, auto_refresh=False) as live:
             while True:
-                shown: RenderableType
+                shown: list[RenderableType] = []
                 try:
-                    shown = Group(*map(_table, await _tables(found, families)))
+                    queues, workers, away = await _tables(found, families)
+                    shown += map(_table, (queues, workers))
+                    refuse_away(away)
                 except RedisUnavailable as error:
-                    shown = Text(cell(error))
-                live.update(shown, refresh=True)
+                    shown.append(Text(cell(error)))
+                live.update(Group(*shown), refresh=True)
                 await asyncio.sleep(REFRESH_SECONDS)
 
 
-async def _frame(families: list[str] | None) -> tuple[Table, Table]:
+async def _frame(families: list[str] | None) -> tuple[Table, Table, Mapping[str, RedisError]]:
     async with inspector(*families or ()) as found:
         return await _tables(found, families)
 
 
-async def _tables(found: Inspector, families: list[str] | None) -> tuple[Table, Table]:
-    names = sorted(families or found.families)
-    rows: list[tuple[Any, ...]] = []
-    workers: list[tuple[Any, ...]] = []
-    for name in names:
-        queue, last = await found.queue(name), (await found.stats(name, last=60)).total
-        if families:
-            await refuse_unknown_family(found, name)
-        rows.append((
-            name, queue.waiting, queue.active, queue.delayed, queue.failed, f"{last.throughput:.2f}", last.failed,
-            last.retried, _short(last.p95_run), _short(last.p95_wait), queue.oldest_age_seconds, queue.workers,
-            queue.slots, queue.paused,
-        ))  # fmt: skip
-        workers += [tuple(getattr(worker, field) for field in _WORKERS) for worker in await found.workers(name)]
-    header = ("family", "waiting", "active", "delayed", "dead", "jobs/s", "failed", "retried", "p95 run", "p95 wait",
-              "oldest s", "workers", "slots", "paused")  # fmt: skip
-    return (header, rows), (_WORKERS, workers)
+async def _tables(found: Inspector, families: list[str] | None) -> tuple[Table, Table, Mapping[str, RedisError]]:
+    """Give both tables, and which families cannot be asked.
+
+    Raises:
+        RedisError: where no server answers.
+    """
+
+    async def look(part: Inspector) -> list[tuple[tuple[Any, ...], list[WorkerInfo]]]:
+        return [await _row(part, name, unknown=bool(families)) for name in sorted(part.families)]
+
+    answers = await found.only(families or found.families).ask(look)
+    told = sorted((each for part in answers.some() for each in part), key=lambda each: str(each[0][0]))
+    rows = with_away((row for row, _ in told), answers.away, len(_QUEUES))
+    workers = [tuple(getattr(worker, field) for field in _WORKERS) for _, several in told for worker in several]
+    return (_QUEUES, rows), (_WORKERS, workers), answers.away
+
+
+async def _row(found: Inspector, name: str, *, unknown: bool) -> tuple[tuple[Any, ...], list[WorkerInfo]]:
+    """Give a queue's line and its workers; one that may be ``unknown`` is refused if it is."""
+    queue, last = await found.queue(name), (await found.stats(name, last=60)).total
+    if unknown:
+        await refuse_unknown_family(found, name)
+    row = (
+        name, queue.waiting, queue.active, queue.delayed, queue.failed, f"{last.throughput:.2f}", last.failed,
+        last.retried, _short(last.p95_run), _short(last.p95_wait), queue.oldest_age_seconds, queue.workers,
+        queue.slots, queue.paused,
+    )  # fmt: skip
+    return row, await found.workers(name)
 
 
 def _table(shown: Table) -> RenderableType:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.common import Json, cell, inspector, plain, print_json, print_table
+from daemon.cli.common import Json, away_json, cell, inspector, plain, print_json, print_table, refuse_away, with_away
 
 if TYPE_CHECKING:
+    from daemon.answers import Answers
+    from daemon.errors import RedisError
     from daemon.inspector import Inspector, WorkerInfo
 
 _COLUMNS = ("family", "session", "host", "pid", "slots", "running", "draining", "lease_seconds", "lag", "memory")
@@ -31,11 +34,18 @@ def workers(
     json: Json = False,
 ) -> None:
     """List worker processes, and the last job of each that blocked its event loop."""
-    found = asyncio.run(_workers(family))
+    answers = asyncio.run(_workers(family))
+    found = [worker for part in answers.some() for worker in part]
     if json:
-        print_json(found)
-        return
-    print_table(_COLUMNS, [tuple(getattr(worker, name) for name in _COLUMNS) for worker in found])
+        print_json([*found, *away_json(answers.away)])
+    else:
+        _print_workers(found, answers.away, stacks)
+    refuse_away(answers.away)
+
+
+def _print_workers(found: list[WorkerInfo], away: Mapping[str, RedisError], stacks: bool) -> None:
+    rows = [tuple(getattr(worker, name) for name in _COLUMNS) for worker in found]
+    print_table(_COLUMNS, with_away(rows, away, len(_COLUMNS)))
     for worker in found:
         if (stalled := worker.stalled) is not None:
             at = datetime.fromtimestamp(stalled["at"], UTC)
@@ -45,9 +55,11 @@ def workers(
                 print("  " + plain(line))
 
 
-async def _workers(family: str | None) -> list[WorkerInfo]:
+async def _workers(family: str | None) -> Answers[list[WorkerInfo]]:
+    from daemon.inspector import Inspector
+
     async with inspector(family) as found:
-        return await found.workers(family)
+        return await (found if family is None else found.only([family])).ask(Inspector.workers)
 
 
 def profile(

@@ -1,0 +1,95 @@
+"""The command where families are on several servers of which one is gone and one hangs: the others are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from daemon.cli.command import main
+from daemon.producer import SyncProducer
+from daemon.servers import Servers
+from tests.away import near_gone_stuck
+from tests.marks import one_server
+
+#: They are on servers of their own, whatever the others run on.
+pytestmark = one_server
+
+Arqd = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with near_gone_stuck(lambda: tmp_path_factory.mktemp("valkey")) as found:
+        with SyncProducer.connect(found.default) as producer:
+            producer.enqueue("process_image", {}, family="media")
+        yield found
+
+
+@pytest.fixture
+def arqd(url: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Arqd:
+    monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 1.0)
+    monkeypatch.setenv("ARQD_REDIS_URL", url.default)
+    monkeypatch.setenv("ARQD_FAMILY__EMAIL__REDIS_URL", url.families["gone"])
+    monkeypatch.setenv("ARQD_FAMILY__PUSH__REDIS_URL", url.families["stuck"])
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = main(arguments)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def row(out: str, family: str) -> list[str]:
+    """Give the cells of the first line that begins with a family."""
+    return next(line.split() for line in out.splitlines() if line.startswith(f"{family} "))
+
+
+def told(err: str) -> None:
+    """It says on one line which families there is nothing of, and why."""
+    assert err.startswith("arqd: email cannot be asked: Redis cannot be reached (")
+    assert err.endswith("; push cannot be asked: Redis did not answer within 1 s\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("queues",), ("top", "--once"), ("stats",)], ids=lambda command: command[0])
+def test_a_table_has_no_zeros_of_what_is_not_known(arqd: Arqd, command: tuple[str, ...]) -> None:
+    status, out, err = arqd(*command)
+    assert status == 1
+    told(err)
+    assert "1" in row(out, "media")
+    assert set(row(out, "email")[1:]) == set(row(out, "push")[1:]) == {"-"}
+    # In their place, not behind the others.
+    families = [line.split()[0] for line in out.split("\n\n")[0].splitlines() if line and line[0].islower()]
+    assert [name for name in families if name in ("ai", "email", "media", "push")] == ["ai", "email", "media", "push"]
+
+
+@pytest.mark.parametrize("command", ["queues", "workers"])
+def test_json_names_them(arqd: Arqd, command: str) -> None:
+    status, out, err = arqd(command, "--json")
+    assert status == 1
+    told(err)
+    found: list[dict[str, Any]] = json.loads(out)
+    away = [each for each in found if "error" in each]
+    assert [each["family"] for each in away] == ["email", "push"]
+    assert all(each.keys() == {"family", "error"} for each in away)
+    if command == "queues":
+        assert {each["family"]: each["waiting"] for each in found if "error" not in each}["media"] == 1
+
+
+def test_workers_of_the_others(arqd: Arqd) -> None:
+    status, out, err = arqd("workers")
+    assert (status, out.split()[0]) == (1, "family")
+    told(err)
+
+
+def test_where_no_server_answers_there_is_nothing_to_show(
+    arqd: Arqd, url: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARQD_REDIS_URL", url.families["gone"])
+    status, out, err = arqd("queues")
+    assert (status, out) == (1, "")
+    assert err.startswith("arqd: Redis cannot be reached (")

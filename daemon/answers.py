@@ -46,27 +46,25 @@ class Patience:
     """Waits for servers, a shorter time for those that did not answer just now."""
 
     def __init__(self) -> None:
-        self._silent: dict[Hashable, float] = {}
+        self._silent: dict[Hashable, tuple[float, RedisUnavailable]] = {}
 
-    async def wait(self, place: Hashable | None, answer: Awaitable[T], within: float | None) -> T:
+    async def wait(self, place: Hashable, answer: Awaitable[T], within: float) -> T:
         """Wait for the answer of a server, at most so many seconds.
-
-        Args:
-            place: the server; None where there is no other: it always has its whole time.
 
         Raises:
             RedisUnavailable: when it does not come in time.
         """
-        since = time.monotonic() - self._silent.get(place, float("-inf"))
-        short = place is not None and since < PATIENT_AGAIN
-        limit = min(IMPATIENT_SECONDS, within or IMPATIENT_SECONDS) if short else within
+        since, told = self._silent.get(place, (float("-inf"), None))
+        if time.monotonic() - since > PATIENT_AGAIN:
+            told = None
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(within if told is None else min(IMPATIENT_SECONDS, within)):
                 found = await answer
         except TimeoutError:
-            if not short:
-                self._silent[place] = time.monotonic()
-            raise RedisUnavailable(f"Redis did not answer within {limit:g} s") from None
+            if told is None:
+                told = RedisUnavailable(f"Redis did not answer within {within:g} s")
+                self._silent[place] = time.monotonic(), told
+            raise told from None
         self._silent.pop(place, None)
         return found
 

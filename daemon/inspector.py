@@ -101,10 +101,10 @@ class Inspector:
 
         Args:
             question: gets an inspector of the families that are on one server (of a cluster, in one slot).
-            within: how long each server may take, seconds; default `ANSWER_SECONDS` for several, for one no limit.
+            within: how long each of several servers may take, seconds; default `ANSWER_SECONDS`.
         """
         if not isinstance(self.redis, Routed):
-            return Answers([await self._patience.wait(None, question(self), within)], {})
+            return Answers([await question(self)], {})
         places: dict[Hashable, list[str]] = {}
         for name in sorted(self.families):
             places.setdefault(place_of(self.redis, self.families[name].queue), []).append(name)

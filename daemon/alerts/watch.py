@@ -13,26 +13,29 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from daemon.alerts.book import Alert, Book, Silence
 from daemon.alerts.channels import Channel, Kind, LogChannel, Message, NotTold, open_channels
-from daemon.alerts.reading import read
+from daemon.alerts.reading import read, together
 from daemon.alerts.rules import ALERTS, REDIS, Finding, Reading, counts_of, judge
 from daemon.alerts.settings import AlertSettings
 from daemon.errors import ConfigurationError, RedisError, RedisUnavailable
-from daemon.inspector import Inspector
-from daemon.routed import Routed
+from daemon.inspector import Inspector, QueueStats
 from daemon.servers import RedisUrl
 
 if TYPE_CHECKING:
     from daemon.scheduler import Scheduler
     from daemon.settings import Settings
+    from daemon.statistics import Figures
 
 logger, reporter = logging.getLogger("arqd.alerts"), logging.getLogger("arqd.queues")
 
 #: Redis may be away for so long before anybody is told: a failover takes a while, seconds.
 AWAY_SECONDS = 20.0
+#: How long each of several servers may take to tell everything, seconds: nobody waits for it.
+LOOK_SECONDS = 10.0
 LOG = "log"
 _REPORTED = ("waiting", "active", "delayed", "parked", "blocked", "failed", "workers", "oldest_age_seconds")
 
@@ -73,7 +76,7 @@ class Watch:
         """Look once and tell what there is to tell."""
         now = self._clock()
         counts: Mapping[str, int] = {}
-        alerts, silences, away = dict(self._unwritten), list[Silence](), dict[str, RedisUnavailable]()
+        alerts, silences, away = dict(self._unwritten), list[Silence](), dict[str, RedisError]()
         try:
             known, before = await self._book.load()
             alerts = {**known, **alerts}
@@ -102,32 +105,22 @@ class Watch:
             self._unwritten = alerts
             await self._follow(alerts, self._wanted([*found, _refused(error)]), frozenset(ALERTS), silences, now)
 
-    async def _read(self) -> tuple[Reading, dict[str, RedisUnavailable]]:
+    async def _read(self) -> tuple[Reading, dict[str, RedisError]]:
         """Read all families; of those on several servers the ones whose server answers, and why the others' do not.
 
         Raises:
-            RedisUnavailable: no server answers. RedisError: as `read`.
+            RedisError: as `read`, where there is one server.
         """
-        inspector, objectives = self._inspector, self._settings.objectives
-        try:
-            return await read(inspector, objectives), {}
-        except RedisUnavailable:
-            if not isinstance(inspector.redis, Routed):
-                raise
-        # A failover takes a while.
-        await asyncio.sleep(AWAY_SECONDS)
-        away: dict[str, RedisUnavailable] = {}
-        for family in inspector.families:
-            try:
-                await inspector.queue(family)
-            except RedisUnavailable as error:
-                away[family] = error
-        answering = Inspector(inspector.redis, [name for name in inspector.families if name not in away])
-        reading = await read(answering, objectives) if answering.families else Reading()
-        if away:
-            # Those of the others would have other names.
-            reading.servers = []
-        return reading, away
+
+        async def look(part: Inspector) -> Reading:
+            return await read(part, self._settings.objectives)
+
+        answers = await self._inspector.ask(look, within=LOOK_SECONDS)
+        if answers.away:
+            # A failover takes a while.
+            await asyncio.sleep(AWAY_SECONDS)
+            answers = await self._inspector.ask(look, within=LOOK_SECONDS)
+        return together(answers.told, more=bool(answers.away)), answers.away
 
     def _wanted(self, found: Sequence[Finding]) -> list[Finding]:
         return [finding for finding in found if finding.alert not in self._settings.off]
@@ -169,14 +162,19 @@ class Watch:
         return gone
 
     async def report(self) -> None:
-        """Log what each queue holds that holds anything."""
+        """Log what each queue holds that holds anything, as far as its server answers."""
+
+        async def look(part: Inspector) -> list[tuple[QueueStats, Figures]]:
+            queues = await part.queues()
+            figures = await part.figures([queue.family for queue in queues])
+            return [(queue, hour) for queue, (_, hour) in zip(queues, figures, strict=True)]
+
         try:
-            queues = await self._inspector.queues()
-            figures = await self._inspector.figures([queue.family for queue in queues])
+            answers = await self._inspector.ask(look, within=LOOK_SECONDS)
         except RedisError as error:
             logger.debug("nothing to report: %s", error)
             return
-        for queue, (_, hour) in zip(queues, figures, strict=True):
+        for queue, hour in sorted(chain(*answers.told), key=lambda each: each[0].family):
             counts = {name: getattr(queue, name) for name in _REPORTED}
             told = {**counts, "completed_hour": hour.completed, "failed_hour": hour.failed}
             if any(told.values()):

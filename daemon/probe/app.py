@@ -139,9 +139,11 @@ class _Probe:
         """Ask for the figures of all families; those whose server is away are not in them."""
 
         async def figures(part: BacklogSource) -> _Figures:
-            # One after the other: together they would take a connection each.
-            queues = {name: await part.queue(name) for name in self._families if name in part.families}
-            return queues, await part.servers()
+            # Where there is one server nobody else limits its time.
+            async with asyncio.timeout(self._redis_timeout):
+                # One after the other: together they would take a connection each.
+                queues = {name: await part.queue(name) for name in self._families if name in part.families}
+                return queues, await part.servers()
 
         where = {name: self._source.server(name) for name in self._families}
         try:

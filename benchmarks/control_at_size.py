@@ -24,6 +24,7 @@ from daemon.job import JobState
 from daemon.keys import FamilyKeys
 from daemon.options import JobOptions, new_job
 from daemon.pages import EVERY, JobFilter
+from daemon.records import split_record
 
 KEYS = FamilyKeys.of(NAME)
 SESSION = "0123456789abcdef"
@@ -56,7 +57,7 @@ async def fail(redis: Any, count: int) -> None:
         reply = await broker.tick(SESSION, n, 128, False, TICK, outcomes)
         outcomes = []
         for i, claim in enumerate(reply.claims):
-            record = codec.split_record(claim.record or b"")
+            record = split_record(claim.record or b"")
             error = JobFailed("TimeoutError" if i % 2 else "ValueError", "it did not work", "x" * 1000)
             ended = codec.Ended(claim.id.decode(), record.function, KEYS.queue, 1, record.stamp, reply.now, reply.now)
             result = codec.encode_result(ended, False, codec.encode(codec.describe_error(error, "tries")), record.body)

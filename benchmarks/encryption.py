@@ -24,6 +24,7 @@ from daemon.family import Family, FamilySettings, func, load_family
 from daemon.job import new_id
 from daemon.payload import Payload
 from daemon.producer import Producer
+from daemon.records import header
 from daemon.secret import Secret
 from daemon.supervisor import Supervisor
 
@@ -79,7 +80,7 @@ def in_process(payload: type[Payload], rounds: int) -> tuple[float, float, int, 
     dialect = ArqdDialect(family, None if keyless else RING)
     job = payload.model_validate({"to": "ada@example.com", "text": TEXT})
     _, made, _ = producer._prepare(job, None, None, {})
-    raw = b"arqd1 5 1763775600000 0 0 " + made.tail
+    raw = header(5, 1763775600000) + made.tail
     ended = codec.Ended(made.id, "work", family.keys.queue, 1, 1, 1, 1)
 
     def work() -> bytes:

@@ -25,6 +25,7 @@ from daemon.job import JobState
 from daemon.keys import FamilyKeys
 from daemon.options import JobOptions, new_job
 from daemon.pages import JobFilter, JobPage
+from daemon.records import split_record
 from daemon.search.indexer import LOOK_SECONDS, FamilyIndexer, publish, view
 
 KEYS = FamilyKeys.of(NAME)
@@ -69,7 +70,7 @@ class Failing:
         claims = (await self._tick(count, [])).claims
         outcomes = []
         for claim in claims:
-            record = codec.split_record(claim.record or b"")
+            record = split_record(claim.record or b"")
             kind, message = self._random.choice(ERRORS)
             host, name = f"mx{self._random.randrange(500)}.example.net", f"{self._random.randrange(50_000):x}"
             message = message.format(host=host, name=name, number=-self._random.randrange(10**6))

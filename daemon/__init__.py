@@ -16,9 +16,9 @@ Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), 
 ``secret`` (marked fields), ``reencryption``. Schedules: ``cron_jobs`` (in settings) and ``publish``, ``schedules`` (at
 run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and ``scheduler`` (who makes them). Jobs that wait for
 others: ``flows`` (what a caller describes), ``flow_plan`` (what is sent), ``flow_broker`` and ``courier`` (from slot
-to slot), ``flow_view``. Nouns: ``job``, ``codec``, ``run``, ``context``, ``keys``, ``errors``, ``settings``,
-``family``, ``functions``, ``dotted`` and ``registry`` (names to families), ``logs``. Looking in: ``inspector``,
-``pages``, ``situation`` and ``explain``
+to slot), ``flow_view``. Nouns: ``job``, ``records``, ``codec``, ``run``, ``context``, ``keys``, ``errors``,
+``settings``, ``family``, ``functions``, ``dotted`` and ``registry`` (names to families), ``logs``. Looking in:
+``inspector``, ``pages``, ``situation`` and ``explain``
 (why a job does not run), ``consistency`` (keys that belong to no job), ``observer`` (what a worker tells of a try),
 ``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``. Operating: ``control``. Dead letters: ``causes``,
 ``dead_letters`` (their groups), ``redrive`` (sending them back with care). For tests of those who use it: ``testing/``.

@@ -32,6 +32,7 @@ from daemon.inspector import Inspector
 from daemon.job import JobInfo, from_ms
 from daemon.keys import JOB, FamilyKeys, parse_id, spoken_id
 from daemon.pages import describe
+from daemon.records import split_head, split_record
 from daemon.routed import Routed
 from daemon.servers import RedisUrl
 
@@ -264,8 +265,8 @@ def _tell(passed: Passed) -> None:
 def _row(keys: FamilyKeys, info: JobInfo, ended: int, raw: bytes | None) -> dict[str, Any]:
     level, timeout, record = 0, 0, None
     try:
-        taken = codec.split_record(raw or b"")
-        level, timeout, record = taken.level, taken.timeout_ms, (raw or b"").split(b" ", 5)[5]
+        taken = split_record(raw or b"")
+        level, timeout, record = taken.level, taken.timeout_ms, split_head(raw or b"")[1]
     except Unreadable:
         pass
     error = info.error or {}

@@ -1,11 +1,9 @@
 """How jobs, results and errors are written to Redis: a short header scripts can read, then JSON. Never pickle.
 
-A job record is ``arqd1 <level> <enqueued ms> <timeout ms> <deadline ms> <function>\\t<group>\\t<schema>\\n<body>``,
-where 0 means "the family's default" or "none", and a schema comes with its tab where the payload's class is known.
-The body is a JSON object ``{"a": [args], "k": {kwargs}, "o": {options}}``, the last two where there are any, without
-what is the same in all, its first five bytes and its last: ``[args],"o": {options}``. The record is most of what a
-waiting job takes. A result is one JSON object with stock arq's keys, the body's at its end. `dumps` and `loads` are
-what a stock arq client passes as its ``job_serializer`` and ``job_deserializer``.
+A job's record is a header (`daemon.records`) and its body: a JSON object ``{"a": [args], "k": {kwargs},
+"o": {options}}``, the last two where there are any, without what is the same in all, its first five bytes and its last:
+``[args],"o": {options}``. A result is one JSON object with stock arq's keys, the body's at its end. `dumps` and `loads`
+are what a stock arq client passes as its ``job_serializer`` and ``job_deserializer``.
 
 In an encrypted family a body begins with a byte 1 and a length in 4 bytes; then come the arguments, encrypted
 (`daemon.encryption`), and the rest as it is: ``,"o": {options}``. A result keeps its keys, too.
@@ -17,7 +15,6 @@ followed by validation takes 2.4 µs), and knows datetimes, decimals, bytes (bas
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import time
 import traceback
@@ -28,34 +25,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from daemon import lazily
 from daemon.encryption import CONTEXT, MASK, JobCipher, is_sealed, packed
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
+from daemon.records import MAGIC, header, record_tail, split_record
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, TypeAdapter
 
-MAGIC = b"arqd1 "
-_MAGIC_WORD = MAGIC.rstrip()
 #: What is kept of names in memory is bounded: whoever writes into a queue may have written anything.
 _SHORT = 512
-#: Times beyond it (the year 6429) cannot be meant.
-LATEST_MS = 2**47
 TRACEBACK_LIMIT = 16_384
 #: How deep payloads and results may be nested: the parser's own limit, less what stands around them in a record.
 MAX_DEPTH, _AROUND = 190, 10
 _SEALED = b"\x01"
 _KEYLESS: dict[str, Any] = {CONTEXT: None}
-
-
-class Record(NamedTuple):
-    """A job record taken apart; times in ms since the epoch, 0 for none."""
-
-    level: int
-    stamp: int
-    timeout_ms: int
-    deadline_ms: int
-    function: str
-    group: str
-    schema: str
-    body: bytes
 
 
 def encode(value: Any, what: str = "value", cipher: JobCipher | None = None) -> bytes:
@@ -95,58 +76,6 @@ def encode_body(args: bytes, options: Mapping[str, Any] | None = None, cipher: J
     """
     body = args if cipher is None else join_sealed(cipher.seal("payload", args), b"")
     return body + b',"o":' + encode(options, "options") if options else body
-
-
-def record_tail(function: str, group: str, body: bytes, schema: str = "") -> bytes:
-    """Give the part of a record that a producer writes; the enqueue script puts level and times before it.
-
-    Args:
-        schema: the payload's `daemon.payload.schema_mark`; none where its class is not known.
-    """
-    return (f"{function}\t{group}\t{schema}\n" if schema else f"{function}\t{group}\n").encode() + body
-
-
-def written_tail(tail: bytes) -> str | list[str]:
-    """Give what `record_tail` gave as JSON data; where it is encrypted, in base64."""
-    try:
-        return tail.decode()
-    except UnicodeDecodeError:
-        return [base64.b64encode(tail).decode()]
-
-
-def tail_of(written: str | list[str]) -> bytes:
-    """Give back what `written_tail` was given."""
-    return written.encode() if isinstance(written, str) else base64.b64decode(written[0])
-
-
-def split_record(raw: bytes) -> Record:
-    """Take a record apart without decoding its body.
-
-    Raises:
-        Unreadable: when it has no arqd header.
-    """
-    try:
-        head, newline, body = raw.partition(b"\n")
-        magic, level, stamp, rest = head.split(b" ", 3)
-        enqueued = int(stamp)
-        if magic != _MAGIC_WORD or not newline or not 0 <= enqueued < LATEST_MS:
-            raise ValueError
-        timeout, deadline, function, group, schema = (_kept_rest if len(rest) < _SHORT else _rest_of)(rest)
-        return tuple.__new__(Record, (int(level), enqueued, timeout, deadline, function, group, schema, body))
-    except ValueError:
-        raise Unreadable from None
-
-
-def _rest_of(rest: bytes) -> tuple[int, int, str, str, str]:
-    """Give what stands behind the enqueue stamp: timeout, deadline, function, group and schema."""
-    timeout, deadline, names = rest.split(b" ", 2)
-    function, _, names_of = names.decode().partition("\t")
-    group, _, schema = names_of.partition("\t")
-    return int(timeout), int(deadline), function, group, schema
-
-
-#: Kept, since most jobs of a family have the same few.
-_kept_rest = lru_cache(4096)(_rest_of)
 
 
 def is_sealed_body(body: bytes) -> bool:
@@ -347,7 +276,7 @@ def dumps(data: dict[str, Any]) -> bytes:
             data = {**data, "r": describe_error(result, reason)}
         return encode(data, "result")
     body = encode({"a": data["a"], "k": data["k"], "t": data["t"]}, "job")[5:-1]
-    return MAGIC + b"0 %d 0 0 " % data["et"] + record_tail(data["f"], "", body)
+    return header(0, data["et"]) + record_tail(data["f"], "", body)
 
 
 def loads(raw: bytes) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from daemon.errors import ArqdError, Unreadable
 from daemon.flow_broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, FlowJob, OutboxEntry
 from daemon.keys import FamilyKeys, family_of, spoken_id
 from daemon.noted import Noted
+from daemon.records import tail_of
 from daemon.routed import Routed, place_of
 
 logger = logging.getLogger("arqd.courier")
@@ -190,7 +191,7 @@ class Courier:
                     break
                 count += 1
                 job_id, level, when, ms, timeout, expires, tail = job
-                made = NewJob(job_id, level, when, ms, timeout, expires, codec.tail_of(tail))
+                made = NewJob(job_id, level, when, ms, timeout, expires, tail_of(tail))
                 by_family.setdefault(name, []).append(FlowJob(made, edges, children))
             calls = [self._broker(name).make(token, read_at, jobs) for name, jobs in by_family.items()]
             replies = dict(zip(by_family, await asyncio.gather(*calls), strict=True))

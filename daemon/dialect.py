@@ -16,6 +16,7 @@ from daemon.encryption import JobCipher, KeyRing, key_name, sealed_error
 from daemon.errors import ConfigurationError, InvalidJob, JobFailed, KeyMissing, Unreadable
 from daemon.family import Family
 from daemon.keys import spoken_id
+from daemon.records import MAGIC, split_record, stamp_word
 
 logger = logging.getLogger("arqd.worker")
 
@@ -100,8 +101,8 @@ class ArqdDialect:
 
     def read(self, raw: bytes) -> Entry:
         """Take an entry apart without decoding its body."""
-        _, stamp, timeout, deadline, function, _, schema, body = codec.split_record(raw)
-        return _new(Entry, (function, str(stamp), stamp, timeout, deadline, schema, body))
+        _, stamp, timeout, deadline, function, _, schema, body = split_record(raw)
+        return _new(Entry, (function, stamp_word(stamp), stamp, timeout, deadline, schema, body))
 
     def bind(self, entry: Entry, cipher: JobCipher | None) -> Bound:
         """Decode and validate in one pass."""
@@ -148,7 +149,7 @@ class StockDialect:
 
     def read(self, raw: bytes) -> Entry:
         """Decode the whole entry; scripts know nothing of it unless arqd's codec wrote it."""
-        stamp = str(codec.split_record(raw).stamp) if raw.startswith(codec.MAGIC) else ""
+        stamp = stamp_word(split_record(raw).stamp) if raw.startswith(MAGIC) else ""
         try:
             data = self.deserializer(raw)
             function, args, kwargs, job_try, enqueued = (data[key] for key in ("f", "a", "k", "t", "et"))

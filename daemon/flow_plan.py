@@ -22,6 +22,7 @@ from daemon.handle import JobHandle
 from daemon.handover import in_clear
 from daemon.keys import FamilyKeys, family_of, spoken_id
 from daemon.options import JobOptions
+from daemon.records import written_tail
 
 if TYPE_CHECKING:
     from daemon.producer import Producer
@@ -147,7 +148,7 @@ class FlowPlan:
     @staticmethod
     def _definition(n: int, depth: int, family: str, made: FlowJob) -> bytes:
         job = made.job
-        return codec.encode([n, depth, family, [*job[:6], codec.written_tail(job.tail)], made.edges, made.children])
+        return codec.encode([n, depth, family, [*job[:6], written_tail(job.tail)], made.edges, made.children])
 
     # ------------------------------------------------------------------ send
 

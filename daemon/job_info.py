@@ -10,6 +10,7 @@ from daemon.encryption import SEALED_JSON, JobCipher, is_sealed, shown, shown_er
 from daemon.errors import Unreadable
 from daemon.job import JobInfo, JobLogs, JobState, LogLine, from_ms
 from daemon.keys import FamilyKeys, spoken_id
+from daemon.records import split_record
 
 # The score bands of lua/prelude.lua.
 READY_BASE, LEVEL = -(2**52), 2**48
@@ -123,7 +124,7 @@ def _add_record(info: JobInfo, raw: bytes | None, cipher: JobCipher | None) -> N
     if raw is None:
         return
     try:
-        record = codec.split_record(raw)
+        record = split_record(raw)
         info.function, info.priority, info.group = record.function, record.level or None, record.group or None
         info.enqueued_at = from_ms(record.stamp)
         info.expires_at = from_ms(record.deadline_ms) if record.deadline_ms else None

@@ -14,6 +14,7 @@ from daemon.errors import InvalidJob
 from daemon.job import new_id, priority_level, seconds
 from daemon.keep import Keep, checked_keep
 from daemon.keys import FamilyKeys
+from daemon.records import record_tail
 
 if TYPE_CHECKING:
     from daemon.handle import JobHandle, SyncJobHandle
@@ -112,7 +113,7 @@ def new_job(
     if not options and not carries:
         job_id = cipher.job_id if cipher is not None else keys.prefix + new_id()
         body = codec.encode_body(args, cipher=whole)
-        return NewJob(job_id, level, "now", 0, 0, 0, codec.record_tail(function, "", body, schema))
+        return NewJob(job_id, level, "now", 0, 0, 0, record_tail(function, "", body, schema))
     _refuse_unknown(options, JobOptions.__annotations__)
     if options.get("depends_on"):
         raise InvalidJob("depends_on belongs to one job: use enqueue for it, or enqueue_flow")
@@ -146,7 +147,7 @@ def new_job(
     if not isinstance(group, str) or len(group) > 128 or (group and not group.isprintable()):
         raise InvalidJob(f"group {str(group)[:40]!r} must be plain text of at most 128 characters")
     timeout, expires = _positive_ms(options, "timeout"), _positive_ms(options, "expires")
-    tail = codec.record_tail(function, group, body, schema)
+    tail = record_tail(function, group, body, schema)
     return NewJob(job_id, level, when + _dedup(options, whole), ms, timeout, expires, tail)
 
 

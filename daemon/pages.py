@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from daemon import codec
 from daemon.broker import Broker, PageEntry
 from daemon.encryption import JobCipher, KeyRing
-from daemon.errors import InvalidJob
+from daemon.errors import InvalidJob, Unreadable
 from daemon.job import JobInfo, JobState
 from daemon.job_info import BLOCKED, HELD, LANE, PARKED, SUSPECT, job_info
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
+from daemon.records import split_head
 from daemon.routed import at_key
 
 #: Most jobs in a page, and in one call of a script.
@@ -209,12 +210,14 @@ class Listing:
         return True
 
     def _record_may_match(self, head: bytes) -> bool:
-        parts, where = head.split(b" ", 5), self._where
-        if len(parts) < 6 or not head.startswith(codec.MAGIC) or not parts[2].isdigit():
+        where = self._where
+        try:
+            times, names = split_head(head)
+        except Unreadable:
             return False
-        if self._state is JobState.WAITING and not _within(int(parts[2][:16]), where):
+        if self._state is JobState.WAITING and not _within(times.stamp, where):
             return False
-        name, tab, rest = parts[5].partition(b"\t")
+        name, tab, rest = names.partition(b"\t")
         if not tab:
             return len(head) == _RECORD_HEAD
         if where.function is not None and name != where.function.encode():

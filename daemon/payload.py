@@ -9,6 +9,7 @@ A producer needs only this class; the function itself may live in another code b
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -168,8 +169,9 @@ def schema_mark(model: type[Payload]) -> str:
         schema = _without_texts(model.model_json_schema())
     except PydanticInvalidForJsonSchema:
         schema = sorted(model.model_fields)
-    digest = hashlib.sha256(json.dumps(schema, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{model.__job__.version}#{digest[:8]}"
+    digest = hashlib.sha256(json.dumps(schema, sort_keys=True, default=str).encode()).digest()
+    # Six characters are 36 bits: every record carries them.
+    return f"{model.__job__.version}#{base64.urlsafe_b64encode(digest)[:6].decode()}"
 
 
 def _without_texts(schema: Any) -> Any:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from daemon import budget, codec
+from daemon import budget
 from daemon.connections import translated
+from daemon.errors import Unreadable
 from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT
 from daemon.keys import JOB, FamilyKeys
 from daemon.limits import lane_of_group
 from daemon.pages import INDEX, server_ms
+from daemon.records import split_head, split_record
 from daemon.routed import place_of
 
 T = TypeVar("T")
@@ -165,9 +168,8 @@ async def _oldest_ages(redis: Any, families: Sequence[FamilyKeys], now: int) -> 
     for ids, due in zip(heads, found[10::11], strict=True):
         since = [int(score) for _, score in due if score > 1]
         for record in (next(records) for _ in ids):
-            parts = record.split(b" ", 3)
-            if record.startswith(codec.MAGIC) and parts[2].isdigit():
-                since.append(int(parts[2]))
+            with contextlib.suppress(Unreadable):
+                since.append(split_head(record)[0].stamp)
         ages.append(max(0.0, (now - min(since)) / 1000) if since else None)
     return ages
 
@@ -191,11 +193,10 @@ async def oldest_of_group(redis: Any, keys: FamilyKeys, group: str) -> float | N
         records = await pipe.execute() if ids else []
     since = []
     for record in records:
-        head, newline, _ = record.partition(b"\n")
-        parts = head.split(b" ", 5)
-        names = parts[-1].split(b"\t")
-        if newline and record.startswith(codec.MAGIC) and names[1:2] == [group.encode()]:
-            since.append(int(parts[2]))
+        with contextlib.suppress(Unreadable):
+            head = split_record(record)
+            if head.group == group:
+                since.append(head.stamp)
     return max(0.0, (now - min(since)) / 1000) if since else None
 
 

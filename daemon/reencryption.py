@@ -19,6 +19,7 @@ from daemon.errors import KeyMissing, Unreadable
 from daemon.job_info import HELD, SUSPECT
 from daemon.keys import JOB, RESULT, FamilyKeys, family_of
 from daemon.pages import INDEX
+from daemon.records import MAGIC, split_record
 
 #: Jobs in a portion.
 PORTION = 100
@@ -134,7 +135,7 @@ class _Renewal:
         """
         if where == "receipts":
             return b"\n".join(self._receipts(old))
-        if where == "job" and old.startswith(codec.MAGIC):
+        if where == "job" and old.startswith(MAGIC):
             head, newline, body = old.partition(b"\n")
             if codec.is_sealed_body(body):
                 sealed, rest = codec.split_sealed(body)
@@ -144,7 +145,7 @@ class _Renewal:
 
     def need(self, record: bytes) -> str:
         """Give what a job is parked for by a worker that lacks its older key."""
-        return f"{codec.split_record(record).function}\x1fkey {self._older}"
+        return f"{split_record(record).function}\x1fkey {self._older}"
 
     def _receipts(self, old: bytes) -> Iterator[bytes]:
         for line in old.split(b"\n"):

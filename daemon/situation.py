@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon import codec
 from daemon.errors import Unreadable
 from daemon.job import JobInfo
 from daemon.job_info import HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_info
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 from daemon.limits import lane_of_function, lane_of_group
+from daemon.records import Record, split_record
 from daemon.shared_limits import SharedLimitInfo, read_shared
 
 _CONF = ("paused", "until", "rate", "per", "global", "own:rate", "own:per", "own:global", "priority")
@@ -96,7 +96,7 @@ class Situation:
     keys: FamilyKeys
     name: bytes
     info: JobInfo
-    record: codec.Record | None
+    record: Record | None
     score: float | None
     now_us: int
     conf: dict[str, bytes | None]
@@ -186,7 +186,7 @@ async def _first_look(redis: Any, keys: FamilyKeys, job_id: str) -> Situation | 
     if info is None:
         return None
     try:
-        record = codec.split_record(stored[0] or b"")
+        record = split_record(stored[0] or b"")
     except Unreadable:
         record = None
     conf = dict(zip(_CONF, values, strict=True))

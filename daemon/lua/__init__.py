@@ -10,6 +10,7 @@ from pathlib import Path
 from daemon.lua.linked import linked, needed, with_names
 
 SHARED = (
+    "records",
     "prelude",
     "stock",
     "events",
@@ -64,7 +65,8 @@ NAMES = (
 CONTINUED = {"tick": "claim"}
 #: What stands before a script and all it uses, and is all that runs where a call brings one plain job.
 FIRST = {"enqueue": "enqueue_one", "tick": "settle_one"}
-#: Scripts of one job that need none of the shared files but their keys and numbers.
+#: Scripts of one job that need none of the shared files but their keys and numbers, and how records are read and
+#: written.
 SINGLE = ("take", "await")
 #: Scripts on keys of their own, in a slot of their own: they stand alone.
 ALONE = ("permits", "lead", "rest")
@@ -72,7 +74,7 @@ ALONE = ("permits", "lead", "rest")
 ENQUEUING = ("schedule", "relay")
 #: Scripts of the search index: they change no job, so of the shared files they have these before them. (All that stands
 #: before a script is one Lua function with it, which has room for 200 names.)
-SEARCH_SHARED = ("prelude", "events", "postings")
+SEARCH_SHARED = ("records", "prelude", "events", "postings")
 SEARCHING = ("index", "reindex", "indexed", "sweep", "search")
 
 
@@ -109,7 +111,7 @@ def _text(name: str) -> str:
 
 
 def _with_single(text: str) -> str:
-    return needed(_read("single"), text) + text
+    return needed(_read("records") + _read("single"), text) + text
 
 
 class _Scripts(Mapping[str, Script]):

@@ -61,8 +61,7 @@ local function adopt(id, score)
     local record = get(key)
     local level, stamp, timeout = header(record)
     if level then
-      local tail = string.match(record, '^arqd1 %d+ %d+ %d+ %d+ (.*)$')
-      redis.call('SET', key, table.concat({ 'arqd1', level, stamp, num(timeout), num(now + ttl), tail }, ' '))
+      redis.call('SET', key, new_header(level, stamp, timeout, now + ttl) .. tail_of(record))
     end
   elseif ttl > 0 then
     redis.call('PERSIST', key)
@@ -124,9 +123,7 @@ if wanted > 0 and there(parked) and unpark(session, wanted) then wait_for(0) end
 local free, rate_wait, limit = room()
 local claims, unusual = {}, {}
 
--- A header without a time limit of its own: where its level ends, where its stamp ends, its function, where that ends.
-local USUAL = '^arqd1 %d+ ()%d+() 0 %d+ ([^\t\n]*)\t()'
--- The last one found: what stands before and behind its stamp. Most headers are like the one before, and comparing costs a
+-- The last usual header found: what stands before and behind its stamp. Most headers are like the one before, and comparing costs a
 -- fifth of matching.
 local before, behind, from, to, usual_name
 local sub = string.sub
@@ -134,7 +131,7 @@ local sub = string.sub
 -- The function of a job without a time limit of its own, nil of another.
 local function usual_function(record)
   if from and sub(record, 1, #before) == before and sub(record, from, to) == behind then return usual_name end
-  local stamp, stamp_end, name, behind_name = string.match(record, USUAL)
+  local stamp, stamp_end, name, behind_name = string.match(record, USUAL_PARTS)
   if name then
     before, behind, from, to, usual_name = sub(record, 1, stamp - 1), sub(record, stamp_end, behind_name - 1), stamp_end,
       behind_name - 1, name
@@ -173,7 +170,7 @@ local function claim(found, records, counted)
     local asked = aborting and redis.call('ZSCORE', abort_set, id)
     if asked then
       local _, stamp = header(record)
-      if stamp and tonumber(asked) < tonumber(stamp) then
+      if stamp and tonumber(asked) < tonumber(stamp, 16) then
         redis.call('ZREM', abort_set, id)
         asked = false
       end

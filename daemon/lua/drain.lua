@@ -6,7 +6,7 @@ local left = math.min(tonumber(ARGV[3]), 500)
 local removed = 0
 
 local function leave_lane(id)
-  local name, group = string.match(get('arq:job:' .. id) or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\t\n]*)')
+  local name, group = names_of(get('arq:job:' .. id))
   if name then
     redis.call('ZREM', lane_key('f:' .. name), id)
     redis.call('ZREM', lane_key('g:' .. group), id)

@@ -51,23 +51,23 @@ end
 
 -- What stands before the tail in the records of a run.
 local function head_of(run, level)
-  local deadline = ARGV[run + 5] == '0' and '0' or num(now + ARGV[run + 5])
-  return table.concat({ 'arqd1', level, num(now), ARGV[run + 4], deadline, '' }, ' ')
+  local timeout, expires = tonumber(ARGV[run + 4]), tonumber(ARGV[run + 5])
+  return new_header(level, stamp_of(now), timeout, expires > 0 and now + expires or 0)
 end
 
--- Whether any id is in use: of most calls none is, and then there is no need to look for each.
-local any_used = false
+-- Whether any id is in use: of most calls none is, and then there is no need to look for each. The keys of jobs are made
+-- once, in the order of the jobs, each with that of its result behind it.
+local any_used, job_keys = false, {}
 do
-  local keys, count = {}, 0
+  local last = 0
   for _, run in ipairs(runs) do
     for i = run + 6, last_of(run), 2 do
-      keys[count + 1], keys[count + 2] = 'arq:job:' .. ARGV[i], 'arq:result:' .. ARGV[i]
-      count = count + 2
-      if count == 7000 or i == #ARGV - 1 then
-        any_used = any_used or redis.call('EXISTS', unpack(keys, 1, count)) > 0
-        count = 0
-      end
+      job_keys[last + 1], job_keys[last + 2] = 'arq:job:' .. ARGV[i], 'arq:result:' .. ARGV[i]
+      last = last + 2
     end
+  end
+  for i = 1, last, 7000 do
+    any_used = any_used or redis.call('EXISTS', unpack(job_keys, i, math.min(i + 6999, last))) > 0
   end
 end
 
@@ -109,6 +109,7 @@ local function repeated(run, i, job, mode, key, span, level, due)
   return 1
 end
 
+local at_key = -1
 for _, run in ipairs(runs) do
   local level, when, ms = tonumber(ARGV[run + 1]), ARGV[run + 2], tonumber(ARGV[run + 3])
   local mode, span, key
@@ -127,21 +128,22 @@ for _, run in ipairs(runs) do
   local names, group, detail
   for i = run + 6, last_of(run), 2 do
     local id, tail, new = ARGV[i], ARGV[i + 1], 1
+    at_key = at_key + 2
     local job = key and keeper(key)
     if job then
       if ARGV[3] ~= '1' or job.id ~= id or seen[id] then
         new = { job.id, repeated(run, i, job, mode, key, span, level, due) }
       end
-    elseif seen[id] or any_used and redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id) > 0 then
+    elseif seen[id] or any_used and redis.call('EXISTS', job_keys[at_key], job_keys[at_key + 1]) > 0 then
       new = 0
       if ARGV[3] == '1' and not seen[id] then
-        local stored = get('arq:job:' .. id)
+        local stored = get(job_keys[at_key])
         if stored and string.sub(stored, -#tail) == tail then new = 1 end
       end
     else
       local record = head .. tail
       last_record = last_record + 2
-      records[last_record - 1], records[last_record] = 'arq:job:' .. id, record
+      records[last_record - 1], records[last_record] = job_keys[at_key], record
       enqueued, adding = enqueued + 1, adding + #record + #id + 300
       if not names or string.sub(tail, 1, #names) ~= names then
         names, detail, group = string.match(tail, '^(([^\t\n]*)\t([^\t\n]*)[^\n]*\n)')

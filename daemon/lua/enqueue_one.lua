@@ -18,10 +18,8 @@ local function enqueue_one()
   if not written then return end
 
   local now = time_now()
-  local stamp, tag = whole(now), (found[1] or 0) + STEP
-  local deadline = ARGV[9] == '0' and '0' or whole(now + ARGV[9])
-  local record = table.concat({ 'arqd1', level, stamp, ARGV[8], deadline, tail }, ' ')
-  redis.call('MSET', 'arq:job:' .. id, record)
+  local tag, deadline = (found[1] or 0) + STEP, ARGV[9] == '0' and 0 or now + ARGV[9]
+  redis.call('MSET', 'arq:job:' .. id, new_header(level, stamp_of(now), tonumber(ARGV[8]), deadline) .. tail)
   redis.call('HSET', clock, 'tag' .. level, whole(tag), unpack(c[2] ~= '0' and { 'events', whole(written) } or {}))
   redis.call('ZADD', queue, whole(READY + level * LEVEL + tag), id)
   if not c[4] and tonumber(c[5] or 0) <= now then redis.call('ZADD', mark, 0, '1') end

@@ -18,8 +18,7 @@ local defs, made = prefix .. 'defs:' .. token, prefix .. 'made:' .. token
 local STALE = 3600000
 
 local function record_of(level, timeout, expires, tail)
-  local deadline = expires == '0' and '0' or num(now + expires)
-  return table.concat({ 'arqd1', level, num(now), timeout, deadline, tail }, ' ')
+  return new_header(level, stamp_of(now), tonumber(timeout), expires == '0' and 0 or now + expires) .. tail
 end
 
 local function checked_level(level)

@@ -130,12 +130,12 @@ end
 local function lanes_of(records)
   read_limits()
   local by_group, by_function = kinds.g.limited, kinds.f.limited
-  local groups, functions, names = {}, {}, {}
+  local groups, functions, names, usual = {}, {}, {}, USUAL .. '([^\t\n]*)'
   for i = 1, #records do
-    local name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ 0 %d+ ([^\t\n]*)\t([^\t\n]*)')
+    local name, group = string.match(records[i] or '', usual)
     names[i] = name or false
     if not name then
-      name, group = string.match(records[i] or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\t\n]*)')
+      name, group = names_of(records[i])
       name, group = name or '', group or ''
     end
     groups[i] = by_group and group ~= '' and 'g:' .. group

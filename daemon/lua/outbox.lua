@@ -85,8 +85,10 @@ local function decide(id, token, how, text)
   if waits then
     local record = get('arq:job:' .. id)
     -- As if it was enqueued now: that it waited for others is not its queue's slowness.
-    local level, rest = string.match(record or '', '^arqd1 (%d+) %d+ (.*)$')
-    if level then redis.call('SET', 'arq:job:' .. id, 'arqd1 ' .. level .. ' ' .. num(now) .. ' ' .. rest) end
+    local level, _, timeout, deadline = header(record)
+    if level then
+      redis.call('SET', 'arq:job:' .. id, new_header(level, stamp_of(now), timeout, deadline) .. tail_of(record))
+    end
     place(id, level_of(score, record), record)
     tell('unblocked', id, function_of(record))
   end

@@ -76,12 +76,6 @@ end
 -- MGET reads a key of a wrong type as missing, where GET would stop the family for ever.
 local function get(key) return redis.call('MGET', key)[1] end
 
-local function header(record)
-  if not record then return nil end
-  local level, stamp, timeout, deadline = string.match(record, '^arqd1 (%d+) (%d+) (%d+) (%d+) ')
-  if level then return tonumber(level), stamp, math.min(tonumber(timeout), 1e12), tonumber(deadline) end
-end
-
 local function default_level()
   return tonumber(redis.call('HGET', conf, 'priority') or 5)
 end
@@ -97,10 +91,6 @@ local function level_of(score, record)
   end
   if level < 1 then level = default_level() end
   return math.min(level, 10)
-end
-
-local function group_of(record)
-  return record and string.match(record, '^arqd1 [^\t\n]*\t([^\t\n]*)') or ''
 end
 
 -- Whether any job of this family ever had a group: until then places are a plain counter.

@@ -13,10 +13,7 @@ for i = 3, #ARGV do
     redis.call('ZREM', dead, id)
     back[#back + 1] = id
     unkeep({ id })
-    if level then
-      local tail = string.match(record, '^arqd1 %d+ %d+ %d+ %d+ (.*)$')
-      redis.call('SET', key, table.concat({ 'arqd1', level, stamp, num(timeout), '0', tail }, ' '))
-    end
+    if level then redis.call('SET', key, new_header(level, stamp, timeout, 0) .. tail_of(record)) end
     if not level or level < 1 then level = default_level() end
     place(id, math.min(level, 10), record)
     rerun(id)

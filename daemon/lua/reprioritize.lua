@@ -6,15 +6,17 @@ local level = tonumber(ARGV[3])
 
 -- The level in the record counts for a retry of a suspect and for a dead letter that is sent back.
 local function rewrite(id, record)
-  local rest = record and string.match(record, '^arqd1 %d+ (%d+ %d+ %d+ .*)$')
-  if rest then redis.call('SET', 'arq:job:' .. id, 'arqd1 ' .. num(level) .. ' ' .. rest, 'KEEPTTL') end
+  local _, stamp, timeout, deadline = header(record)
+  if stamp then
+    redis.call('SET', 'arq:job:' .. id, new_header(level, stamp, timeout, deadline) .. tail_of(record), 'KEEPTTL')
+  end
 end
 
 local function move(id, score, record)
   if score >= LANE and score < LANES_END then
     -- It stays in its lane, and takes its new place when the lane has room.
     local place_then = num((issue(level, 1, group_of(record))))
-    local name, group = string.match(record or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\t\n]*)')
+    local name, group = names_of(record)
     if name then
       redis.call('ZADD', lane_key('f:' .. name), 'XX', place_then, id)
       redis.call('ZADD', lane_key('g:' .. group), 'XX', place_then, id)

@@ -21,7 +21,7 @@ local registered = redis.call('HGET', session, 'sync')
 if not registered or tonumber(ARGV[4]) <= tonumber(registered) then return {} end
 -- MGET reads a key of a wrong type as missing.
 local record = redis.call('MGET', 'arq:job:' .. id)[1]
-local name = record and string.match(record, '^arqd1 %d+ %d+ 0 %d+ ([^\t\n]*)\t')
+local name = record and string.match(record, USUAL)
 if not name then return {} end
 local event = 'started\n' .. name .. '\n' .. id
 local written = written_with(event, redis.call('HGET', clock, 'events'), c[1])

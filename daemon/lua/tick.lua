@@ -74,7 +74,7 @@ if #ARGV >= first_settle then
 
   -- Somebody was told to wait: its queue, group or function starts nothing before.
   local function hold(who, record, till)
-    local name, group = string.match(record or '', '^arqd1 %d+ %d+ %d+ %d+ ([^\t\n]*)\t([^\t\n]*)')
+    local name, group = names_of(record)
     local lane = who == 'group' and group and group ~= '' and 'g:' .. group or who == 'function' and name and 'f:' .. name
     local key, field = limits, lane and 'until:' .. lane
     if not lane then key, field = conf, 'until' end

@@ -22,6 +22,7 @@ from daemon.executor import Executor
 from daemon.family import Family, FamilySettings, JobFunction, func, load_family
 from daemon.payload import Payload
 from daemon.pool import end_pool, process_pool
+from daemon.records import header
 from daemon.retry import RetryPolicy
 from daemon.run import Run
 from daemon.testing.recording import RecordedJob, RecordingProducer
@@ -152,7 +153,7 @@ def _family_of(
 def _claim(job: NewJob, tries: int, crashes: int, previous: BaseException | None) -> Claim:
     now = int(time.time() * 1000)
     deadline = now + job.expires_ms if job.expires_ms else 0
-    record = b"arqd1 %d %d %d %d %s" % (job.level, now, job.timeout_ms, deadline, job.tail)
+    record = header(job.level, now, job.timeout_ms, deadline) + job.tail
     failure: bytes | int = 0
     if previous is not None:
         line = {"at": now, "try": tries, "type": type(previous).__qualname__, "message": codec.text_of(previous)}

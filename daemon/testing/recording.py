@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
-from daemon import codec
 from daemon.broker import NewJob
 from daemon.bulk import prepare_each
 from daemon.encryption import KeyRing
@@ -17,6 +16,7 @@ from daemon.keys import spoken_id
 from daemon.options import JobOptions
 from daemon.payload import Payload
 from daemon.producer import MAX_PAYLOAD, Producer, SyncProducer
+from daemon.records import header, split_record
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Payload)
@@ -91,7 +91,7 @@ class RecordingProducer(Producer):
             new = job.id not in self.written
             if new:
                 self.written[job.id] = job
-                function = codec.split_record(b"arqd1 0 0 0 0 " + job.tail).function
+                function = split_record(header(0, 0) + job.tail).function
                 payload = one[0] if isinstance(one[0], Payload) else one[1]
                 self.jobs.append(RecordedJob(spoken_id(job.id), family, function, payload, self._options_of(one)))
             handles.append(JobHandle(self, family, job.id, new, returns))

@@ -92,21 +92,21 @@ async def test_an_empty_family_has_none(producer: Producer) -> None:
 
 LEAKS: dict[str, list[tuple[Any, ...]]] = {
     "in the queue without a payload": [("ZADD", "arq:{t}", -5, ID)],
-    "payload without a job": [("SET", "arq:job:" + ID, "arqd1")],
+    "payload without a job": [("SET", "arq:job:" + ID, "q5")],
     "result without an entry": [("SET", "arq:result:" + ID, "{}")],
     "completed without a result": [("TIME",), ("ZADD", "{t}:completed", 10**15, ID)],
     "dead letter without its payload": [("ZADD", "{t}:dead", 10**15, ID), ("SET", "arq:result:" + ID, "{}")],
     "count of tries without a job": [("SET", "arq:retry:" + ID, 1)],
     "in-progress key of a job that is not active": [("SET", "arq:in-progress:" + ID, "abc:1")],
-    "active, and nobody holds it": [("ZADD", "arq:{t}", 2**45 + 1, ID), ("SET", "arq:job:" + ID, "arqd1")],
+    "active, and nobody holds it": [("ZADD", "arq:{t}", 2**45 + 1, ID), ("SET", "arq:job:" + ID, "q5")],
     "held, and not active": [("ZADD", "{t}:workers", 1, "s"), ("HSET", "{t}:held:s", ID, "1 -5")],
     "session without a lease": [("HSET", "{t}:session:s", "n", 1)],
     "dedup key's job that has ended": [("HSET", "{t}:dedup", "j:" + ID, "key")],
     "dedup key that nothing ends": [("HSET", "{t}:dedup", "k:key", "0 " + ID)],
-    "parked, and in no list of those": [("ZADD", "arq:{t}", 2**47 + 2**46, ID), ("SET", "arq:job:" + ID, "arqd1")],
-    "lane, and in no list of those": [("ZADD", "arq:{t}", 2**47, ID), ("SET", "arq:job:" + ID, "arqd1")],
+    "parked, and in no list of those": [("ZADD", "arq:{t}", 2**47 + 2**46, ID), ("SET", "arq:job:" + ID, "q5")],
+    "lane, and in no list of those": [("ZADD", "arq:{t}", 2**47, ID), ("SET", "arq:job:" + ID, "q5")],
     "blocked, and waits for no child": [
-        ("ZADD", "arq:{t}", 2**46 + 2**45, ID), ("SET", "arq:job:" + ID, "arqd1"),
+        ("ZADD", "arq:{t}", 2**46 + 2**45, ID), ("SET", "arq:job:" + ID, "q5"),
     ],
     "cause without a dead letter": [("HSET", "{t}:causes", "abc", "1")],
     "pending:… without its parent": [("SADD", "{t}:pending:" + ID, "child")],
@@ -135,7 +135,7 @@ async def test_held_by_two_and_in_two_states(redis_url: str, producer: Producer)
     await run_burst(redis_url, FAMILY)
     other = await producer.enqueue("work", [1], family="t")
     await producer.redis.zadd("arq:{t}", {job.job_id: 2**45 + 1, other.job_id: 2**45 + 2})
-    await producer.redis.set("arq:job:" + job.job_id, "arqd1")
+    await producer.redis.set("arq:job:" + job.job_id, "q5")
     for session in ("s", "z"):
         await producer.redis.hset("{t}:held:" + session, job.job_id, "1 -5")
         await producer.redis.hset("{t}:held:" + session, other.job_id, "1 -5")
@@ -147,7 +147,7 @@ async def test_held_by_two_and_in_two_states(redis_url: str, producer: Producer)
 
 
 async def test_what_is_gone_at_the_second_look_is_none(producer: Producer) -> None:
-    await producer.redis.set("arq:job:" + ID, "arqd1", px=30)
+    await producer.redis.set("arq:job:" + ID, "q5", px=30)
     assert await kinds(producer) == []
 
 
@@ -156,7 +156,7 @@ def test_the_command(redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: An
     monkeypatch.setenv("ARQD_REDIS_URL", redis_url)
     with looking_at(redis_url) as client:
         for n in range(leaks):
-            client.set(f"arq:job:{{email}}:{n}", "arqd1")
+            client.set(f"arq:job:{{email}}:{n}", "q5")
         status = main(["check", "--deep", "--json"])
     assert sum(node.dbsize() for node in each_node(redis_url)) == leaks
     *_, found = (line for line in json.loads(capsys.readouterr().out) if line["what"] == "email")

@@ -451,7 +451,7 @@ async def test_times_are_those_of_the_state(redis_url: str, producer: Producer, 
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
     old = await producer.enqueue("number", [0], family="t")
-    await producer.redis.set("arq:job:" + old.job_id, b"arqd1 5 1700000000000 0 0 number\t\n" + b"[0]")
+    await producer.redis.set("arq:job:" + old.job_id, b"q518bcfe56800 number\t\n" + b"[0]")
     new = await producer.enqueue("number", [1], family="t")
     assert [i.id for i in await listed(control, "waiting", where=JobFilter(since=now - hour))] == [new.id]
     assert [i.id for i in await listed(control, "waiting", where=JobFilter(until=now - hour))] == [old.id]

@@ -17,7 +17,6 @@ from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from daemon import codec
 from daemon.cli.command import main
 from daemon.connections import connect
 from daemon.encryption import KeyRing, generate_key
@@ -28,6 +27,7 @@ from daemon.outbox import CursorOutbox, Outbox, OutboxFallback, SyncOutbox
 from daemon.outbox_table import OUTBOX
 from daemon.payload import Payload
 from daemon.producer import Producer
+from daemon.records import split_record
 from daemon.relay import Relay
 from handlers.integrations.database import Database
 from tests.conftest import RedisServerFactory
@@ -104,7 +104,7 @@ async def test_a_job_is_what_a_producer_would_have_made_of_it(
     await relay.drain()
     async with Producer.connect(redis_url) as producer:
         await producer.enqueue(Order(number=7), job_id="p", **options)
-    ours, direct = [codec.split_record(await redis.get(f"arq:job:{{orders}}:{name}")) for name in ("o", "p")]
+    ours, direct = [split_record(await redis.get(f"arq:job:{{orders}}:{name}")) for name in ("o", "p")]
     assert ours._replace(stamp=0) == direct._replace(stamp=0)
 
 

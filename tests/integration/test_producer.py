@@ -235,9 +235,9 @@ async def test_a_plain_job_takes_its_arguments_and_a_short_header(redis_url: str
         records = [await producer.redis.get("arq:job:" + job.job_id) for job in (*jobs, by_name)]
     mark, fields = schema_mark(Plain).encode(), codec.encode_model(Plain(n=1))
     assert len(one.id) == len("t:") + 32
-    assert re.fullmatch(rb"arqd1 \d+ \d{13} 0 0 plain\t\t" + mark + rb"\n\[" + re.escape(fields) + rb"\]", records[0])
+    assert re.fullmatch(rb"q5[0-9a-f]{11} plain\t\t" + mark + rb"\n\[" + re.escape(fields) + rb"\]", records[0])
     assert {len(record) for record in records[:3]} == {len(records[0])}
-    assert re.fullmatch(rb'arqd1 \d+ \d{13} 0 0 plain\t\n\[{"n":1}\]', records[3])
+    assert re.fullmatch(rb'q5[0-9a-f]{11} plain\t\n\[{"n":1}\]', records[3])
 
 
 async def test_many_by_name_and_each_with_options_of_its_own(redis_url: str) -> None:

@@ -307,7 +307,7 @@ async def test_jobs_that_did_not_run_have_causes_too(redis_url: str, producer: P
     await producer.enqueue_many("parse", [["ten"], ["twelve"], []], family="t")
     unreadable = [(await producer.enqueue("parse", [n], family="t")).id.replace("t:", "{t}:", 1) for n in range(2)]
     for job_id in unreadable:
-        await producer.redis.set("arq:job:" + job_id, b"arqd1 what is this")
+        await producer.redis.set("arq:job:" + job_id, b"q5 what is this")
     crashed = [(await producer.enqueue("lookup", [n], family="t")).id.replace("t:", "{t}:", 1) for n in range(2)]
     for job_id in crashed:
         await producer.redis.hset("{t}:crashes", job_id, 3)

@@ -15,6 +15,7 @@ from daemon.crontab import Timing
 from daemon.job_info import HELD
 from daemon.keys import JOB, FamilyKeys
 from daemon.producer import Producer
+from daemon.records import split_record
 from daemon.schedule import Schedule, read_schedule
 from daemon.ticks import BATCH, GRACE_MS, RUN_ALL, Step, Ticks, step
 from tests.dst import ROWS, Row
@@ -179,7 +180,7 @@ async def test_what_the_job_is(bench: Bench) -> None:
     await bench.plan(replace(EVERY_MINUTE, payload={"a": 1}, options=options))
     await bench.make()
     raw = await bench.redis.get(f"{JOB}{{t}}:s:{NOON}")
-    record = codec.split_record(raw)
+    record = split_record(raw)
     assert (record.function, record.level, record.group, record.stamp) == ("work", 3, "acme", NOON)
     assert (record.timeout_ms, record.deadline_ms) == (120_000, NOON + 3_600_000)
     assert from_json(codec.whole_body(record.body)) == {

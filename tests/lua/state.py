@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon import codec
 from daemon.broker import MAX_EVENTS, Broker, Claim, Held, NewJob, Outcome, Repeat, Tick, TickSettings
 from daemon.errors import Unreadable
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, SCRIPT_KEYS, FamilyKeys
 from daemon.lua import SCRIPTS
+from daemon.records import record_tail, split_record, stamp_word
 
 NOW = 1_763_775_600_000
 LEASE = 30_000
@@ -44,7 +44,7 @@ class Mine:
     @property
     def stamp(self) -> str:
         try:
-            return str(codec.split_record(self.claim.record or b"").stamp)
+            return stamp_word(split_record(self.claim.record or b"").stamp)
         except Unreadable:
             return ""
 
@@ -112,7 +112,7 @@ class Seen:
     @property
     def deadline(self) -> int:
         assert self.record is not None
-        return codec.split_record(self.record).deadline_ms
+        return split_record(self.record).deadline_ms
 
 
 class Engine:
@@ -166,7 +166,7 @@ class Engine:
         body: bytes = BODY, group: str = "",
     ) -> NewJob:  # fmt: skip
         when, ms = ("in", delay) if delay else ("at", at) if at else ("now", 0)
-        return NewJob(self.id(name), level, when, ms, timeout, expires, codec.record_tail("send", group, body))
+        return NewJob(self.id(name), level, when, ms, timeout, expires, record_tail("send", group, body))
 
     async def enqueue(self, *jobs: str | NewJob, resend: bool = False) -> list[bool | Repeat]:
         made = [self.job(job) if isinstance(job, str) else job for job in jobs]

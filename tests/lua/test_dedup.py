@@ -144,7 +144,7 @@ async def test_a_waiting_job_gets_the_payload_and_keeps_its_place(engine: Engine
     seen = await engine.look("a")
     assert seen.score == place
     assert seen.record is not None
-    assert seen.record.startswith(b"arqd1 3 ")
+    assert seen.record.startswith(b"q3")
     assert [mine.name for mine in await engine.claim(wanted=3)] == ["a", "b"]
     assert (await engine.look("c")).record is None
 

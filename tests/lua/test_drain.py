@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from daemon import codec
 from daemon.broker import NewJob
+from daemon.records import record_tail
 from tests.lua.conftest import Fill
 from tests.lua.state import BODY, LEASE, NOW, A, B, C, Engine
 from tests.marks import stock_ids
@@ -84,7 +84,7 @@ async def test_a_running_job_a_stock_client_asks_to_abort_stays(engine: Engine) 
 
 async def test_jobs_that_wait_in_a_lane_leave_it(engine: Engine) -> None:
     await engine.sync(lanes={"s:g:*": "1||"})
-    tail = codec.record_tail("send", "acme", BODY)
+    tail = record_tail("send", "acme", BODY)
     await engine.broker.enqueue([NewJob(engine.id(name), 5, "now", 0, 0, 0, tail) for name in "abc"])
     await engine.tick(wanted=5)
     assert await engine.redis.zcard(engine.keys.key("lane", "g:acme")) == 2

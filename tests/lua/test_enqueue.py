@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from daemon import codec
 from daemon.batches import ENQUEUE_JOBS
 from daemon.keys import JOB
+from daemon.records import split_record, stamp_word
 from tests.lua.conftest import Fill
 from tests.lua.state import HELD, LEVEL, NOW, READY, A, Engine
 
@@ -20,7 +20,7 @@ async def test_a_job_is_written_with_its_header_and_waits(engine: Engine) -> Non
     seen = await engine.look("a")
     assert (seen.band, seen.level) == ("ready", 3)
     assert seen.record is not None
-    record = codec.split_record(seen.record)
+    record = split_record(seen.record)
     assert record == (3, NOW, 5_000, NOW + 60_000, "send", "", "", b"[1]")
     assert await engine.redis.ttl(JOB + engine.id("a")) == -1
     assert await engine.marked()
@@ -30,7 +30,7 @@ async def test_no_deadline_and_no_timeout_are_zero(engine: Engine) -> None:
     await engine.enqueue("a")
     record = (await engine.look("a")).record
     assert record is not None
-    assert codec.split_record(record)[:4] == (5, NOW, 0, 0)
+    assert split_record(record)[:4] == (5, NOW, 0, 0)
 
 
 async def test_level_zero_is_the_familys_priority(engine: Engine) -> None:
@@ -39,7 +39,7 @@ async def test_level_zero_is_the_familys_priority(engine: Engine) -> None:
     assert [(await engine.look(name)).level for name in "ab"] == [8, 8]
     record = (await engine.look("a")).record
     assert record is not None
-    assert codec.split_record(record).level == 8
+    assert split_record(record).level == 8
 
 
 async def test_without_any_worker_level_zero_is_the_middle(redis_url: str, engine: Engine) -> None:
@@ -215,7 +215,7 @@ async def test_an_entry_without_a_payload_takes_the_payload_that_comes(engine: E
     await engine.redis.zadd(engine.keys.queue, {engine.id("a"): NOW - 1})
     assert await engine.enqueue("a") == [True]
     (mine,) = await engine.claim(A)
-    assert mine.stamp == str(NOW)
+    assert mine.stamp == stamp_word(NOW)
 
 
 async def test_a_running_job_whose_payload_is_gone_is_not_started_beside_itself(engine: Engine) -> None:

@@ -12,6 +12,7 @@ from redis.exceptions import OutOfMemoryError
 from daemon import codec
 from daemon.courier import LEASE_MS, Courier
 from daemon.flow_broker import FlowBroker, FlowJob
+from daemon.records import split_record
 from tests.conftest import RedisServerFactory
 from tests.lua.conftest import _client
 from tests.lua.flow_state import COPIED_RESULT, TOKEN, Flows, result
@@ -71,8 +72,8 @@ async def test_waiting_for_others_is_not_waiting_in_the_queue(flows: Flows) -> N
     await flows.end("b:1")
     await flows.deliver()
     (mine,) = await flows.engines["a"].claim()
-    assert int(mine.stamp) == begun + 60_000
-    assert codec.split_record(mine.claim.record or b"").function == "send"
+    assert int(mine.stamp, 16) == begun + 60_000
+    assert split_record(mine.claim.record or b"").function == "send"
     assert await flows.engines["a"].settle(mine.complete())
     assert (await flows.engines["a"].look("p")).indexes == {"completed"}
 

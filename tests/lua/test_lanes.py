@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from daemon import codec
 from daemon.broker import NewJob
+from daemon.records import record_tail
 from tests.lua.state import BODY, LEASE, A, B, Engine, Mine
 
 LANE, LANES_END = 2**47, 2**47 + 2**46
@@ -11,7 +11,7 @@ LANE, LANES_END = 2**47, 2**47 + 2**46
 
 async def _enqueue(engine: Engine, group: str, *names: str, function: str = "send") -> None:
     jobs = [
-        NewJob(engine.id(name), 5, "now", 0, 0, 0, codec.record_tail(function, group, BODY)) for name in names
+        NewJob(engine.id(name), 5, "now", 0, 0, 0, record_tail(function, group, BODY)) for name in names
     ]  # fmt: skip
     await engine.broker.enqueue(jobs)
 

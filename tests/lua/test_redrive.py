@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daemon import codec
 from daemon.keys import JOB
+from daemon.records import split_record
 from tests.lua.conftest import Fill
 from tests.lua.state import NOW, Engine
 
@@ -28,7 +28,7 @@ async def test_a_dead_letter_starts_anew_with_its_id_and_history(engine: Engine)
     assert (seen.indexes, seen.history) == (set(), b'{"try":1}\n{"try":2}')
     assert dead.record is not None
     assert seen.record is not None
-    assert codec.split_record(seen.record) == codec.split_record(dead.record)._replace(deadline_ms=0)
+    assert split_record(seen.record) == split_record(dead.record)._replace(deadline_ms=0)
     assert await engine.marked()
     (mine,) = await engine.claim()
     assert mine.claim.tries == b"0"
@@ -79,7 +79,7 @@ async def test_many_in_one_call(engine: Engine) -> None:
     assert await engine.order() == names
 
 
-@pytest.mark.parametrize("record", [b"no header", b"arqd1 x", b""])
+@pytest.mark.parametrize("record", [b"no header", b"qx x", b"q51,1,1,1 f\t\n[]", b""])
 async def test_an_unreadable_dead_letter_can_be_redriven(engine: Engine, record: bytes) -> None:
     await engine.sync(priority=6)
     await engine.redis.set(JOB + engine.id("a"), record)
@@ -93,7 +93,7 @@ async def test_an_unreadable_dead_letter_can_be_redriven(engine: Engine, record:
 
 async def test_a_level_that_does_not_exist_is_the_last(engine: Engine) -> None:
     await _bury(engine)
-    await engine.redis.set(JOB + engine.id("a"), b"arqd1 99 1 0 0 send\t\n[]")
+    await engine.redis.set(JOB + engine.id("a"), b"qf1 send\t\n[]")
     await engine.redrive("a")
     assert (await engine.look("a")).level == 10
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from daemon import codec
 from daemon.broker import DueTick
 from daemon.lua import SCRIPTS
+from daemon.records import split_record
 from tests.lua.conftest import Fill
 from tests.lua.state import NOW, Engine
 
@@ -104,7 +104,7 @@ async def test_a_tick_enqueues_its_job_and_is_due_again(planned: Engine) -> None
     assert await planned.order() == [f"s{NOW}"]
     seen = await planned.look(f"s{NOW}")
     assert seen.level == 5
-    assert codec.split_record(seen.record or b"").stamp == NOW
+    assert split_record(seen.record or b"").stamp == NOW
     assert await state(planned) == (OLD, NOW + 1000, b"1 %d" % NOW)
     assert await planned.marked()
 

@@ -13,6 +13,7 @@ from arq.jobs import Job, JobStatus, ResultNotFound
 
 from daemon import codec
 from daemon.errors import JobExpired, JobFailed
+from daemon.records import split_record
 from tests.lua.state import DAY, HELD, LEASE, A, B, C, Engine, Mine
 from tests.marks import stock_arq
 
@@ -216,7 +217,7 @@ async def test_a_stock_producers_job_is_claimed_and_its_client_reads_the_result(
     engine.broker.now = int(time.time() * 1000) + 5
     assert await job.status() is JobStatus.queued
     (mine,) = await engine.claim()
-    assert codec.split_record(mine.claim.record or b"").function == "send"
+    assert split_record(mine.claim.record or b"").function == "send"
     assert await job.status() is JobStatus.in_progress
     await engine.settle(mine.complete(_result(mine, engine)))
     assert await job.result(timeout=1) == {"sent": True}

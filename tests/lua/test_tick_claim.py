@@ -119,7 +119,7 @@ async def test_a_claim_takes_about_a_megabyte(engine: Engine) -> None:
 
 
 async def test_a_job_over_the_limit_is_claimed_alone(engine: Engine) -> None:
-    await engine.redis.set(JOB + engine.id("big"), b"arqd1 1 1 0 0 send\t\n" + b"x" * 2_000_000)
+    await engine.redis.set(JOB + engine.id("big"), b"q11 send\t\n" + b"x" * 2_000_000)
     await engine.redis.zadd(engine.keys.queue, {engine.id("big"): NOW})
     await engine.tick()
     await engine.enqueue(engine.job("small", 10))
@@ -291,7 +291,9 @@ async def test_a_retry_key_that_is_no_number_is_handed_over_as_it_is(engine: Eng
     assert (await engine.look("bad")).tries == b"1"
 
 
-@pytest.mark.parametrize("record", [b"", b"arqd1 ", b"arqd1 x y z w f\t\n{}", b"arqd1 5 1", b"\x00\xff" * 50])
+@pytest.mark.parametrize(
+    "record", [b"", b"q", b"q5 ", b"qx y z w f\t\n{}", b"q51", b"q5\t", b"q51,x f\t\n[]", b"\x00\xff" * 50]
+)
 async def test_garbage_in_a_payload_does_not_stop_the_others(engine: Engine, record: bytes) -> None:
     await engine.enqueue("bad", "good")
     await engine.redis.set(JOB + engine.id("bad"), record)

@@ -18,6 +18,7 @@ from daemon import codec
 from daemon.binding import Binder
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 from daemon.payload import Payload, PayloadModel
+from daemon.records import MAGIC, header, record_tail, split_record
 
 
 class Colour(Enum):
@@ -231,14 +232,7 @@ def test_a_size_over_the_limit_is_told_with_both_numbers() -> None:
 
 
 def record(function: str = "f", schema: str = "") -> bytes:
-    return b"arqd1 3 1700000000000 5000 0 " + codec.record_tail(function, "", body([1], {"b": 2}), schema)
-
-
-def test_a_record_is_taken_apart_without_decoding_its_body() -> None:
-    found = codec.split_record(b"arqd1 3 1700000000000 5000 9 send mail\tgroup\n{not json")
-    assert found == (3, 1_700_000_000_000, 5000, 9, "send mail", "group", "", b"{not json")
-    found = codec.split_record(b"arqd1 3 1700000000000 5000 9 send mail\t\t2#0a0b0c0d\n[]")
-    assert found == (3, 1_700_000_000_000, 5000, 9, "send mail", "", "2#0a0b0c0d", b"[]")
+    return header(3, 1_700_000_000_000, 5000) + record_tail(function, "", body([1], {"b": 2}), schema)
 
 
 PICKLE = pickle.dumps({"t": None, "f": "f", "a": (), "k": {}, "et": 1})
@@ -247,14 +241,14 @@ PICKLE = pickle.dumps({"t": None, "f": "f", "a": (), "k": {}, "et": 1})
 @pytest.mark.parametrize(
     "raw",
     [
-        b"", b"\x00\xff", PICKLE, b'{"f":"f"}', b"arqd1 ", b"arqd1 1 2 3\n{}", b"arqd1 a b c d f\t\n{}",
-        b"arqd1 1 2 3 4 \xff\t\n{}", b"arqd1 1 2 3 4 f\t", b"arqd2 1 2 3 4 f\t\n{}",
-        b"arqd1 1 " + b"9" * 5000 + b" 3 4 f\t\n{}",
+        b"", b"\x00\xff", PICKLE, b'{"f":"f"}', b"q", b"q1\n{}", b"qx y f\t\n{}", b"q51 \xff\t\n{}", b"q51 f\t",
+        b"r51 f\t\n{}",
+        b"q5" + b"9" * 5000 + b" f\t\n{}",
     ],
 )  # fmt: skip
 def test_what_another_wrote_is_unreadable(raw: bytes) -> None:
     with pytest.raises(Unreadable):
-        codec.split_record(raw)
+        split_record(raw)
     with pytest.raises(Unreadable):
         codec.loads(raw)
 
@@ -269,8 +263,8 @@ class TouchesAFile:
 
 def test_a_pickle_is_never_decoded(tmp_path: Any) -> None:
     bomb = tmp_path / "touched"
-    for raw in (pickle.dumps(TouchesAFile(str(bomb))), codec.MAGIC + pickle.dumps(TouchesAFile(str(bomb)))):
-        for decode in (codec.loads, codec.decode_result, codec.split_record, codec.decode_body):
+    for raw in (pickle.dumps(TouchesAFile(str(bomb))), MAGIC + pickle.dumps(TouchesAFile(str(bomb)))):
+        for decode in (codec.loads, codec.decode_result, split_record, codec.decode_body):
             with pytest.raises(Unreadable):
                 decode(raw)
     assert not bomb.exists()
@@ -355,14 +349,14 @@ def test_no_exception_is_too_strange_to_be_told(error: Exception, kind: str) -> 
 
 def test_a_stock_job_round_trip() -> None:
     raw = codec.dumps({"t": None, "f": "f", "a": (1, "x"), "k": {"b": None}, "et": 1_700_000_000_000})
-    assert raw.startswith(codec.MAGIC)
+    assert raw.startswith(MAGIC)
     assert codec.loads(raw) == {"t": None, "f": "f", "a": [1, "x"], "k": {"b": None}, "et": 1_700_000_000_000}
 
 
 def test_arqds_own_record_reads_as_a_stock_job() -> None:
     for found in (codec.loads(record()), codec.loads(record(schema="1#0a0b0c0d"))):
         assert found == {"t": None, "f": "f", "a": [1], "k": {"b": 2}, "et": 1_700_000_000_000}
-    bare = codec.loads(b"arqd1 3 1700000000000 0 0 " + codec.record_tail("f", "", b"[1]"))
+    bare = codec.loads(header(3, 1_700_000_000_000) + record_tail("f", "", b"[1]"))
     assert bare == {"t": None, "f": "f", "a": [1], "k": {}, "et": 1_700_000_000_000}
 
 
@@ -379,4 +373,4 @@ def test_an_aborted_job_is_told_whatever_its_record_was() -> None:
     for raw in (None, b"garbage", record()):
         assert codec.was_aborted(codec.encode_aborted("{t}:1", "arq:{t}", raw))
     assert codec.decode_result(codec.encode_aborted("{t}:1", "arq:{t}", record()))["f"] == "f"
-    assert codec.was_aborted(codec.encode_aborted("{t}:1", "arq:{t}", b"arqd1 broken"))
+    assert codec.was_aborted(codec.encode_aborted("{t}:1", "arq:{t}", b"q5 broken"))

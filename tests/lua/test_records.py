@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from daemon.job import PRIORITIES
-from daemon.keys import SCRIPT_KEYS
 from daemon.lua import SHARED, _read
 from daemon.lua.linked import linked
 from daemon.records import header, record_tail, split_record, stamp_word
@@ -28,7 +27,6 @@ return { num(level), stamp, num(timeout), num(deadline), name, group, tail_of(re
 async def read(engine: Engine, record: bytes) -> list[bytes]:
     """What the scripts' functions make of a record."""
     keys = engine.broker._keys
-    assert len(keys) == len(SCRIPT_KEYS) + 1
     text = linked("".join(map(_read, SHARED)), READ)
     found: Any = await engine.redis.eval(text, len(keys), *keys, engine.keys.prefix, str(engine.now), record)
     return list(found)

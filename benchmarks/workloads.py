@@ -23,7 +23,7 @@ class Sizes:
     Attributes:
         jobs: drained by a usual system; others by their share.
         singles: jobs sent to an idle worker.
-        seconds: an idle worker is watched; longer than any of its periods, which are ten seconds at most.
+        seconds: an idle worker is watched; longer than its periods but those of a minute (docs/benchmarks.md).
         waiting: backlogs; beside the largest, as many delayed jobs.
     """
 

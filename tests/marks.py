@@ -9,3 +9,7 @@ stock_arq = pytest.mark.only_on("valkey", "redis", "sentinel", reason="stock arq
 one_url = pytest.mark.only_on("valkey", "redis", reason="something other than arqd is given the URL of one server")
 #: It is about one server's own life, settings or memory.
 one_server = pytest.mark.only_on("valkey", "redis", reason="it is about one server's own life or settings")
+#: In a cluster one call has keys of one slot, so each family makes calls of its own.
+one_place = pytest.mark.only_on(
+    "valkey", "redis", "sentinel", reason="keys of several families are not in one place there"
+)

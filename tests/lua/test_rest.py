@@ -7,10 +7,9 @@ import pytest
 from tests.engine import calls
 from tests.lua.conftest import Fill
 from tests.lua.state import LEASE, NOW, A, B, C, Engine
-from tests.marks import one_server
+from tests.marks import one_place, one_server
 
 STEP = LEASE // 3
-one_place = pytest.mark.only_on("valkey", "redis", "sentinel", reason="keys of two families are in one place")
 
 
 async def lease_end(engine: Engine, session: str = A) -> float | None:

@@ -13,6 +13,7 @@ from redis.crc import key_slot
 
 from daemon.errors import RedisUnavailable
 from daemon.family import Family
+from daemon.inspector import Inspector
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import eventually, make_family, working
@@ -106,6 +107,10 @@ async def test_families_of_other_nodes_do_not_notice(tmp_path: Path, started: li
             await asyncio.sleep(0.1)
         with pytest.raises(RedisUnavailable):
             await producer.enqueue("work", [2], family="t")
+        async with Inspector.connect(servers.url, ["t", other]) as inspector:
+            answers = await inspector.ask(Inspector.queues, within=10)
+            assert [queue.family for part in answers.told for queue in part] == [other]
+            assert list(answers.away) == ["t"]
         gone.start()
         assert await waits.result(timeout=30) == 1
         assert supervisor.state == "running"

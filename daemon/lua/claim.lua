@@ -148,7 +148,14 @@ local function claim(found, records, counted)
   local count, keys, tries = #found / 2, {}, {}
   if count == 0 then return 0 end
   for i = 1, count do tries[i] = 'arq:retry:' .. found[2 * i - 1] end
-  local counts_of = redis.call('MGET', unpack(tries))
+  -- Mostly no job has ended tries. A key of another type is no count, and settling would not look for it.
+  local counts_of = {}
+  if redis.call('EXISTS', unpack(tries)) > 0 then
+    counts_of = redis.call('MGET', unpack(tries))
+    for i = 1, count do
+      if not counts_of[i] then redis.call('UNLINK', tries[i]) end
+    end
+  end
   if not records then
     for i = 1, count do keys[i] = 'arq:job:' .. found[2 * i - 1] end
     records = redis.call('MGET', unpack(keys))

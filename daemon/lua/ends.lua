@@ -70,7 +70,8 @@ end
 -- The one way jobs end: result, index, waiters, then every trace of their runs. `runs` are
 -- {kind, keep, keep as text, event's detail, cause, id, result, id, result, ...}: jobs that have all but these in common.
 -- keep in ms, 0 keeps nothing, -1 for ever; false for one of their own, which the text has: age in ms and count, -1 for
--- no bound. Field "untried": they have no count of ended tries. A dead letter keeps its payload, history and receipts; what a handler logged stays as long as the result.
+-- no bound. Field "untried": they have no count of ended tries. A dead letter keeps its payload, history and receipts;
+-- what a handler logged stays as long as the result.
 -- `told` is the event's kind where it is not the usual one.
 local function finish(runs, told)
   if #runs == 0 then return end

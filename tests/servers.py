@@ -5,7 +5,10 @@ All of them can be used alike (`Servers`), so that a test says what it needs and
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,11 +27,29 @@ START_SECONDS = 20.0
 SLOTS = 16384
 
 
+def _own_ports() -> Iterator[int]:
+    """Give ports below those the system itself gives out; each of pytest's processes has a thousand of its own.
+
+    A port is free for a moment before its server listens, and if that of another process comes first, one cluster's
+    nodes join another's.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw19").removeprefix("gw")) % 20
+    ports = range(12_000 + 1000 * number, 13_000 + 1000 * number)
+    # Another run may be under way on this machine.
+    first = random.randrange(len(ports))  # noqa: S311 - no secret
+    return itertools.cycle([*ports[first:], *ports[:first]])
+
+
+_ports = _own_ports()
+
+
 def free_port() -> int:
-    """Give a loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Give a loopback port that nothing listens on now, and that no other test is given."""
+    for port in itertools.islice(_ports, 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("all ports of the tests are taken")
 
 
 def binary_of(name: str) -> str:

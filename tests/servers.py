@@ -36,7 +36,7 @@ def _own_ports() -> Iterator[int]:
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw19").removeprefix("gw")) % 20
     ports = range(12_000 + 1000 * number, 13_000 + 1000 * number)
     # Another run may be under way on this machine.
-    first = random.randrange(len(ports))  # noqa: S311 - no secret
+    first = random.randrange(len(ports))
     return itertools.cycle([*ports[first:], *ports[:first]])
 
 

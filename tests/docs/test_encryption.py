@@ -51,7 +51,7 @@ def workers(folder: Path, environ: dict[str, str]) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0, (folder / "worker.log").read_text()
+            assert process.wait(60) == 0, (folder / "worker.log").read_text()
 
 
 def test_the_page(environ: dict[str, str], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_program(environ: dict[str, str], tmp_path: Path) -> None:
         assert run(tmp_path, environ, "order.py") == output
     finally:
         worker.terminate()
-        assert worker.wait(40) == 0
+        assert worker.wait(60) == 0
 
 
 def test_the_commands(environ: dict[str, str], tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_step_1_and_3_run(run: Callable[..., Any], tmp_path: Path) -> None:
                     assert done.stdout == said, done.stderr
             finally:
                 worker.terminate()
-                assert worker.wait(30) == 0
+                assert worker.wait(60) == 0
         assert "PICKLE IS ACCEPTED" in (tmp_path / "worker.log").read_text()
 
 

@@ -45,7 +45,7 @@ async def run(name: str, folder: Path, **environ: str) -> str:
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environ,
         stdout=asyncio.subprocess.PIPE,
     )
-    printed, _ = await asyncio.wait_for(process.communicate(), 50)
+    printed, _ = await asyncio.wait_for(process.communicate(), 100)
     return printed.decode()
 
 

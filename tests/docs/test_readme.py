@@ -76,7 +76,7 @@ def worker(line: str, folder: Path, environ: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0, log.read_text()[-4000:]
+        assert process.wait(60) == 0, log.read_text()[-4000:]
 
 
 def command(start: str) -> str:

@@ -48,14 +48,14 @@ def run(redis_url: str, tmp_path: Path) -> Iterator[Run]:
     command = [sys.executable, "-m", "daemon", "run", "nightly:WorkerSettings"]
     worker = subprocess.Popen(command, cwd=tmp_path, env=environ)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(json.loads(run("arqd schedule list --json"))) < 3:
             assert worker.poll() is None
             assert time.monotonic() < deadline
         yield run
     finally:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
 
 
 def test_the_examples(run: Run) -> None:

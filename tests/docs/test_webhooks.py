@@ -42,7 +42,7 @@ async def test_the_program(redis_url: str, database_url: str, tmp_path: Path) ->
         process = await asyncio.create_subprocess_exec(
             sys.executable, "hooks.py", cwd=tmp_path, env=environ, stdout=asyncio.subprocess.PIPE
         )
-        printed, _ = await asyncio.wait_for(process.communicate(), 50)
+        printed, _ = await asyncio.wait_for(process.communicate(), 100)
     (promised,) = re.findall(r"the program prints `(.*?)`", PAGE)
     assert printed.decode().strip() == promised
     sent = receiver.requests[0].json()

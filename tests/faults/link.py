@@ -41,7 +41,7 @@ class Link:
         self.cut()
         self._call(self._end)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self._loop.close()
 
     def freeze(self) -> None:

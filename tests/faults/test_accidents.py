@@ -53,7 +53,7 @@ async def test_a_full_disk_does_not_stop_a_worker_nor_make_it_look_dead(workshop
     shop = workshop(lease=2)
     async with shop.producer() as producer:
         worker = await shop.started()
-        await (await producer.enqueue(Quiet())).result(timeout=10)
+        await (await producer.enqueue(Quiet())).result(timeout=60)
         app = create_app(NeverAsked(), families=["faults"], heartbeats=[worker.heartbeat])
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://probe") as probe:
@@ -62,14 +62,14 @@ async def test_a_full_disk_does_not_stop_a_worker_nor_make_it_look_dead(workshop
             before = (read_heartbeat(worker.heartbeat) or {})["time"]
             end = time.monotonic() + 11
             while time.monotonic() < end:
-                assert await (await producer.enqueue(Quiet(seconds=0.1))).result(timeout=10) == worker.pid
+                assert await (await producer.enqueue(Quiet(seconds=0.1))).result(timeout=60) == worker.pid
                 assert (await probe.get("/livez")).status_code == 200
                 await asyncio.sleep(0.2)
             document = read_heartbeat(worker.heartbeat)
             assert document is not None
             assert document["time"] < before + 3, "it could not be written"
             allow_files(worker.pid, resource.RLIM_INFINITY)
-            await (await producer.enqueue(Quiet())).result(timeout=10)
+            await (await producer.enqueue(Quiet())).result(timeout=60)
             await shop.until(lambda: worker.log.stat().st_size > written, "its log goes on", 10)
             worker.send(signal.SIGTERM)
             assert await shop.ended(worker, 10) == 0
@@ -80,7 +80,7 @@ async def test_a_log_nobody_can_write_does_not_stop_a_worker(workshop: WorkshopF
     async with shop.producer() as producer:
         worker = shop.start(log=Path("/dev/full"))
         job = await producer.enqueue(Work(name="job"))
-        assert (await job.result(timeout=20)).pid == worker.pid
+        assert (await job.result(timeout=60)).pid == worker.pid
         worker.send(signal.SIGTERM)
         assert await shop.ended(worker, 10) == 0
 
@@ -92,17 +92,17 @@ async def test_mails_to_a_full_spool_are_tried_again(workshop: WorkshopFactory) 
     async with shop.producer() as producer:
         worker = shop.start("email", environ=variables)
         mail = SendEmail(to="ada@example.com", subject="Hi", template="welcome", context={"name": "Ada"})
-        await (await producer.enqueue(mail)).result(timeout=20)
+        await (await producer.enqueue(mail)).result(timeout=60)
         allow_files(worker.pid, 0)
         job = await producer.enqueue(mail.model_copy(update={"subject": "Again"}), max_tries=50)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while (await job.info()).tries < 2:
             assert time.monotonic() < deadline, "it is tried again"
             await asyncio.sleep(0.05)
         assert "cannot write to the spool folder" in (await job.info()).history[-1]["message"]
         assert len(list(spool.iterdir())) == 1, "nothing half-written"
         allow_files(worker.pid, resource.RLIM_INFINITY)
-        assert (await job.result(timeout=15)).message_id
+        assert (await job.result(timeout=60)).message_id
         assert len(list(spool.glob("*.eml"))) == 2
 
 
@@ -124,10 +124,10 @@ async def test_what_cannot_be_written_down_is_recorded_as_such(
         worker = await shop.started()
         job = await producer.enqueue(Strange(what=what))
         with pytest.raises(JobFailed) as failed:
-            await job.result(timeout=10)
+            await job.result(timeout=60)
         assert (failed.value.type.rpartition(".")[2], said in failed.value.message) == (error, True)
         assert (await job.info()).state is JobState.FAILED
-        assert (await (await producer.enqueue(Work(name="after"))).result(timeout=10)).pid == worker.pid
+        assert (await (await producer.enqueue(Work(name="after"))).result(timeout=60)).pid == worker.pid
 
 
 PRODUCER = """

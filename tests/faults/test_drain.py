@@ -30,10 +30,10 @@ async def test_a_running_job_may_end_and_nothing_more_is_claimed(workshop: Works
         await drained(shop, first)
         late = await producer.enqueue(Work(name="late"))
         second = await shop.started()
-        assert (await late.result(timeout=10)).pid == second.pid
+        assert (await late.result(timeout=40)).pid == second.pid
         assert first.status is None
         shop.release("short")
-        assert await short.result(timeout=10) == Done(name="short", pid=first.pid)
+        assert await short.result(timeout=40) == Done(name="short", pid=first.pid)
         assert await shop.ended(first, 5) == 0
     assert shop.starts() == {"short": 1, "late": 1}
     assert not shop.events("cancelled")
@@ -71,7 +71,7 @@ async def test_what_has_not_ended_in_time_is_handed_back_at_once_and_uncounted(w
         assert (info.state, info.tries, info.crashes) == (JobState.ACTIVE, 0, 0)
         assert await shop.ended(first, 5) == 0
         shop.release("long")
-        assert (await long.result(timeout=10)).pid == second.pid
+        assert (await long.result(timeout=40)).pid == second.pid
     start, again = shop.events("start", "long")
     (cancelled,) = shop.events("cancelled", "long")
     assert (start.job_try, again.job_try) == (1, 1)
@@ -103,7 +103,7 @@ async def test_sigint_drains_too(workshop: WorkshopFactory) -> None:
         await shop.until_started("job")
         await drained(shop, first, signal.SIGINT)
         shop.release("job")
-        assert await job.result(timeout=5) == Done(name="job", pid=first.pid)
+        assert await job.result(timeout=40) == Done(name="job", pid=first.pid)
         assert await shop.ended(first, 5) == 0
 
 

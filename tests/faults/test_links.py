@@ -43,7 +43,7 @@ async def all_slots_work(shop: Workshop, producer: Producer) -> None:
     await shop.until_started(*names)
     for name in names:
         shop.release(name)
-    await asyncio.gather(*(job.result(timeout=10) for job in jobs))
+    await asyncio.gather(*(job.result(timeout=60) for job in jobs))
 
 
 async def first_after(shop: Workshop, moment: float, seconds: float = 40) -> float:
@@ -64,7 +64,7 @@ async def test_a_link_that_is_gone_for_four_seconds(shop: Workshop, link: Link, 
         await asyncio.sleep(4)
         link.thaw() if how == "frozen" else link.mend()
         healed = await first_after(shop, time.time())
-        done = await asyncio.gather(*(job.result(timeout=20) for job in jobs))
+        done = await asyncio.gather(*(job.result(timeout=60) for job in jobs))
         twice = sum(times > 1 for times in shop.starts().values())
         within(f"link {how} for 4 s ({len(jobs) - len(done)} lost, {twice} twice), first job after", healed, 1.5)
         await all_slots_work(shop, producer)
@@ -75,12 +75,12 @@ async def test_a_link_that_is_gone_for_four_seconds(shop: Workshop, link: Link, 
 async def test_half_open_connections_of_an_idle_worker(shop: Workshop, link: Link) -> None:
     worker = await behind(shop, link)
     async with shop.producer() as producer:
-        await (await producer.enqueue(Work(name="before"))).result(timeout=10)
+        await (await producer.enqueue(Work(name="before"))).result(timeout=60)
         assert link.half_open() >= 2
         moment = time.time()
         job = await producer.enqueue(Work(name="job"))
         found = await first_after(shop, moment)
-        assert (await job.result(timeout=15)).pid == worker.pid
+        assert (await job.result(timeout=60)).pid == worker.pid
         within("half-open connections, idle: the job starts after", found, 10)
         await all_slots_work(shop, producer)
     assert set(shop.starts().values()) == {1}
@@ -96,7 +96,7 @@ async def test_half_open_connections_of_a_busy_worker(shop: Workshop, link: Link
         # What runs ends, and then nothing goes on until the worker has noticed.
         await asyncio.sleep(0.5)
         found = await first_after(shop, running + 0.5)
-        await asyncio.gather(*(job.result(timeout=20) for job in jobs))
+        await asyncio.gather(*(job.result(timeout=60) for job in jobs))
         within("half-open connections, busy: the next job starts after", found + 0.5, 10)
         await all_slots_work(shop, producer)
     assert set(shop.starts().values()) == {1}
@@ -106,13 +106,13 @@ async def test_half_open_connections_of_a_busy_worker(shop: Workshop, link: Link
 async def test_redis_restarts_under_idle_workers(shop: Workshop) -> None:
     workers = [await shop.started(), await shop.started()]
     async with shop.producer() as producer:
-        await (await producer.enqueue(Work(name="before"))).result(timeout=10)
+        await (await producer.enqueue(Work(name="before"))).result(timeout=60)
     shop.server.kill()
     await asyncio.sleep(1.5)
     shop.server.start()
     up = time.time()
     async with shop.producer() as producer:
-        await (await producer.enqueue(Work(name="after"))).result(timeout=10)
+        await (await producer.enqueue(Work(name="after"))).result(timeout=60)
         within("Valkey restarted while idle, first job after", await first_after(shop, up), 1.5)
         await all_slots_work(shop, producer)
     assert [worker.status for worker in workers] == [None, None]

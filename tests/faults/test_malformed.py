@@ -70,7 +70,7 @@ async def test_malformed_entries_one_at_a_time(workshop: WorkshopFactory) -> Non
             before = len(worker.log.read_text())
             await plant(shop, entry, number)
             good = await producer.enqueue(Work(name=kind.replace(" ", "-")))
-            assert (await good.result(timeout=10)).pid == worker.pid
+            assert (await good.result(timeout=60)).pid == worker.pid
             with shop.server.client() as redis:
                 await shop.until(lambda client=redis: client.zcard(KEYS.queue) == 0, f"{kind}: nothing is left", 10)
             said = entry[-1]

@@ -17,7 +17,7 @@ from daemon.session import Session
 from tests.engine import make_family, working
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Block, Hold, Work
-from tests.faults.figures import within
+from tests.faults.figures import LENIENCE, within
 from tests.faults.link import Link
 from tests.faults.workshop import WorkerProcess
 from tests.probe.support import NeverAsked
@@ -41,7 +41,7 @@ async def until_it_says(ask: Ask, path: str, status: int, seconds: float) -> flo
     """Wait for an answer and give how long it took."""
     began = time.monotonic()
     while await ask(path) != status:
-        assert time.monotonic() - began < seconds, f"{path} does not turn {status}"
+        assert time.monotonic() - began < seconds * LENIENCE, f"{path} does not turn {status}"
         await asyncio.sleep(0.05)
     return time.monotonic() - began
 
@@ -86,7 +86,7 @@ async def test_work_that_nobody_takes_is_seen_by_the_renewals_alone(
             # Of one alone the worker would hear without a tick.
             await producer.enqueue_many("take", [(), ()], family="t")
             before = time.time()
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while supervisor.snapshot()["families"]["t"]["claimable_since"] is None:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)
@@ -106,7 +106,7 @@ async def test_idle_workers_stay_ready(workshop: WorkshopFactory) -> None:
     worker = await shop.started()
     async with probe_of(worker) as ask, shop.producer() as producer:
         await until_it_says(ask, "/readyz", 200, 10)
-        await (await producer.enqueue(Work(name="one"))).result(timeout=10)
+        await (await producer.enqueue(Work(name="one"))).result(timeout=60)
         end = time.monotonic() + 20
         while time.monotonic() < end:
             assert (await ask("/readyz"), await ask("/livez")) == (200, 200)
@@ -129,11 +129,11 @@ async def test_liveness_through_an_outage_and_a_blocked_loop(workshop: WorkshopF
         shop.server.start()
         await until_it_says(ask, "/readyz", 200, 20)
         shop.release("held")
-        await held.result(timeout=10)
+        await held.result(timeout=60)
         job = await producer.enqueue(Block(name="block", seconds=11))
         await shop.until_started("block")
         within("a blocked loop: /livez 503 after", await until_it_says(ask, "/livez", 503, 60), 10)
-        await job.result(timeout=20)
+        await job.result(timeout=60)
         await until_it_says(ask, "/livez", 200, 10)
 
 

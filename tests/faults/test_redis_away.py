@@ -12,6 +12,7 @@ from daemon.job import JobState
 from daemon.producer import JobHandle, Producer, SyncProducer
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Done, Hold, Work
+from tests.faults.figures import within
 from tests.faults.workshop import KEYS, CrashCounts, WorkerProcess, Workshop
 
 LEASE = 2
@@ -31,7 +32,7 @@ async def at_work(shop: Workshop, producer: Producer) -> tuple[JobHandle, list[J
 
 async def all_done_once(shop: Workshop, held: JobHandle, jobs: list[JobHandle], counts: CrashCounts) -> None:
     """Check that every job ends well, and has run once."""
-    done = await asyncio.gather(*(job.result(timeout=20) for job in jobs), held.result(timeout=20))
+    done = await asyncio.gather(*(job.result(timeout=60) for job in jobs), held.result(timeout=60))
     assert [result.name for result in done] == [*map(str, range(COUNT)), "held"]
     assert {name: times for name, times in shop.starts().items() if times != 1} == {}
     assert counts.highest == {}
@@ -139,7 +140,7 @@ async def test_enqueue_without_redis_says_so_at_once(workshop: WorkshopFactory, 
             await producer.enqueue(Work(name="away"))
         with pytest.raises(RedisUnavailable):
             await producer.enqueue_many([Work(name="away")] * 3000)
-        assert time.monotonic() - began < 3
+        within("enqueue without Redis is refused after", time.monotonic() - began, 3)
         shop.server.start()
         assert (await producer.enqueue(Work(name="after"))).created
 
@@ -187,4 +188,4 @@ async def test_a_worker_started_before_redis_waits_for_it(workshop: WorkshopFact
     shop.server.start()
     async with shop.producer() as producer:
         job = await producer.enqueue(Work(name="job"))
-        assert (await job.result(timeout=15)).pid == worker.pid
+        assert (await job.result(timeout=60)).pid == worker.pid

@@ -114,7 +114,7 @@ async def finish(url: str, load: Load) -> None:
             stats = await inspector.queue("rotated")
             return stats.completed + stats.failed == len(load.jobs)
 
-        await eventually(ended, 30)
+        await eventually(ended, 120)
 
 
 async def check(url: str, load: Load) -> None:

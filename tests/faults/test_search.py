@@ -110,11 +110,11 @@ async def test_the_index_is_equal_to_what_is_true(workshop: WorkshopFactory) -> 
         queue = await inspector.queue("faults")
         return queue.waiting + queue.active == 0 and await caught_up(redis, inspector, "faults") is not None
 
-    await eventually(quiet, 40)
+    await eventually(quiet)
     # What a count or an age forgets leaves without an event; a sweep takes it out.
     await redis.hset(inspector.of("faults").key("search"), "sweep", 0)
-    await eventually(quiet, 20)
-    looked_up = await eventually(lambda: settled(redis, inspector), 20)
+    await eventually(quiet)
+    looked_up = await eventually(lambda: settled(redis, inspector))
     print(f"{dict(done)}, words compared {looked_up}")
     await redis.aclose()
     assert looked_up > len(WORDS)

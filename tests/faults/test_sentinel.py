@@ -65,7 +65,7 @@ async def test_a_primary_that_stalls_is_replaced_and_returns(shop: Workshop) -> 
             return False
 
         await shop.until(demoted, "the old primary follows the new one", 30)
-        assert (await (await producer.enqueue(Work(name="after"))).result(timeout=10)).name == "after"
+        assert (await (await producer.enqueue(Work(name="after"))).result(timeout=60)).name == "after"
     twice = sum(times > 1 for times in shop.starts().values())
     what = f"the primary stalls and returns: {COUNT} jobs, 0 lost, {twice} twice, 0 deaths; jobs start again after"
     within(what, event.at - promoted, 3)

@@ -127,8 +127,8 @@ async def test_its_serialisers_and_its_queue_are_kept(redis_url: str, stock: Arq
     job = await enqueued(stock, "add", 1, b=2)
     own = await enqueued(stock, "own", 5)
     async with working(redis_url, family):
-        assert await job.result(10, poll_delay=0.02) == 3
-        assert await own.result(10, poll_delay=0.02) == 5
+        assert await job.result(60, poll_delay=0.02) == 3
+        assert await own.result(60, poll_delay=0.02) == 5
         assert (await stock.get("arq:result:" + job.job_id)).startswith(b"mine:")
         assert 50_000 < await stock.pttl("arq:result:" + own.job_id) <= 60_000
         info = await job.result_info()
@@ -137,7 +137,7 @@ async def test_its_serialisers_and_its_queue_are_kept(redis_url: str, stock: Arq
             "add", [1], {"b": 2}, 1, "arq:queue",
         )  # fmt: skip
         another = await enqueued(stock, "add", 2, b=2)
-        assert await another.result(10, poll_delay=0.02) == 4
+        assert await another.result(60, poll_delay=0.02) == 4
         assert await another.status() is JobStatus.complete
 
 
@@ -233,7 +233,7 @@ async def test_an_entry_of_wrong_types_stops_nobody(redis_url: str, stock: ArqRe
         await stock.set("arq:job:odd", raw)
         await stock.zadd("arq:queue", {"odd": 1000})
         good = await enqueued(stock, "add", 1)
-        assert await good.result(10, poll_delay=0.02) == 1
+        assert await good.result(60, poll_delay=0.02) == 1
         inspector = Inspector(stock, ["arq:queue"])
 
         async def settled() -> bool:
@@ -244,7 +244,7 @@ async def test_an_entry_of_wrong_types_stops_nobody(redis_url: str, stock: ArqRe
         for state in (JobState.COMPLETED, JobState.FAILED):
             await inspector.jobs("arq:queue", state)
         again = await enqueued(stock, "add", 2)
-        assert await again.result(10, poll_delay=0.02) == 2
+        assert await again.result(60, poll_delay=0.02) == 2
 
 
 async def test_an_unknown_function_is_kept(redis_url: str, stock: ArqRedis, load: Load) -> None:
@@ -269,8 +269,8 @@ async def test_an_aborted_job_tells_a_stock_client(redis_url: str, stock: ArqRed
     pool = await create_pool(RedisSettings.from_dsn(redis_url))
     async with working(redis_url, load(accept_pickle=True, functions=[arq_func(endless, name="endless")], **without)):
         job = await enqueued(pool, "endless")
-        await asyncio.wait_for(started.wait(), 10)
-        assert await job.abort(timeout=15, poll_delay=0.02) is True
+        await asyncio.wait_for(started.wait(), 60)
+        assert await job.abort(timeout=60, poll_delay=0.02) is True
     await pool.aclose()
 
 
@@ -286,9 +286,9 @@ async def test_an_id_can_be_used_again_when_arq_would_let_it(redis_url: str, sto
         async def free_again() -> Job | None:
             return await stock.enqueue_job("add", 1, _job_id="nightly")
 
-        job = await eventually(free_again, 20)
+        job = await eventually(free_again)
         assert job is not None
-        assert await job.result(10, poll_delay=0.02) == 1
+        assert await job.result(60, poll_delay=0.02) == 1
 
 
 def test_how_long_what_failed_is_kept(load: Load) -> None:
@@ -345,8 +345,8 @@ async def test_a_full_worker_hears_a_stock_abort(redis_url: str, load: Load) -> 
     functions = [arq_func(endless, name="endless")]
     async with working(redis_url, load(accept_pickle=True, functions=functions, max_jobs=1, **without)):
         job = await enqueued(pool, "endless")
-        await asyncio.wait_for(started.wait(), 10)
-        assert await job.abort(timeout=15, poll_delay=0.02) is True
+        await asyncio.wait_for(started.wait(), 60)
+        assert await job.abort(timeout=60, poll_delay=0.02) is True
     await pool.aclose()
 
 
@@ -360,7 +360,7 @@ async def test_an_operators_abort_is_read_by_a_stock_client(redis_url: str, load
     family = load(accept_pickle=True, job_serializer=None, job_deserializer=None)
     async with working(redis_url, family):
         with pytest.raises(asyncio.CancelledError):
-            await job.result(10, poll_delay=0.02)
+            await job.result(60, poll_delay=0.02)
     assert seen == []
     await pool.aclose()
 

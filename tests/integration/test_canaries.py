@@ -56,7 +56,7 @@ class Arqd:
     def burst(self) -> bytes:
         """Work off what waits; gives what the worker logged."""
         command = [sys.executable, "-m", "daemon", "run", "vault", "--burst"]
-        done = subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, timeout=40, check=False)
+        done = subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, timeout=100, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
@@ -71,7 +71,7 @@ class Arqd:
             yield
         finally:
             process.terminate()
-            ended = process.wait(20)
+            ended = process.wait(60)
         assert ended == 0, log.read_text()
         assert b"canary" not in log.read_bytes()
 

@@ -110,11 +110,11 @@ def worker(redis_url: str) -> Iterator[None]:
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
-    assert started.wait(5)
+    assert started.wait(60)
     yield
     loop, supervisor = running[0]
     loop.call_soon_threadsafe(supervisor.drain)
-    thread.join(15)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -346,12 +346,12 @@ def test_wait_tells_an_abort(queue: Arqd, redis_url: str) -> None:
     waiting.start()
     with SyncProducer.connect(redis_url) as producer:
         job = producer.job("greetings:mine")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while job.status() is not JobState.ACTIVE:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert job.abort()
-    waiting.join(10)
+    waiting.join(60)
     assert ended[0].status == 1
     assert "arqd: greetings:mine was aborted" in ended[0].err
 

@@ -34,7 +34,7 @@ from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 FAMILY = "tests.integration.cli_family:WorkerSettings"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def until(condition: Callable[[], Any], what: str = "") -> Any:
@@ -103,7 +103,7 @@ class Arqd:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(5)
+                self.process.wait(20)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -132,7 +132,7 @@ def start(tmp_path: Path, redis_url: str) -> Iterator[Start]:
 def get(url: str) -> tuple[int, Any]:
     """Give status and JSON of a page."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -155,7 +155,7 @@ def test_burst_runs_what_waits_and_ends(start: Start, redis_url: str) -> None:
         jobs = [producer.enqueue("greet", {"name": str(n)}, family="greetings") for n in range(3)]
         worker = start("run", FAMILY, "--burst")
         assert worker.ended() == 0, worker.text
-        assert [job.result(timeout=1)["text"] for job in jobs] == ["Hello, 0!", "Hello, 1!", "Hello, 2!"]
+        assert [job.result(timeout=PATIENCE)["text"] for job in jobs] == ["Hello, 0!", "Hello, 1!", "Hello, 2!"]
 
 
 def test_a_signal_drains(start: Start, redis_url: str) -> None:
@@ -203,7 +203,7 @@ def test_processes_share_the_work_and_drain_together(start: Start, tmp_path: Pat
     assert pids == {str(beat["pid"]) for beat in beats}
 
     with SyncProducer.connect(redis_url) as producer:
-        assert producer.enqueue("process_id", [], family="greetings").result(timeout=5) in {
+        assert producer.enqueue("process_id", [], family="greetings").result(timeout=60) in {
             beat["pid"] for beat in beats
         }
     assert workers.ended(signal.SIGTERM) == 0, workers.text
@@ -323,7 +323,7 @@ def test_the_console_until_a_signal(start: Start) -> None:
     token = re.search(r"arqd_ci\.\S+", made.text)
     assert token
     request = urllib.request.Request(f"{home}api/v1/queues", headers={"authorization": f"Bearer {token[0]}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         assert [queue["stats"]["family"] for queue in json.load(answer)] == sorted(FAMILIES)
     # It makes the ticks of schedules where no worker does.
     console.said("scheduler: this process leads")
@@ -376,8 +376,8 @@ def test_up_with_the_demonstration_until_ctrl_c(start: Start, tmp_path: Path) ->
     jar = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     with contextlib.suppress(urllib.error.HTTPError):
         # Logged in, and led to the dashboard, which is not part of this.
-        jar.open(link, timeout=10).close()
-    with jar.open(link.partition("/login")[0] + "/api/v1/queues/email", timeout=10) as answer:
+        jar.open(link, timeout=PATIENCE).close()
+    with jar.open(link.partition("/login")[0] + "/api/v1/queues/email", timeout=PATIENCE) as answer:
         assert json.load(answer)["stats"]["completed"] == 5
     assert len(list((tmp_path / "var" / "spool" / "email").glob("*.eml"))) == 5
 
@@ -445,7 +445,7 @@ async def test_a_signal_that_comes_while_a_process_is_started_reaches_it(
         ["run"], 1, tmp_path / "worker.json", burst=False, recycling=processes.Recycling(), notifier=Notifier({})
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert await group.run() == 0
             assert await processes.run_watched(["run"], tmp_path) == 0
     finally:

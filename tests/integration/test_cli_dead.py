@@ -86,14 +86,14 @@ def worker(redis_url: str) -> Iterator[None]:
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not running or running[0][1].state == "starting":
         assert time.monotonic() < deadline, "no worker"
         time.sleep(0.01)
     yield
     loop, supervisor = running[0]
     loop.call_soon_threadsafe(supervisor.drain)
-    thread.join(15)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -219,12 +219,12 @@ def test_ctrl_c_prints_what_was_done(arqd: Arqd) -> None:
         [*command, "--canaries", "0", "--rate", "1/m"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ},
     )  # fmt: skip
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while sum(group["count"] for group in groups(arqd).values()) == 10:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     assert [line.split(maxsplit=6)[1:4] for line in out.splitlines()[1:]] == [["6", "1", "5"], ["4", "0", "4"]]
     assert out.count("interrupted") == 2

@@ -75,7 +75,7 @@ def test_a_job_is_shown_masked_and_revealed_with_its_key(arqd: Arqd, redis_url: 
         work(redis_url, NEW)
         assert job.result(30) == "canary"
         assert (job.info().result, job.info(reveal=True).result) == ("**********", "canary")
-        assert job.result(5, reveal=False) == "**********"
+        assert job.result(60, reveal=False) == "**********"
         assert job.logs(reveal=True).lines == []
     assert "canary" not in arqd("job", job.id).out + arqd("jobs", "vault", "--state", "completed", "--json").out
     assert 'payload      {"text":"canary"}' in arqd("job", job.id, "--reveal").out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -122,7 +123,7 @@ class TestTop:
             _shown(mine, b"email")
             _shown(mine, b"email")
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=60)
         os.close(mine)
         assert process.returncode == 130
         assert b"Traceback" not in err
@@ -130,7 +131,7 @@ class TestTop:
 
 def _shown(terminal: int, expected: bytes) -> None:
     """Wait until a terminal shows this."""
-    found, deadline = b"", time.monotonic() + 20
+    found, deadline = b"", time.monotonic() + 60
     while expected not in found:
         assert time.monotonic() < deadline, found
         if select.select([terminal], [], [], 1)[0]:
@@ -167,7 +168,7 @@ class TestTail:
             ["started", "email:ada"],
         ]  # fmt: skip
         (failed,) = [line for line in lines if line[1] == "failed"]
-        assert failed[3].startswith("send  try 1  0")
+        assert re.match(r"send  try 1  \d", failed[3])
         assert failed[3].endswith("PermanentError: no such\N{REPLACEMENT CHARACTER}[31m address")
         assert arqd("tail", "--since", "1h", "--once")[1] == out
 
@@ -212,7 +213,7 @@ class TestTail:
                 producer.enqueue("send", ["new"], family="email", job_id="new")
             assert any("email:new" in line for line in lines)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert b"Traceback" not in out + err
 
@@ -224,7 +225,7 @@ class TestTail:
             with SyncProducer.connect(redis_url) as producer:
                 producer.enqueue("send", ["new"], family="email")
                 producer.enqueue("send", ["new"], family="email")
-            process.wait(20)
+            process.wait(60)
             assert process.stderr
             assert process.stderr.read() == b""
         assert process.returncode == 0

@@ -50,7 +50,7 @@ async def test_a_blocked_worker_is_profiled_and_its_stack_kept(
             (worker,) = await Inspector(producer.redis, ["greetings"]).workers()
             return worker.stalled
 
-        told = await eventually(stalled, 20)
+        told = await eventually(stalled)
         assert (told["job_id"], told["function"]) == (job.id, "spin")
         assert told["seconds"] >= 1
         shown = await asyncio.to_thread(queue, "workers", "--stacks")

@@ -47,7 +47,7 @@ def test_of_fifty_producers_at_once_one_is_accepted_and_the_others_are_told_whic
     def hand_over(version: int) -> SyncJobHandle:
         with SyncProducer.connect(redis_url) as producer:
             assert producer.health()
-            start.wait(20)
+            start.wait(60)
             return producer.enqueue(Index(page="home", version=version), dedup_mode=mode, delay=0.01)
 
     with ThreadPoolExecutor(PRODUCERS) as pool:

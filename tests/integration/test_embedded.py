@@ -20,7 +20,7 @@ def client(server: EmbeddedServer) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"

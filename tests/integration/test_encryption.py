@@ -118,7 +118,7 @@ async def test_a_dead_letter_keeps_everything_encrypted(redis_url: str, sealing:
     with pytest.raises(JobFailed, match="canary in an error"):
         await job.result(30)
     with pytest.raises(JobFailed) as caught:
-        await job.result(5, reveal=False)
+        await job.result(60, reveal=False)
     assert caught.value.message == MASK
     listed = await Inspector(sealing.redis, ["vault"]).jobs(
         "vault", "failed", where=JobFilter(error="ValueError", tag="vip")
@@ -441,7 +441,7 @@ async def test_children_in_an_encrypted_family(redis_url: str, sealing: Producer
     job = await sealing.enqueue_flow(flow)
     assert b"canary" not in await everything(sealing.redis)
     async with working(redis_url, vault, sums, keyring=RING):
-        assert await job.result(15) == "canary one canary two canary in an error"
+        assert await job.result(60) == "canary one canary two canary in an error"
     # The parent is not encrypted: what it gave is its own business.
     seen = (await everything(sealing.redis)).replace(b"canary one canary two canary in an error", b"")
     assert b"canary" not in seen
@@ -456,7 +456,7 @@ async def test_a_parent_fails_by_an_encrypted_child_without_its_text(
     job = await sealing.enqueue_flow(node(Sum(), children=[failing]))
     async with working(redis_url, vault, make_family("sums", func(total, name="sum")), keyring=RING):
         with pytest.raises(JobFailed) as caught:
-            await job.result(15)
+            await job.result(60)
     assert f"ValueError: {MASK}" in str(caught.value)
     assert b"canary" not in await everything(sealing.redis)
 
@@ -577,7 +577,7 @@ async def test_what_a_parent_keeps_is_reencrypted_too(redis_url: str, producer: 
     assert (await reencrypt(producer.redis, VAULT, both)).changed == 2
     await Control(producer.redis, ["vault"]).promote(["vault:l"])
     async with working(redis_url, vault, make_family("sums", func(total, name="sum")), keyring=RING):
-        assert await job.result(15) == "canary later"
+        assert await job.result(60) == "canary later"
 
 
 async def test_reencryption_tells_what_it_cannot_read(producer: Producer) -> None:

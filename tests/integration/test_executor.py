@@ -112,7 +112,7 @@ async def test_the_context_is_arqs_mapping_with_attributes(redis_url: str, produ
     before = datetime.now(UTC) - timedelta(seconds=1)
     async with working(redis_url, make_family("t", work, follow, ctx={"shared": "x"})):
         job = await producer.enqueue("work", [], family="t", tags=["a"], priority=3)
-        assert await producer.job(await job.result(30)).result(5) is False
+        assert await producer.job(await job.result(30)).result(60) is False
     ctx = seen[0]
     assert (ctx.job_id, ctx.function, ctx.family, ctx.job_try, ctx.tags) == (job.job_id, "work", "t", 1, ["a"])
     assert (ctx["job_id"], ctx["job_try"], ctx["shared"]) == (job.job_id, 1, "x")
@@ -228,7 +228,7 @@ async def test_a_thread_past_its_timeout_keeps_its_slot_and_that_is_told(
 
     def stuck(ctx: JobContext) -> None:
         started.set()
-        release.wait(20)
+        release.wait(60)
 
     async def quick(ctx: JobContext) -> str:
         return "quick"

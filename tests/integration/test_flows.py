@@ -421,7 +421,7 @@ async def test_the_leader_of_the_schedules_looks_after_families_without_workers(
         async def released() -> bool:
             return await job.status() is JobState.WAITING
 
-        await eventually(released, 20)
+        await eventually(released)
     assert await Courier(producer.redis, FAMILIES).sweep() == courier.SWEEP_SECONDS
 
 

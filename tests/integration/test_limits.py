@@ -45,7 +45,7 @@ async def run_all(redis_url: str, families: list[Family], jobs: list[Any]) -> No
     async with AsyncExitStack() as stack:
         for family in families:
             await stack.enter_async_context(working(redis_url, family))
-        await asyncio.gather(*(job.result(20) for job in jobs))
+        await asyncio.gather(*(job.result(60) for job in jobs))
 
 
 async def test_jobs_of_a_group_at_the_same_time_over_two_supervisors(redis_url: str, producer: Producer) -> None:

@@ -48,7 +48,7 @@ async def test_claims_not_yet_started_when_a_call_is_lost_run_once(
 
         monkeypatch.setattr(Channel, "start", losing)
         more = await producer.enqueue_many("count", [[n] for n in range(JOBS, 2 * JOBS)], family="t")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             results = [await job.result() for job in (*jobs, *more)]
     assert lost == LOSSES, "no call was lost while claims were waiting to be started"
     assert results == list(range(2 * JOBS))

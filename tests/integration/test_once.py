@@ -61,7 +61,7 @@ async def test_killed_at_every_await_point_no_step_with_a_receipt_runs_again(
         own = len(await producer.redis.client_list())
         worker = processes.Process(target=once_process.run, args=(redis_url, point))
         worker.start()
-        await asyncio.to_thread(worker.join, 20)
+        await asyncio.to_thread(worker.join, 60)
         if worker.exitcode == 0:
             break
         assert worker.exitcode == -9

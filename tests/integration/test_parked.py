@@ -82,7 +82,7 @@ async def test_jobs_of_a_new_function_all_run_where_it_is_known(redis_url: str, 
         for number in range(100):
             jobs.append(await producer.enqueue("new", [number], family="t"))
             jobs.append(await producer.enqueue("old", [number], family="t"))
-        results = await asyncio.gather(*(job.result(20) for job in jobs))
+        results = await asyncio.gather(*(job.result(60) for job in jobs))
     assert results == [value for number in range(100) for value in (-number, number)]
     stats = await Inspector(producer.redis, ["t"]).queue("t")
     assert (stats.failed, stats.parked, stats.totals["completed"]) == (0, 0, 200)
@@ -110,7 +110,7 @@ async def test_what_is_parked_can_be_aborted(redis_url: str, producer: Producer)
         async def forgotten() -> bool:
             return not await producer.redis.exists("{t}:parked", "{t}:parked:new")
 
-        await eventually(forgotten, 15)
+        await eventually(forgotten)
 
 
 # ---------------------------------------------------------------- payloads of two releases

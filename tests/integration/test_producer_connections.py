@@ -159,7 +159,7 @@ def worker_thread(redis_url: str) -> Any:
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield redis_url
     stop[0]()
     thread.join()
@@ -207,7 +207,7 @@ def test_a_synchronous_producer_that_is_closed_or_forked_says_so(redis_url: str)
             except ArqdError as error:
                 os._exit(7 if "after a fork" in str(error) else 8)
             os._exit(9)
-        ended, deadline = 0, time.monotonic() + 30
+        ended, deadline = 0, time.monotonic() + 60
         while not ended and time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
             time.sleep(0.01)

@@ -68,7 +68,7 @@ async def test_one_of_several_leads_and_another_goes_on_at_once(redis_url: str, 
             leaders = [n for n, scheduler in enumerate(schedulers) if scheduler.leading]
             assert len(leaders) == 1
             if left < 3:
-                assert await schedules.redis.pttl(LEASE) > module.LEASE_SECONDS * 1000 - 1000
+                assert await schedules.redis.pttl(LEASE) > module.LEASE_SECONDS * 500
             tasks[leaders[0]].cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await tasks[leaders[0]]
@@ -207,7 +207,7 @@ async def test_redis_may_go_and_come_back(redis_server: RedisServerFactory, how:
             seconds = await made(schedules)
             return seconds[-1] >= back.timestamp()
 
-        await eventually(goes_on, 20)
+        await eventually(goes_on)
         seconds = await made(schedules)
         assert seconds == list(range(seconds[0], seconds[-1] + 1))
 

@@ -107,7 +107,7 @@ async def test_two_indexers_do_no_harm(redis_url: str, producer: Producer) -> No
         async def quiet() -> bool:
             return (await queue.queue("t")).failed == 400 and await caught_up(producer.redis, queue, "t") is not None
 
-        await eventually(quiet, 20)
+        await eventually(quiet)
         assert await check_index(producer.redis, queue, "t") > 20
 
 

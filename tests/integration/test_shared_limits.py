@@ -132,7 +132,7 @@ async def test_two_limits_bind_together(redis_url: str, producer: Producer) -> N
 
     jobs = [await producer.enqueue("stay", family="a") for _ in range(20)]
     async with working(redis_url, make_family("a", stay, shared_limits="wide 1000/1s, narrow 3")):
-        await asyncio.gather(*(job.result(20) for job in jobs))
+        await asyncio.gather(*(job.result(60) for job in jobs))
     assert most <= 3
 
 

@@ -59,15 +59,15 @@ async def test_what_a_worker_did(redis_url: str, producer: Producer) -> None:
 
 @pytest.mark.parametrize("late", ["delay", "run_at"])
 async def test_a_delay_that_was_asked_for_is_no_wait(redis_url: str, producer: Producer, late: str) -> None:
-    options: Any = {"delay": 1.5} if late == "delay" else {"run_at": datetime.now(UTC) + timedelta(seconds=1.5)}
+    options: Any = {"delay": 3} if late == "delay" else {"run_at": datetime.now(UTC) + timedelta(seconds=3)}
     job = await producer.enqueue("work", [0], family="t", **options)
     async with working(redis_url, make_family("t", work)) as supervisor:
         await job.result(30)
         metrics = supervisor.workers[0].metrics.snapshot()["functions"]["work"]
     mean_wait = (await inspector(producer).stats("t")).total.mean_wait
     assert mean_wait is not None
-    assert mean_wait < 1.4
-    assert metrics["wait"]["sum"] < 1.4
+    assert mean_wait < 2.9
+    assert metrics["wait"]["sum"] < 2.9
 
 
 async def test_names_no_function_has_do_not_fill_it(redis_url: str, producer: Producer) -> None:
@@ -105,7 +105,12 @@ async def test_an_outcome_that_came_too_late_keeps_the_others_of_its_call(
         await until(lambda: len(worker.running) == 8)
         await producer.redis.hdel(worker.keys.key("held", supervisor.session), jobs[3].job_id)
         gate.set()
-        await until(lambda: not worker.busy and not worker.session.carries)
+
+        async def counted() -> bool:
+            return (await inspector(producer).stats("t")).total.completed > 0
+
+        # By the call behind the one that settled them.
+        await eventually(counted)
         total = (await inspector(producer).stats("t")).total
         queue = await inspector(producer).queue("t")
     assert 8 in calls, "all outcomes went with one call"
@@ -135,7 +140,7 @@ async def test_lost_replies_neither_add_nor_take_away(
     monkeypatch.setattr(Channel, "start", losing)
     jobs = await producer.enqueue_many("work", [[0]] * 600, family="t")
     async with working(redis_url, make_family("t", work, max_jobs=50)) as supervisor:
-        await asyncio.gather(*(job.result(20) for job in jobs))
+        await asyncio.gather(*(job.result(60) for job in jobs))
         await until(lambda: not supervisor.workers[0].busy)
     found = await inspector(producer).stats("t")
     assert (found.total.completed, found.total.enqueued) == (600, 600)

@@ -80,10 +80,10 @@ async def test_positional_and_keyword_arguments_come_in_their_types(redis_url: s
         by_name = await enqueued(stock, "at", when=when)
         fields = await enqueued(stock, "total", a=1, b=Decimal("0.50"))
         payload = await enqueued(stock, "total", Sum(a=2, b=Decimal("0.50")))
-        assert await by_position.result(10, poll_delay=0.02) == "2026-03-02T00:00:00Z"
-        assert await by_name.result(10, poll_delay=0.02) == "2026-03-01T00:00:00Z"
-        assert await fields.result(10, poll_delay=0.02) == "1.50"
-        assert await payload.result(10, poll_delay=0.02) == "2.50"
+        assert await by_position.result(60, poll_delay=0.02) == "2026-03-02T00:00:00Z"
+        assert await by_name.result(60, poll_delay=0.02) == "2026-03-01T00:00:00Z"
+        assert await fields.result(60, poll_delay=0.02) == "1.50"
+        assert await payload.result(60, poll_delay=0.02) == "2.50"
 
 
 async def test_deferred_jobs_and_ids_of_ones_own(redis_url: str, stock: ArqRedis) -> None:
@@ -93,9 +93,9 @@ async def test_deferred_jobs_and_ids_of_ones_own(redis_url: str, stock: ArqRedis
         named = await enqueued(stock, "total", a=2, b=2, _job_id="mine")
         assert await stock.enqueue_job("total", a=2, b=2, _job_id="mine") is None
         assert await deferred.status() in (JobStatus.deferred, JobStatus.queued)
-        assert await named.result(10, poll_delay=0.02) == "4"
+        assert await named.result(60, poll_delay=0.02) == "4"
         assert await stock.enqueue_job("total", a=2, b=2, _job_id="mine") is None
-        assert await deferred.result(10, poll_delay=0.02) == "2"
+        assert await deferred.result(60, poll_delay=0.02) == "2"
         assert await until_later.status() is JobStatus.deferred
 
 
@@ -123,7 +123,7 @@ async def test_an_idle_worker_finds_a_stock_producers_first_job(redis_url: str, 
     async with working(redis_url, family()) as supervisor:
         await until(lambda: supervisor.workers[0].listening)
         job = await enqueued(stock, "total", a=1, b=1)
-        assert await job.result(5, poll_delay=0.02) == "2"
+        assert await job.result(60, poll_delay=0.02) == "2"
 
 
 async def test_arqs_producer_and_arqds_share_a_queue(redis_url: str, stock: ArqRedis) -> None:
@@ -164,7 +164,7 @@ async def test_status_and_info_are_right_over_a_jobs_life(redis_url: str, stock:
             assert await jobs["running"].result_info() is None
             assert (await jobs["running"].info()) is not None
             assert await handles["running"].abort()
-            assert await jobs["queued"].result(10, poll_delay=0.02) == "2"
+            assert await jobs["queued"].result(60, poll_delay=0.02) == "2"
         assert await jobs["queued"].status() is JobStatus.complete
         ended = await jobs["queued"].result_info()
         assert ended is not None
@@ -206,7 +206,7 @@ async def test_all_results_are_read_by_arqs_own_listing(redis_url: str, stock: A
 
 async def test_abort_of_a_waiting_job(redis_url: str, stock: ArqRedis) -> None:
     job = await enqueued(stock, "total", a=1, b=1)
-    abort = asyncio.create_task(job.abort(timeout=15, poll_delay=0.02))
+    abort = asyncio.create_task(job.abort(timeout=60, poll_delay=0.02))
 
     async def asked() -> bool:
         return bool(await stock.zcard("arq:abort"))
@@ -226,7 +226,7 @@ async def test_abort_of_a_delayed_job(redis_url: str, stock: ArqRedis, ours: boo
             job = Job(handle.job_id, stock, QUEUE, codec.loads)
         else:
             job = await enqueued(stock, "total", a=1, b=1, _defer_by=600)
-        assert await job.abort(timeout=15, poll_delay=0.02) is True
+        assert await job.abort(timeout=60, poll_delay=0.02) is True
         assert await job.status() is JobStatus.complete
         stats = await Inspector(producer.redis, ["t"]).queue("t")
         assert (stats.aborted, stats.delayed, stats.waiting) == (1, 0, 0)
@@ -251,7 +251,7 @@ async def test_abort_of_a_running_job_stops_it_and_runs_it_no_second_time(
         else:
             job = await enqueued(stock, "runs")
         await until(lambda: begun == ["begun"])
-        assert await job.abort(timeout=15, poll_delay=0.02) is True
+        assert await job.abort(timeout=60, poll_delay=0.02) is True
         assert begun == ["begun", "stopped"]
         stats = await Inspector(producer.redis, ["t"]).queue("t")
         assert (stats.active, stats.waiting, stats.aborted) == (0, 0, 1)
@@ -260,14 +260,14 @@ async def test_abort_of_a_running_job_stops_it_and_runs_it_no_second_time(
 async def test_abort_of_what_is_over_or_never_was_says_no(redis_url: str, stock: ArqRedis) -> None:
     async with working(redis_url, family()):
         job = await enqueued(stock, "total", a=1, b=1)
-        await job.result(10, poll_delay=0.02)
-        assert await job.abort(timeout=5, poll_delay=0.02) is False
-        assert await Job("nothing", stock, QUEUE, codec.loads).abort(timeout=5, poll_delay=0.02) is False
+        await job.result(60, poll_delay=0.02)
+        assert await job.abort(timeout=60, poll_delay=0.02) is False
+        assert await Job("nothing", stock, QUEUE, codec.loads).abort(timeout=60, poll_delay=0.02) is False
         assert await job.result(30) == "2"
 
 
 async def test_an_abort_of_an_id_that_was_not_there_does_not_kill_a_later_job(redis_url: str, stock: ArqRedis) -> None:
-    assert await Job("{t}:later", stock, QUEUE, codec.loads).abort(timeout=5, poll_delay=0.02) is False
+    assert await Job("{t}:later", stock, QUEUE, codec.loads).abort(timeout=60, poll_delay=0.02) is False
     await asyncio.sleep(0.005)
     async with working(redis_url, family()), Producer.connect(redis_url) as producer:
         job = await producer.enqueue(Sum(a=1, b=Decimal(1)), job_id="later")

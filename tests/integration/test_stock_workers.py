@@ -80,7 +80,7 @@ async def both(workers: Workers, pool: ArqRedis) -> None:
     async def up() -> bool:
         return await pool.llen("up") == len(COMMANDS)
 
-    await eventually(up, 20)
+    await eventually(up)
 
 
 async def listed(pool: ArqRedis, key: str) -> list[list[str]]:
@@ -100,10 +100,10 @@ async def test_no_job_runs_twice_and_none_is_lost(workers: Workers, pool: ArqRed
     retried = [await enqueued(pool, "third_time") for _ in range(12)]
     given_up = [await enqueued(pool, "never") for _ in range(6)]
     assert [await job.result(40, poll_delay=0.05) for job in jobs] == list(range(500))
-    assert [await job.result(20, poll_delay=0.05) for job in retried] == [3] * 12
+    assert [await job.result(60, poll_delay=0.05) for job in retried] == [3] * 12
     for job in given_up:
         with pytest.raises(JobExecutionFailed, match="max 3 retries exceeded"):
-            await job.result(20, poll_delay=0.05)
+            await job.result(60, poll_delay=0.05)
     runs = await listed(pool, "runs")
     assert Counter(int(number) for number, _ in runs) == Counter(range(500))
     assert {worker for _, worker in runs} == {"arq", "arqd"}
@@ -134,14 +134,14 @@ async def test_stock_clients_read_right_states_and_stop_jobs_on_either_side(work
         info = await job.info()
         assert info is not None
         assert info.function == "hold"
-        assert await job.abort(timeout=15, poll_delay=0.05) is True
+        assert await job.abort(timeout=60, poll_delay=0.05) is True
         assert await job.status() is JobStatus.complete
         del jobs[job.job_id]
     await pool.set("go", 1)
-    assert {job_id: await job.result(10, poll_delay=0.05) for job_id, job in jobs.items()} == {
+    assert {job_id: await job.result(60, poll_delay=0.05) for job_id, job in jobs.items()} == {
         job_id: where[job_id] for job_id in jobs
     }
-    assert await waiting.result(10, poll_delay=0.05) == 1
+    assert await waiting.result(60, poll_delay=0.05) == 1
     assert await pool.llen("held") == 8
 
 
@@ -151,7 +151,7 @@ async def test_a_cron_job_runs_once_each_time(workers: Workers, pool: ArqRedis) 
     async def enough() -> bool:
         return await pool.llen("beats") >= 4
 
-    await eventually(enough, 20)
+    await eventually(enough)
     times = sorted(int(job_id.rpartition(":")[2]) for (job_id,) in await listed(pool, "beats"))
     assert len(times) == len(set(times))
     assert [later - earlier for earlier, later in itertools.pairwise(times)] == [1000] * (len(times) - 1)
@@ -164,19 +164,19 @@ async def test_a_job_handed_back_by_one_is_run_by_the_other(workers: Workers, po
     async def held() -> bool:
         return await pool.llen("held") == 4
 
-    await eventually(held, 20)
+    await eventually(held)
     arqd.terminate()
-    arqd.wait(20)
+    arqd.wait(60)
     workers.start("arq")
     await pool.set("go", 1)
-    assert [await job.result(20, poll_delay=0.05) for job in jobs] == ["arq"] * 4
+    assert [await job.result(60, poll_delay=0.05) for job in jobs] == ["arq"] * 4
     assert await pool.zcard("arq:abort") == 0
 
 
 async def test_pickle_is_warned_of_loudly_and_only_where_it_is_on(workers: Workers, pool: ArqRedis) -> None:
     workers.start("arqd")
     job = await enqueued(pool, "quick", 1)
-    await job.result(20, poll_delay=0.05)
+    await job.result(60, poll_delay=0.05)
     log = workers.log("arqd").read_text()
     (line,) = [line for line in log.splitlines() if "PICKLE IS ACCEPTED" in line]
     assert '"level": "warning"' in line.lower()
@@ -185,7 +185,7 @@ async def test_pickle_is_warned_of_loudly_and_only_where_it_is_on(workers: Worke
 
 async def test_an_idle_worker_that_shares_its_queue_polls(workers: Workers, pool: ArqRedis) -> None:
     workers.start("arqd")
-    await eventually(lambda: pool.llen("up"), 20)
+    await eventually(lambda: pool.llen("up"))
     calls = (await pool.info("commandstats"))["cmdstat_evalsha"]["calls"]
 
     async def polled() -> bool:

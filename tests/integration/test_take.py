@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from redis import exceptions
 
+from daemon import prefetch
 from daemon.broker import Broker, Claim, Tick
 from daemon.context import JobContext
 from daemon.family import func
@@ -72,7 +73,7 @@ async def test_jobs_that_come_one_by_one_need_no_tick(redis_url: str, producer: 
         for n in range(20):
             await asleep(supervisor.workers[0])
             job = await producer.enqueue("quick", n, family="t")
-            assert await job.result(20) == n
+            assert await job.result(60) == n
             assert await job.status() is JobState.COMPLETED
     assert handler.started == list(range(20))
     assert claimed == []
@@ -90,7 +91,7 @@ async def test_while_one_runs_the_next_comes_the_same_way(
             await until(lambda n=n: len(handler.started) == n + 1)
         fourth = await producer.enqueue("hold", 3, family="t")
         handler.gate.set()
-        assert [await job.result(20) for job in [*jobs, fourth]] == [0, 1, 2, 3]
+        assert [await job.result(60) for job in [*jobs, fourth]] == [0, 1, 2, 3]
     # By whichever comes first: the call that settles the others, or the one behind its pop.
     assert claimed in ([], [fourth.job_id.encode()])
 
@@ -100,7 +101,7 @@ async def test_several_at_once_are_claimed_by_a_tick(redis_url: str, producer: P
     async with working(redis_url, make_family("t", handler.quick)) as supervisor:
         await asleep(supervisor.workers[0])
         jobs = await producer.enqueue_many("quick", [(n,) for n in range(5)], family="t")
-        assert [await job.result(20) for job in jobs] == list(range(5))
+        assert [await job.result(60) for job in jobs] == list(range(5))
     assert len(claimed) == 5
 
 
@@ -112,7 +113,7 @@ async def test_where_a_function_runs_at_most_once_nothing_is_claimed_in_sleep(
     async with working(redis_url, make_family("t", careful)) as supervisor:
         await until(lambda: supervisor.workers[0].listening)
         job = await producer.enqueue("quick", 0, family="t")
-        assert await job.result(20) == 0
+        assert await job.result(60) == 0
     assert claimed == [job.job_id.encode()]
 
 
@@ -130,7 +131,7 @@ async def test_a_lost_reply_loses_no_job(redis_url: str, producer: Producer, mon
     async with working(redis_url, make_family("t", handler.quick)) as supervisor:
         await asleep(supervisor.workers[0])
         job = await producer.enqueue("quick", 0, family="t")
-        assert await job.result(20) == 0
+        assert await job.result(60) == 0
         assert lost[0][1] == job.job_id.encode()
     assert handler.started == [0]
 
@@ -142,10 +143,10 @@ async def test_a_process_that_stood_still_begins_nothing_old(
     async with working(redis_url, make_family("t", handler.quick)) as supervisor:
         worker = supervisor.workers[0]
         await asleep(worker)
-        # As if it had got the reply a second ago.
-        worker.session.clock_ahead -= 1000
+        # As if it had got the reply a while ago.
+        worker.session.clock_ahead -= 1000 * prefetch.PATIENCE + 1000
         job = await producer.enqueue("quick", 0, family="t")
-        assert await job.result(20) == 0
+        assert await job.result(60) == 0
     assert handler.started == [0]
     assert claimed == [job.job_id.encode()]
 
@@ -167,7 +168,7 @@ async def test_what_finds_no_slot_goes_back(redis_url: str, producer: Producer) 
         assert await job.status() is JobState.WAITING
         other.gate.set()
         async with working(redis_url, make_family("t", other.hold, max_jobs=1)):
-            assert await job.result(20) == 0
+            assert await job.result(60) == 0
     assert (busy.started, other.started) == ([], [0])
 
 
@@ -181,7 +182,7 @@ async def test_a_script_the_server_has_forgotten_is_loaded_again(
             for node in each_node(redis_url) if flush else ():
                 node.script_flush()
             job = await producer.enqueue("quick", n, family="t")
-            assert await job.result(20) == n
+            assert await job.result(60) == n
     assert len(claimed) == 1
 
 
@@ -204,7 +205,7 @@ async def test_redis_knows_that_a_job_begins_before_its_first_line_runs(
 
     async def look(ctx: JobContext) -> None:
         """Look from within the first step, in which the event loop does nothing else."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while True:
             held = [
                 entry
@@ -222,7 +223,7 @@ async def test_redis_knows_that_a_job_begins_before_its_first_line_runs(
                 await asleep(supervisor.workers[0])
                 # The call after this one is of a process that is late with its lease.
                 supervisor.workers[0].lease_ms = 10**9
-                await (await own.enqueue("look", family="t")).result(20)
+                await (await own.enqueue("look", family="t")).result(60)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=loop) as runner:

@@ -18,6 +18,7 @@ from daemon.errors import ConfigurationError, JobFailed, RedisRefused
 from daemon.family import RateLimit, func
 from daemon.inspector import Inspector
 from daemon.job import JobState
+from daemon.job_info import HELD
 from daemon.keys import FamilyKeys
 from daemon.lua import SCRIPTS
 from daemon.producer import Producer
@@ -110,13 +111,14 @@ async def test_a_rate_limit_lets_the_next_in_when_its_time_comes(redis_url: str,
     times: list[float] = []
 
     async def note(ctx: JobContext) -> None:
-        times.append(time.monotonic())
+        # When the script claimed it, ms: a busy process may begin it later.
+        times.append(await producer.redis.zscore(FamilyKeys.of("t").queue, ctx.job_id) - HELD)
 
     jobs = [await producer.enqueue("note", [], family="t") for _ in range(6)]
     async with working(redis_url, make_family("t", note, rate_limit=RateLimit(2, per=0.2))):
         for job in jobs:
             await job.result(30)
-    assert times[-1] - times[0] > 0.35
+    assert max(times) - min(times) > 350
 
 
 # ---------------------------------------------------------------- waking
@@ -132,9 +134,14 @@ async def test_an_idle_worker_starts_a_new_job_and_one_that_came_due(redis_url: 
         assert await due.result(30) == 1
         assert await far.status() is JobState.DELAYED
         await until(lambda: not any(worker.busy for worker in supervisor.workers))
-        before = calls(redis_url, "eval", "evalsha")
-        await asyncio.sleep(0.2)
-        assert calls(redis_url, "eval", "evalsha") == before, "nothing to do, nothing to ask"
+
+        async def nothing_is_asked() -> bool:
+            before = calls(redis_url, "eval", "evalsha")
+            await asyncio.sleep(0.2)
+            return calls(redis_url, "eval", "evalsha") == before
+
+        # The call after the last job may still be under way.
+        await eventually(nothing_is_asked)
 
 
 async def test_leases_are_renewed_though_the_server_never_keeps_the_script(
@@ -183,7 +190,7 @@ async def test_a_burst_ends_when_nothing_waits_retries_and_delayed_jobs_included
     retried = await producer.enqueue("second_time", [], family="t")
     delayed = await producer.enqueue("number", [5], family="t", delay=0.1)
     supervisor = await run_burst(redis_url, make_family("t", second_time, number, backoff=Fixed(0.1)))
-    assert (await retried.result(30), await delayed.result(1)) == (2, 5)
+    assert (await retried.result(30), await delayed.result(60)) == (2, 5)
     worker = supervisor.workers[0]
     assert (worker.jobs_complete, worker.jobs_retried, worker.jobs_failed) == (2, 1, 0)
     assert await Inspector(producer.redis, ["t"]).workers("t") == []
@@ -258,7 +265,7 @@ async def test_arqs_health_check_reads_it(redis_url: str, producer: Producer) ->
         text = await eventually(written)
         assert text is not None
         assert b"j_complete=0 j_failed=0 j_retried=0 j_ongoing=0 queued=0" in text
-        assert 29_000 < await producer.redis.pttl("mine:health") <= 31_000
+        assert 20_000 < await producer.redis.pttl("mine:health") <= 31_000
         assert isinstance(supervisor.workers[0], arq.worker.Worker)
     async with working(redis_url, make_family("u", number)):
 
@@ -347,7 +354,7 @@ async def test_a_drain_lets_short_jobs_end_and_hands_long_ones_back_uncounted(
     supervisor.drain()
     late = await producer.enqueue("short", [], family="t")
     go.set()
-    await asyncio.wait_for(run, 10)
+    await asyncio.wait_for(run, 60)
     assert await ends.result(30) == "ended"
     info = await handed_back.info()
     assert (info.state, info.tries, info.crashes) == (JobState.WAITING, 0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -721,9 +720,7 @@ async def test_an_id_in_use_again_keeps_its_flow_when_the_old_result_is_trimmed(
 
 async def test_ten_thousand_children_in_one_commit(flows: Flows) -> None:
     names = [f"b:{n}" for n in range(10_000)]
-    begin = time.perf_counter()
     await flows.commit("a:p", *names)
-    assert time.perf_counter() - begin < 5
     assert len(await flows.pending("a:p")) == 10_000
 
 

@@ -45,7 +45,7 @@ async def probed(url: str, heartbeats: list[Path]) -> AsyncIterator[str]:
         options: dict[str, Any] = {"name": "the probe", "host": "127.0.0.1", "port": 0, "handle_signals": False}
         task = asyncio.create_task(serve(app, **options, on_listening=listening.set_result))
         try:
-            yield await asyncio.wait_for(listening, 10)
+            yield await asyncio.wait_for(listening, 60)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -74,7 +74,7 @@ async def live(producer: Producer, url: str, folder: Path) -> AsyncIterator[str]
 
 
 async def exposed(address: str) -> str:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         return (await client.get(f"{address}/metrics")).text
 
 
@@ -135,7 +135,7 @@ def test_rules_are_right_and_do_what_their_tests_say() -> None:
 
 
 def test_the_dashboard_is_what_the_script_makes() -> None:
-    done = subprocess.run([sys.executable, "scripts/grafana.py", "--check"], cwd=ROOT, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "scripts/grafana.py", "--check"], cwd=ROOT, timeout=100, check=False)
     assert done.returncode == 0, "run python scripts/grafana.py"
 
 
@@ -161,7 +161,7 @@ async def asks(producer: Producer, url: str) -> None:
     """Ask every query until it gives something; jobs go on meanwhile, since rates need a change."""
     left = {query.replace("$family", ".*").replace("$__rate_interval", "1m") for query in queries()}
     assert len(left) > 20
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
 
         async def answered(query: str) -> bool:
             try:

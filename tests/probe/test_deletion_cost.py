@@ -65,7 +65,7 @@ def api(tmp_path: Path) -> Iterator[tuple[Api, Pod]]:
 
 
 async def until(server: Api, costs: list[str]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while server.costs != costs:
             await asyncio.sleep(0.01)
 
@@ -88,7 +88,7 @@ async def test_the_number_of_running_jobs_is_the_cost(
         await until(server, ["0", "5"])
         server.refuse = True
         beat(1, 0)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "not written: HTTP Error 403" not in caplog.text:
                 await asyncio.sleep(0.01)
         server.refuse = False

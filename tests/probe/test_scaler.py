@@ -24,7 +24,7 @@ async def scaler(url: str) -> AsyncIterator[grpc.aio.Channel]:
     async with Inspector.connect(url, ["email", "media"]) as source:
         serving = asyncio.create_task(ExternalScaler(source, {"email": 8.0, "media": 2.4}).serve("127.0.0.1", port))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            await asyncio.wait_for(channel.channel_ready(), 10)
+            await asyncio.wait_for(channel.channel_ready(), 60)
             yield channel
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
@@ -40,7 +40,7 @@ async def call(channel: grpc.aio.Channel, method: str, request: Any, reply: str)
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=messages()[reply].FromString,
     )
-    return await ask(request, timeout=10)
+    return await ask(request, timeout=60)
 
 
 async def metric(channel: grpc.aio.Channel, **metadata: str) -> tuple[float, float]:
@@ -77,11 +77,11 @@ async def test_a_stream_tells_changes(redis_url: str, producer: Producer) -> Non
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=messages()["IsActiveResponse"].FromString,
         )(reference(family="email"))
-        assert not (await asyncio.wait_for(stream.read(), 10)).result
+        assert not (await asyncio.wait_for(stream.read(), 60)).result
         job = await producer.enqueue("send_email", {}, family="email")
-        assert (await asyncio.wait_for(stream.read(), 10)).result
+        assert (await asyncio.wait_for(stream.read(), 60)).result
         await job.abort()
-        assert not (await asyncio.wait_for(stream.read(), 10)).result
+        assert not (await asyncio.wait_for(stream.read(), 60)).result
         stream.cancel()
 
 

@@ -28,14 +28,14 @@ async def served(*heartbeats: Path, **options: Any) -> AsyncIterator[tuple[str, 
     where: dict[str, Any] = {"name": "the probe", "host": "127.0.0.1", "port": 0}
     task = asyncio.create_task(serve(app, **where, on_listening=listening.set_result, **options))
     try:
-        yield await asyncio.wait_for(listening, 10), task
+        yield await asyncio.wait_for(listening, 60), task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 async def until_status(url: str, status: int) -> None:
-    async with asyncio.timeout(10), httpx.AsyncClient(trust_env=False) as client:
+    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False, timeout=60) as client:
         while (await client.get(url)).status_code != status:
             await asyncio.sleep(0.01)
 
@@ -63,7 +63,7 @@ async def test_it_follows_a_worker_from_start_to_end(tmp_path: Path, caplog: pyt
 
 
 async def test_head_has_no_body_and_other_methods_are_refused() -> None:
-    async with served(handle_signals=False) as (url, _), httpx.AsyncClient(trust_env=False) as client:
+    async with served(handle_signals=False) as (url, _), httpx.AsyncClient(trust_env=False, timeout=60) as client:
         head = await client.head(f"{url}/livez")
         assert (head.status_code, head.content) == (200, b"")
         assert "server" not in head.headers
@@ -77,10 +77,10 @@ async def test_a_signal_ends_it_in_good_order(number: signal.Signals) -> None:
     async with served() as (url, task):
         await until_status(f"{url}/livez", 200)
         signal.raise_signal(number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await task
         with pytest.raises(httpx.ConnectError):
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 await client.get(f"{url}/livez")
 
 
@@ -90,7 +90,7 @@ async def test_cancelling_closes_the_port() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         with pytest.raises(httpx.ConnectError):
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 await client.get(f"{url}/livez")
 
 

@@ -33,7 +33,7 @@ async def probe(servers: list[RedisServer], *heartbeats: Path) -> AsyncIterator[
     url = Servers(near.url, {"gone": gone.url, "stuck": stuck.url})
     async with Inspector.connect(url, FAMILIES) as source, Producer.connect(url) as producer:
         await producer.enqueue("double", [1], family="near", job_id="one")
-        yield create_app(source, families=FAMILIES, heartbeats=heartbeats, redis_timeout=1, clock=lambda: NOW)
+        yield create_app(source, families=FAMILIES, heartbeats=heartbeats, redis_timeout=3, clock=lambda: NOW)
 
 
 async def figures(app: Starlette) -> tuple[set[str], dict[str, float], set[str]]:

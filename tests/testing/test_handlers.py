@@ -189,7 +189,7 @@ async def test_cancelling_it_cancels_the_handler() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 60)
 
 
 class Login(Payload, family="desk", function="log_in"):

@@ -59,14 +59,14 @@ async def _outlives(url: str, primary: Callable[[], RedisServer]) -> None:
         async def goes_on() -> bool:
             return len(runs) > before
 
-        await eventually(goes_on, 20)
+        await eventually(goes_on)
         print(f"\nruns on {time.monotonic() - at:.2f} s after the promotion")
         for n, job in enumerate(jobs):
             assert await job.result(timeout=30) == n
         assert set(runs) == set(range(JOBS))
         assert supervisor.state == "running"
         again = await producer.enqueue("work", [JOBS], family="t")
-        assert await again.result(timeout=10) == JOBS
+        assert await again.result(timeout=60) == JOBS
 
 
 async def test_sentinel_promotes_a_replica(tmp_path: Path, started: list[Any]) -> None:
@@ -102,7 +102,7 @@ async def test_families_of_other_nodes_do_not_notice(tmp_path: Path, started: li
         gone.kill()
         for n in range(20):
             job = await producer.enqueue("work", [n], family=other)
-            assert await job.result(timeout=10) == n
+            assert await job.result(timeout=60) == n
             # By then the other nodes have noticed, too.
             await asyncio.sleep(0.1)
         with pytest.raises(RedisUnavailable):
@@ -145,7 +145,7 @@ async def test_with_full_coverage_every_family_waits(tmp_path: Path, started: li
         gone.start()
         assert [await job.result(timeout=30) for job in waiting] == [0, 1]
         again = await producer.enqueue("work", [3], family=other)
-        assert await again.result(timeout=10) == 3
+        assert await again.result(timeout=60) == 3
         assert supervisor.state == "running"
 
 

@@ -59,7 +59,7 @@ async def double(ctx: object, n: int) -> int:
 async def test_jobs_are_where_their_family_is(url: Servers) -> None:
     async with Producer.connect(url) as producer, working(url, make_family("near", double), make_family("far", double)):
         jobs = [await producer.enqueue("double", [n], family=family) for n in range(3) for family in ("near", "far")]
-        assert [await job.result(timeout=10) for job in jobs] == [0, 0, 2, 2, 4, 4]
+        assert [await job.result(timeout=60) for job in jobs] == [0, 0, 2, 2, 4, 4]
         for place, own, other in ((url.default, "near", "far"), (url.families["far"], "far", "near")):
             with looking_at(place) as client:
                 assert client.zcard(f"{{{own}}}:completed") == 3
@@ -78,7 +78,7 @@ async def test_a_flow_crosses(url: Servers) -> None:
     flow = node("add", family="near", children=[node("double", [n], family="far") for n in (1, 2)])
     async with Producer.connect(url) as producer, working(url, make_family("near", add), make_family("far", double)):
         job = await producer.enqueue_flow(flow)
-        assert await job.result(timeout=10) == 6
+        assert await job.result(timeout=60) == 6
 
 
 async def test_a_shared_limit_counts_for_both(url: Servers) -> None:
@@ -104,7 +104,7 @@ async def test_events_of_both(url: Servers) -> None:
     async with Producer.connect(url) as producer, aclosing(producer.events(["near", "far"], since="start")) as events:
         for family in ("far", "near", "far"):
             await producer.enqueue("double", [1], family=family)
-            assert (await asyncio.wait_for(anext(events), 10)).family == family
+            assert (await asyncio.wait_for(anext(events), 60)).family == family
 
 
 def test_where_a_family_is_stands_in_its_variable() -> None:

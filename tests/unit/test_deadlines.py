@@ -30,7 +30,7 @@ async def test_each_is_told_when_its_own_limit_is_over() -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     while len(told) < 2:
-        assert loop.time() - begun < 5
+        assert loop.time() - begun < 60
         await asyncio.sleep(0.005)
     assert told == [short, long]
     assert loop.time() - begun >= 0.15, "not with the short one"
@@ -42,7 +42,7 @@ async def test_who_comes_later_may_be_first() -> None:
     deadlines = Deadlines(lambda run: told.append(run.timeout))
     for timeout in (0.15, 0.1, 0.05):
         deadlines.watch(run_of(timeout))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(told) < 3:
             await asyncio.sleep(0.005)
     assert told == [0.05, 0.1, 0.15]

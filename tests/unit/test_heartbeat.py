@@ -31,7 +31,7 @@ async def running(heartbeat: Heartbeat) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 

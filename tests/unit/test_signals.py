@@ -21,7 +21,7 @@ async def test_the_status_of_a_process_that_has_just_ended_is_not_lost(
     def late(pid: int, options: int) -> tuple[int, int]:
         if not options:
             # The event loop's own thread reads the status only after the signal was sent.
-            asked.wait(10)
+            asked.wait(60)
         return waiting(pid, options)
 
     monkeypatch.setattr(os, "waitpid", late)

@@ -13,7 +13,7 @@ from daemon.alerts.watch import Watch
 from tests.console.browser.conftest import Site, press
 from tests.console.browser.test_looks import readable, tabbed
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 
 async def test_an_alert_is_silenced_and_unsilenced(site: Site) -> None:

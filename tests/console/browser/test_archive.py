@@ -10,7 +10,7 @@ from tests.console.browser.shop import FAILURES, GATES
 from tests.console.browser.test_looks import readable, tabbed
 from tests.console.browser.test_queue_actions import wait_for
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 
 async def test_what_failed_is_archived_found_and_sent_back(site: Site) -> None:

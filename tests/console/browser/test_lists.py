@@ -13,7 +13,7 @@ from tests.console.browser.conftest import PATIENCE, Site, press
 from tests.console.browser.test_queue_actions import wait_for
 from tests.engine import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 
 async def ids(page: Page) -> list[str]:

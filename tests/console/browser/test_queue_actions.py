@@ -102,6 +102,8 @@ async def test_a_bulk_action_tells_how_many_and_asks(site: Site) -> None:
     await expect(dialog).to_be_hidden()
     await more(page, "Drain")
     await press(dialog.get_by_role("button", name="Drain 5 jobs"))
+    # The answer's page is here before anything is opened on it.
+    await expect(page.get_by_text("Removed 5 jobs of shop")).to_be_visible()
     await wait_for(site, "shop", delayed=0, failed=6)
 
     await more(page, "Clear")

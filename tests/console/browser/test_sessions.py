@@ -10,7 +10,7 @@ from playwright.async_api import Route, expect
 from daemon.console.roles import Role
 from tests.console.browser.conftest import Site, press
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(480)]
 
 
 async def test_signing_in_with_a_token(site: Site) -> None:

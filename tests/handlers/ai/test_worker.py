@@ -42,12 +42,12 @@ async def test_programs(redis_url: str, writer: MakeWriter, tmp_path: Path) -> N
             env=os.environ | {"PYTHONPATH": str(ROOT), "ARQD_REDIS_URL": redis_url},
             stdout=asyncio.subprocess.PIPE,
         )
-        said, _ = await asyncio.wait_for(process.communicate(), 50)
+        said, _ = await asyncio.wait_for(process.communicate(), 100)
         assert said.decode().strip() == promised
         names: dict[str, Any] = {}
         exec(compile(PROGRAMS["listen.py"], "listen.py", "exec"), names)
         job = await producer.enqueue(GenerateText(prompt="again"), job_id="heard")
-        assert await asyncio.wait_for(names["listen"](producer, job.id), 30) == answer
+        assert await asyncio.wait_for(names["listen"](producer, job.id), 60) == answer
 
 
 async def test_an_encrypted_family(redis_url: str, writer: MakeWriter) -> None:

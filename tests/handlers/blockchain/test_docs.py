@@ -35,7 +35,7 @@ async def test_program(redis_url: str, chain: Chain, tmp_path: Path) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "allocated.py", cwd=tmp_path, env=environ, stdout=asyncio.subprocess.PIPE
         )
-        said, _ = await asyncio.wait_for(process.communicate(), 50)
+        said, _ = await asyncio.wait_for(process.communicate(), 100)
     assert said.decode() == printed
 
 

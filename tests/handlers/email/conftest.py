@@ -54,7 +54,7 @@ async def pool(certificate: Certificate) -> AsyncIterator[PoolFactory]:
             "port": server.port,
             "tls": server.tls,
             "ca_file": certificate.file,
-            "timeout": 5,
+            "timeout": 60,
         }
         if server.password:
             settings |= {"username": "mailer", "password": SecretStr(server.password)}

@@ -35,7 +35,7 @@ async def test_program(redis_url: str, tmp_path: Path) -> None:
         said = await run(tmp_path / "mail.py")
         assert "sent_at=datetime" in said
         assert "recipients=2 enqueued=2 existed=0" in said
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(list((tmp_path / "spool").glob("*.eml"))) < 3:
                 await asyncio.sleep(0.01)
     finally:

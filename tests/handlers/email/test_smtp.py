@@ -198,6 +198,6 @@ async def test_closing_says_goodbye(mail_server: ServerFactory, pool: PoolFactor
     mail = pool(server)
     await mail.send(SENDER, ["ada@example.com"], MESSAGE)
     await mail.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not all(transport.is_closing() for transport in server.transports):
             await asyncio.sleep(0)

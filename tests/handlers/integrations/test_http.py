@@ -27,6 +27,7 @@ from handlers.integrations.http import (
 )
 from handlers.integrations.http_reply import LONGEST_WAIT, retry_after
 from handlers.integrations.http_settings import HttpSettings
+from tests.servers import free_port
 
 OPEN = HttpSettings(allow=("localhost", "127.0.0.0/8", "::1"))
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -408,9 +409,7 @@ async def test_the_next_address_is_tried(server: Server) -> None:
     async def two(host: str, port: int) -> Sequence[str]:
         return ["127.0.0.1", "::1"]
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    listener.close()
+    port = free_port()
     six = await asyncio.start_server(server._serve, "::1", port)
     async with HttpClient(OPEN, resolve=two) as client:
         assert (await client.get(f"http://localhost:{port}/")).ok

@@ -170,7 +170,7 @@ async def test_a_row_that_becomes_younger_while_it_is_to_go_stays(
         await user.execute(text("UPDATE sessions SET expires_at = now() + interval '1 day'"))
         job = asyncio.create_task(run(Cleanup(target_type="expired_sessions"), **environ))
         waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (await onlooker.execute(waits)).scalar_one():
                 await onlooker.rollback()
                 await asyncio.sleep(0.02)

@@ -232,7 +232,7 @@ async def test_an_aborted_job_takes_its_process_along(
         async def begun() -> bool:
             return (await job.info()).progress == 10
 
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while not await begun():
                 await asyncio.sleep(0.02)
         await job.abort()

@@ -239,7 +239,7 @@ async def test_workers_of_three_families(
     job = await producer.enqueue(PAID)
     urgent = await producer.enqueue(PAID.model_copy(update={"urgent": True}))
     async with working(redis_url, *families):
-        quiet, now = await job.result(20), await urgent.result(20)
+        quiet, now = await job.result(60), await urgent.result(60)
         for job_id in (quiet.push.job_id, now.push.job_id, now.email.job_id):
             await in_state(producer.job(job_id), JobState.COMPLETED)
         await in_state(producer.job(quiet.email.job_id), JobState.DELAYED)

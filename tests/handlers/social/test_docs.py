@@ -46,7 +46,7 @@ async def test_program(redis_url: str, square: Square, tmp_path: Path) -> None:
             env=os.environ | {"PYTHONPATH": str(ROOT), "ARQD_REDIS_URL": redis_url},
             stdout=asyncio.subprocess.PIPE,
         )
-        said, _ = await asyncio.wait_for(process.communicate(), 50)
+        said, _ = await asyncio.wait_for(process.communicate(), 100)
     assert said.decode() == printed
     assert len(server.posts) == 1
 

@@ -244,7 +244,7 @@ async def test_a_job_that_is_gone_does_not_hold_up_the_others(
         second = await producer.enqueue(event(receiver, 2, ordered=True))
         await in_state(second, JobState.DELAYED)
         await first.abort()
-        await second.result(20)
+        await second.result(60)
     assert [request.json()["data"]["n"] for request in receiver.taken] == [2]
 
 

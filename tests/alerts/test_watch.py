@@ -247,10 +247,10 @@ async def test_redis_away_is_told_by_the_last_leader_alone(
             tasks.append(asyncio.create_task(scheduler.run()))
             await until(lambda: leader.leading)
         server.kill()
-        await until(lambda: guard.receiver.taken, 30)
+        await until(lambda: guard.receiver.taken)
         server.start()
-        await until(lambda: leader.leading or other.leading, 30)
-        await eventually(lambda: written(guard), 30)
+        await until(lambda: leader.leading or other.leading)
+        await eventually(lambda: written(guard))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

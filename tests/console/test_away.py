@@ -31,7 +31,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture
 async def site(url: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Console]:
-    monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 3.0)
     with looking_at(url.default) as client:
         client.flushall()
     families = [make_family(family, double) for family in FAMILIES]

@@ -1,11 +1,28 @@
-"""Tables of the documentation, read for tests."""
+"""Tables of the documentation, read for tests, and what its programs need to be there."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import time
 from pathlib import Path
+from typing import Any
+
+from tests.servers import each_node
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_for_worker(url: str, process: subprocess.Popen[Any], families: int = 1) -> None:
+    """Wait until a worker process takes jobs of so many families.
+
+    The programs wait for their results as their readers' would, for seconds: in a busy machine's a worker just starts.
+    """
+    deadline = time.monotonic() + 60
+    while sum(len(node.keys("*:workers")) for node in each_node(url)) < families:
+        assert process.poll() is None, "the worker has ended"
+        assert time.monotonic() < deadline, "no worker"
+        time.sleep(0.02)
 
 
 def page(name: str) -> str:

@@ -38,7 +38,7 @@ def test_its_commands_run(redis_url: str, tmp_path: Path) -> None:
     )
     environ = {"ARQD_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=40, check=False
+        ["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "new machines" in done.stdout

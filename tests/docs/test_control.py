@@ -33,7 +33,7 @@ def run(redis_url: str, tmp_path: Path) -> Run:
     def run(line: str) -> subprocess.CompletedProcess[str]:
         script = f'arqd() {{ "{sys.executable}" -m daemon "$@"; }}\n{line}'
         return subprocess.run(
-            ["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=40, check=False
+            ["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
         )
 
     return run

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 from daemon import redrive
 from daemon.causes import KEPT
 from daemon.cli.command import main
-from tests.servers import looking_at
+from tests.docs.pages import wait_for_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")
@@ -48,22 +47,15 @@ class Shell:
             self.background.append(
                 subprocess.Popen(command, cwd=self.folder, env=self.environ, stderr=subprocess.DEVNULL)
             )
-            self._wait_for_a_worker()
+            wait_for_worker(self.environ["ARQD_REDIS_URL"], self.background[-1])
             return ""
         script = f'arqd() {{ "{sys.executable}" -m daemon "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n{line}'
         done = subprocess.run(
-            ["sh", "-c", script], cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=60,
+            ["sh", "-c", script], cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=120,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         return done.stdout
-
-    def _wait_for_a_worker(self) -> None:
-        with looking_at(self.environ["ARQD_REDIS_URL"]) as client:
-            deadline = time.monotonic() + 60
-            while not client.zcount("{shop}:workers", time.time() * 1000, "+inf"):
-                assert time.monotonic() < deadline, "no worker"
-                time.sleep(0.02)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import wait_for_worker
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "encryption.md").read_text(encoding="utf-8")
 MODULES = dict(re.findall(r"```python\n# (clinic\.py|till\.py)\n(.*?)```", PAGE, re.DOTALL))
@@ -36,7 +38,7 @@ def environ(redis_url: str, tmp_path: Path) -> dict[str, str]:
 def shell(folder: Path, environ: dict[str, str], line: str) -> str:
     script = f'arqd() {{ "{sys.executable}" -m daemon "$@"; }}\n{line}'
     done = subprocess.run(
-        ["sh", "-c", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=40, check=False
+        ["sh", "-c", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, (line, done.stderr)
     return done.stdout
@@ -48,6 +50,7 @@ def workers(folder: Path, environ: dict[str, str]) -> Iterator[None]:
     with (folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environ | {"ARQD_SECRETS_DIR": "."}, stderr=log)
         try:
+            wait_for_worker(environ["ARQD_REDIS_URL"], process, families=2)
             yield
         finally:
             process.send_signal(signal.SIGTERM)

@@ -23,7 +23,7 @@ def run(redis_url: str, folder: Path, *arguments: str) -> str:
         env=inherited | {"ARQD_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

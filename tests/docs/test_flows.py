@@ -14,6 +14,7 @@ from daemon.courier import COPIED_RESULT, LEASE_MS, SWEEP_SECONDS
 from daemon.flow_plan import MAX_CHILDREN
 from daemon.flows import RULES, node
 from daemon.producer import SyncProducer
+from tests.docs.pages import wait_for_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "flows.md").read_text("utf-8")
@@ -31,7 +32,7 @@ def environ(redis_url: str, tmp_path: Path) -> dict[str, str]:
 def run(folder: Path, environ: dict[str, str], *arguments: str) -> str:
     """Run Python in the folder, and give what it printed."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environ, capture_output=True, text=True, timeout=40, check=False
+        [sys.executable, *arguments], cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -45,6 +46,7 @@ def test_the_program(environ: dict[str, str], tmp_path: Path) -> None:
             [sys.executable, "-m", "daemon", *line.split()], cwd=tmp_path, env=environ, stdout=log, stderr=log
         )
     try:
+        wait_for_worker(environ["ARQD_REDIS_URL"], worker)
         assert run(tmp_path, environ, "order.py") == output
     finally:
         worker.terminate()

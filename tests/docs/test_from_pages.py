@@ -41,7 +41,7 @@ from daemon.probe.app import create_app
 from daemon.probe.health import Limits
 from daemon.producer import Producer
 from daemon.schedules import Schedules
-from tests.docs.pages import ROOT, name, names, page, table
+from tests.docs.pages import ROOT, name, names, page, table, wait_for_worker
 
 ARQ, BULLMQ = page("from-arq"), page("from-bullmq")
 PROGRAMS = {
@@ -151,7 +151,7 @@ def command(start: str) -> list[str]:
     return ["-m", "daemon", *shlex.split(line)[1:]]
 
 
-def test_step_1_and_3_run(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_step_1_and_3_run(run: Callable[..., Any], redis_url: str, tmp_path: Path) -> None:
     """The settings as they are with their stock producer; then beside a family."""
     for step, programs in (
         ("arqd run tasks:WorkerSettings", {"produce.py": "Later to ada@example.com JobStatus.complete\n"}),
@@ -166,6 +166,7 @@ def test_step_1_and_3_run(run: Callable[..., Any], tmp_path: Path) -> None:
         with (tmp_path / "worker.log").open("w") as log:
             worker = run(*command(step), stdout=log, stderr=log)
             try:
+                wait_for_worker(redis_url, worker)
                 for program, said in programs.items():
                     done = run(program)
                     assert done.stdout == said, done.stderr

@@ -31,7 +31,7 @@ def test_commands_print_what_stands_below_them(page: str, redis_url: str, tmp_pa
     for line, output in commands:
         script = f'arqd() {{ "{sys.executable}" -m daemon "$@"; }}\n{line}'
         done = subprocess.run(
-            ["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=40, check=False
+            ["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, done.stderr
         assert TIME.sub("time", done.stdout) == TIME.sub("time", output)

@@ -28,7 +28,7 @@ def run(folder: Path, redis_url: str, *arguments: str, **environ: str) -> str:
         env={**inherited, "ARQD_REDIS_URL": redis_url, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", **environ},
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

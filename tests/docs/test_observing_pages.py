@@ -26,7 +26,7 @@ def shell(line: str, folder: Path, redis_url: str) -> str:
         environ["ARQD_FAMILIES__IMAGES"] = "figures:WorkerSettings"
     script = f'arqd() {{ "{sys.executable}" -m daemon "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n{line}'
     done = subprocess.run(
-        ["sh", "-c", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=40, check=False
+        ["sh", "-c", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, (line, done.stderr)
     return done.stdout

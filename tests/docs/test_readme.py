@@ -16,6 +16,7 @@ import pytest
 
 from daemon.job import PRIORITIES
 from daemon.options import JobOptions
+from tests.docs.pages import wait_for_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,7 +53,7 @@ def run(folder: Path, environ: dict[str, str]) -> Run:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=120,
             check=False,
         )
 
@@ -73,6 +74,7 @@ def worker(line: str, folder: Path, environ: dict[str, str]) -> Iterator[None]:
     with log.open("w") as output:
         process = subprocess.Popen([sys.executable, *arqd(line)], cwd=folder, env=environ, stdout=output, stderr=output)
     try:
+        wait_for_worker(environ["ARQD_REDIS_URL"], process)
         yield
     finally:
         process.send_signal(signal.SIGTERM)

@@ -40,7 +40,7 @@ def run(redis_url: str, tmp_path: Path) -> Iterator[Run]:
     def run(line: str) -> str:
         script = f'arqd() {{ "{sys.executable}" -m daemon "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n{line}'
         done = subprocess.run(
-            ["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=40, check=False
+            ["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         return done.stdout

@@ -26,7 +26,7 @@ def run(folder: Path, text: str, **environ: str) -> str:
         env=inherited | {"PYTHONPATH": str(ROOT)} | environ,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

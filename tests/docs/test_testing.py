@@ -27,7 +27,7 @@ def test_its_tests_pass(tmp_path: Path) -> None:
         env=inherited | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -42,6 +42,6 @@ def test_the_example_of_a_server_that_is_away_runs(redis_url: str) -> None:
     program = program.replace("redis://main:6379", redis_url)
     program = program.replace("redis://mail:6379", f"redis://127.0.0.1:{free_port()}")
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     assert ran.stdout == printed

@@ -18,7 +18,7 @@ def test_its_program_traces(redis_url: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     environ = {**os.environ, "ARQD_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, name], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=40, check=False
+        [sys.executable, name], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == "enqueue greetings"

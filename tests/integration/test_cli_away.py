@@ -30,7 +30,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture
 def arqd(url: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Arqd:
-    monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 3.0)
     monkeypatch.setenv("ARQD_REDIS_URL", url.default)
     monkeypatch.setenv("ARQD_FAMILY__EMAIL__REDIS_URL", url.families["gone"])
     monkeypatch.setenv("ARQD_FAMILY__PUSH__REDIS_URL", url.families["stuck"])
@@ -51,7 +51,7 @@ def row(out: str, family: str) -> list[str]:
 def told(err: str) -> None:
     """It says on one line which families there is nothing of, and why."""
     assert err.startswith("arqd: email cannot be asked: Redis cannot be reached (")
-    assert err.endswith("; push cannot be asked: Redis did not answer within 1 s\n")
+    assert err.endswith("; push cannot be asked: Redis did not answer within 3 s\n")
     assert err.count("\n") == 1
 
 

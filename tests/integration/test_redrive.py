@@ -120,7 +120,7 @@ async def test_three_bugs_are_three_groups_and_the_fixed_one_goes_back_whole(
             queue = await control.inspector.queue("t")
             return (queue.completed, queue.failed) == (1000, 2000)
 
-        await eventually(through, 30)
+        await eventually(through)
     assert [ran(bug) for bug in BUGS] == [3, 1000, 3]
     assert set(RAN.values()) == {1}
     after = {g.functions: g.count for g in await dead_letters.groups(control.inspector)}

@@ -26,23 +26,23 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 async def test_what_answers_is_told_and_the_rest_is_named(url: Servers) -> None:
     async with Inspector.connect(url, FAMILIES) as inspector, Producer.connect(url) as producer:
         await producer.enqueue("double", [1], family="near")
-        answers = await inspector.ask(Inspector.queues, within=1)
+        answers = await inspector.ask(Inspector.queues, within=3)
         assert [(queue.family, queue.waiting) for part in answers.some() for queue in part] == [
             ("near", 1),
             ("other", 0),
         ]
         assert {family: str(error).partition(" (")[0] for family, error in answers.away.items()} == {
             "gone": "Redis cannot be reached",
-            "stuck": "Redis did not answer within 1 s",
+            "stuck": "Redis did not answer within 3 s",
         }
         # It is not waited for as long again and again.
         async with asyncio.timeout(300):
             again = await inspector.ask(Inspector.queues, within=600)
-        assert str(again.away["stuck"]) == "Redis did not answer within 1 s"
+        assert str(again.away["stuck"]) == "Redis did not answer within 3 s"
         # Who takes no part of an answer hears of the error.
         with pytest.raises(RedisUnavailable):
             await inspector.queues()
-        none = await inspector.only(["gone", "stuck"]).ask(Inspector.queues, within=1)
+        none = await inspector.only(["gone", "stuck"]).ask(Inspector.queues, within=3)
         with pytest.raises(RedisUnavailable):
             none.some()
 
@@ -73,11 +73,11 @@ async def test_a_server_that_is_back_is_told_again(tmp_path_factory: pytest.Temp
     try:
         async with Inspector.connect(Servers(near.url, {"far": far.url}), ["far", "near"]) as inspector:
             far.pause()
-            assert list((await inspector.ask(Inspector.queues, within=0.5)).away) == ["far"]
+            assert list((await inspector.ask(Inspector.queues, within=2)).away) == ["far"]
             far.resume()
 
             async def back() -> bool:
-                return not (await inspector.ask(Inspector.queues, within=0.5)).away
+                return not (await inspector.ask(Inspector.queues, within=2)).away
 
             await eventually(back)
     finally:
@@ -89,7 +89,7 @@ async def test_alerts_and_reports_are_of_the_others(
     url: Servers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("daemon.alerts.watch.AWAY_SECONDS", 0.1)
-    monkeypatch.setattr("daemon.alerts.watch.LOOK_SECONDS", 1.0)
+    monkeypatch.setattr("daemon.alerts.watch.LOOK_SECONDS", 3.0)
     with looking_at(url.default) as client:
         client.flushall()
         client.config_set("maxmemory", "100mb")

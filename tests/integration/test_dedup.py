@@ -100,13 +100,13 @@ async def test_the_key_is_free_when_the_job_has_ended(redis_url: str, producer: 
 
 
 async def test_a_window_goes_on_after_the_end(redis_url: str, producer: Producer, family: Family) -> None:
-    first = await producer.enqueue(Index(page="home", version=1), dedup_window=0.5)
+    first = await producer.enqueue(Index(page="home", version=1), dedup_window=4)
     await run_burst(redis_url, family)
-    repeat = await producer.enqueue(Index(page="home", version=2), dedup_window=0.5)
+    repeat = await producer.enqueue(Index(page="home", version=2), dedup_window=4)
     assert (repeat.id, await repeat.result(30)) == (first.id, 1)
 
     async def accepted() -> bool:
-        return (await producer.enqueue(Index(page="home"), dedup_window=0.5)).created
+        return (await producer.enqueue(Index(page="home"), dedup_window=4)).created
 
     await eventually(accepted)
 
@@ -126,7 +126,7 @@ async def test_a_debounced_job_runs_with_the_latest_payload_after_a_pause(
     async with working(redis_url, family):
         due = []
         for version in range(5):
-            job = await producer.enqueue(Index(page="home", version=version), dedup_mode="debounce", delay=0.3)
+            job = await producer.enqueue(Index(page="home", version=version), dedup_mode="debounce", delay=2)
             due.append((await job.info()).due_at)
         assert await job.result(30) == 4
     assert due == sorted(due)  # type: ignore[type-var]

@@ -88,7 +88,7 @@ async def test_positional_and_keyword_arguments_come_in_their_types(redis_url: s
 
 async def test_deferred_jobs_and_ids_of_ones_own(redis_url: str, stock: ArqRedis) -> None:
     async with working(redis_url, family()):
-        deferred = await enqueued(stock, "total", a=1, b=1, _defer_by=0.3)
+        deferred = await enqueued(stock, "total", a=1, b=1, _defer_by=2)
         until_later = await enqueued(stock, "total", a=1, b=1, _defer_until=datetime.now(UTC) + timedelta(days=2))
         named = await enqueued(stock, "total", a=2, b=2, _job_id="mine")
         assert await stock.enqueue_job("total", a=2, b=2, _job_id="mine") is None

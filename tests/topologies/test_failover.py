@@ -131,7 +131,7 @@ async def test_with_full_coverage_every_family_waits(tmp_path: Path, started: li
         working(servers.url, *families) as supervisor,
     ):
         # They come due while the node is away.
-        waiting = [await producer.enqueue("work", [n], family=name, delay=2) for n, name in enumerate(("t", other))]
+        waiting = [await producer.enqueue("work", [n], family=name, delay=4) for n, name in enumerate(("t", other))]
         gone.kill()
 
         async def down() -> bool:

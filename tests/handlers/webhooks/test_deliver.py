@@ -224,7 +224,7 @@ async def test_order_is_kept_whatever_the_endpoint_does(
     events = [event(receiver, number, ordered=True) for number in range(6)]
     jobs = await producer.enqueue_many(events)
     async with working(redis_url, family):
-        done = await asyncio.gather(*(job.result(45) for job in jobs), return_exceptions=True)
+        done = await asyncio.gather(*(job.result(100) for job in jobs), return_exceptions=True)
     # The second meets 500, 500, a cut connection and 404: it has used up its tries, and then the others go on.
     assert [isinstance(each, JobFailed) for each in done] == [False, True, False, False, False, False]
     assert [request.json()["data"]["n"] for request in receiver.taken] == [0, 2, 3, 4, 5]

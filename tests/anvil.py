@@ -28,7 +28,7 @@ CONTRACTS = ROOT / "tests" / "contracts"
 TICKET_ALLOCATED = "TicketAllocated(address indexed winner, uint256 indexed tokenId, uint64 eventId, string seat)"
 #: Two of the accounts a fresh node has, unlocked and rich.
 OPERATOR, WINNER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 class NodeError(Exception):
@@ -47,7 +47,7 @@ class Anvil:
         self.chain_id = chain_id
         self._state = folder / f"anvil-{self.port}.json"
         self._process: subprocess.Popen[bytes] | None = None
-        self._client = httpx.Client(timeout=30, trust_env=False)
+        self._client = httpx.Client(timeout=60, trust_env=False)
         self._started_at = 0
 
     @property

@@ -43,7 +43,7 @@ class S3Server:
 
     @property
     def settings(self) -> ObjectStoreSettings:
-        return ObjectStoreSettings(access_key=self.access_key, secret_key=self.secret_key, timeout=20)
+        return ObjectStoreSettings(access_key=self.access_key, secret_key=self.secret_key, timeout=60)
 
     def store(self, bucket: str = "files", prefix: str = "", settings: ObjectStoreSettings | None = None) -> S3Store:
         return S3Store(bucket, prefix, self.endpoint, "us-east-1", settings or self.settings, HttpSettings())

@@ -41,7 +41,7 @@ def supervisor(url: str) -> Supervisor:
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -91,6 +91,8 @@ async def test_every_acknowledged_job_is_accounted_for(program: str, tmp_path: P
             worker = running.workers[0]
             await until(lambda: worker.jobs_complete >= 40 and worker.running, "half of them, and some run")
             for name, copy in (("dump", copy_dump), ("append-only", copy_append_only_file)):
+                # So many that some wait still when the copy is taken.
+                known += [job.id for job in await producer.enqueue_many("work", [["quick"]] * 40, family=FAMILY)]
                 acknowledged[name] = list(known)
                 await copy(server, folders[name])
             producing.cancel()
@@ -117,7 +119,7 @@ async def _accounted_for(server: RedisServer, ids: list[str]) -> None:
         # Those that ran are taken up after a lease.
         running = supervisor(server.url)
         working = asyncio.create_task(running.run())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while {str((await inspector.job(job_id)).state) for job_id in ids} - {"completed", "delayed", "failed"}:
                 await asyncio.sleep(0.2)
         running.drain()

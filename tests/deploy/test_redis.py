@@ -117,15 +117,15 @@ async def test_each_program_can_do_its_work(guarded: Guarded) -> None:
         Control.connect(guarded.url("console"), [FAMILY]) as control,
     ):
         job = await producer.enqueue(Echo(text="hello"))
-        assert await job.result(timeout=10) == "hello"
+        assert await job.result(timeout=60) == "hello"
         await producer.enqueue(Echo(text="later"), delay=600)
         first = await producer.enqueue(Echo(text="a"), dedup_key="k", dedup_window=60, delay=600)
         assert (await producer.enqueue(Echo(text="b"), dedup_key="k", dedup_window=60)).id == first.id
         many = await producer.enqueue_many([Echo(text=str(n)) for n in range(20)])
-        assert [await each.result(timeout=10) for each in many] == [str(n) for n in range(20)]
+        assert [await each.result(timeout=60) for each in many] == [str(n) for n in range(20)]
         wrong = await producer.enqueue(Echo(text="wrong"))
         with pytest.raises(JobFailed, match="wrong"):
-            await wrong.result(timeout=10)
+            await wrong.result(timeout=60)
 
         assert (await probe.backlog(FAMILY))["workers"] == 1
         assert (await probe.queue(FAMILY)).failed == 1
@@ -184,4 +184,4 @@ async def test_a_producer_that_asks_for_jobs_needs_to_read_them(guarded: Guarded
         assert str(await child.status()) == "delayed"
         parent = await producer.enqueue(Echo(text="parent"), depends_on=[child])
         assert str(await parent.status()) == "blocked"
-        assert await child.abort(timeout=10)
+        assert await child.abort(timeout=60)

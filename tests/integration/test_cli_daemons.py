@@ -78,8 +78,10 @@ class Arqd:
         """Wait until it has printed something."""
 
         def found() -> re.Match[str] | None:
+            # Looked at first: what it says last it may say before it ends, and after its text was read.
+            ended = self.process.poll() is not None
             match = re.search(pattern, self.text)
-            assert match or self.process.poll() is None, f"it has ended:\n{self.text}"
+            assert match or not ended, f"it has ended:\n{self.text}"
             return match
 
         found_it: re.Match[str] = until(found, f"{pattern}\n{self.text}")

@@ -40,7 +40,7 @@ class Gateway(Receiver):
         self.refused = 0
         #: Called with each call's method before it is passed on.
         self.before: Callable[[str], None] = lambda method: None
-        self._client = httpx.Client(timeout=30, trust_env=False)
+        self._client = httpx.Client(timeout=60, trust_env=False)
 
     def answer(self, request: Request) -> Answer:
         if self.answers:

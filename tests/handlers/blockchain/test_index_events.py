@@ -340,4 +340,4 @@ sys.setrecursionlimit(1234)
 import handlers.blockchain.contracts
 assert sys.getrecursionlimit() == 1234, sys.getrecursionlimit()
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

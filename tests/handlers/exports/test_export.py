@@ -185,7 +185,7 @@ async def test_a_time_limit(opened: Opened, monkeypatch: pytest.MonkeyPatch, kin
         await asyncio.sleep(60)
 
     monkeypatch.setattr(opened.ctx["exports"].store, "put", slow)
-    run = await opened.run(ExportData(dataset="orders", export_type=kind), timeout=1)
+    run = await opened.run(ExportData(dataset="orders", export_type=kind), timeout=3)
     assert run.ending == "retried"
     assert len(opened.left_over) == kept
 

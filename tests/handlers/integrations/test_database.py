@@ -100,7 +100,7 @@ async def test_an_exception_rolls_back_and_readers_wait_for_no_writer(made: Data
     async def write_and_fail() -> None:
         async with made.begin() as connection:
             await connection.execute(things.insert().values(id=1))
-            async with asyncio.timeout(10), made.read() as other:
+            async with asyncio.timeout(60), made.read() as other:
                 assert (await other.execute(select(things.c.id))).scalars().all() == []
             raise ZeroDivisionError
 

@@ -377,7 +377,7 @@ async def test_a_server_that_drips_or_is_silent(server: Server, limit: str) -> N
         await ended.wait()
 
     server.answer = answer
-    async with HttpClient(OPEN.model_copy(update={limit: 0.3})) as client:
+    async with HttpClient(OPEN.model_copy(update={limit: 1.5})) as client:
         with pytest.raises(HttpUnavailable) as caught:
             await client.get(server.url())
     assert caught.value.sent

@@ -137,14 +137,17 @@ async def test_a_lost_reply_loses_no_job(redis_url: str, producer: Producer, mon
 
 
 async def test_a_process_that_stood_still_begins_nothing_old(
-    redis_url: str, producer: Producer, claimed: list[bytes]
+    redis_url: str, producer: Producer, claimed: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler = Handler()
+    handler, start = Handler(), Take._start
+
+    def late(self: Take, claim: Claim, now_ms: int, begun: bool) -> None:
+        # As if the reply had come a while ago.
+        start(self, claim, now_ms - round(1000 * prefetch.PATIENCE) - 1000, begun)
+
+    monkeypatch.setattr(Take, "_start", late)
     async with working(redis_url, make_family("t", handler.quick)) as supervisor:
-        worker = supervisor.workers[0]
-        await asleep(worker)
-        # As if it had got the reply a while ago.
-        worker.session.clock_ahead -= 1000 * prefetch.PATIENCE + 1000
+        await asleep(supervisor.workers[0])
         job = await producer.enqueue("quick", 0, family="t")
         assert await job.result(60) == 0
     assert handler.started == [0]

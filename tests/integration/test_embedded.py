@@ -101,6 +101,18 @@ def test_a_server_left_behind_by_a_killed_arqd_is_replaced(tmp_path: Path) -> No
         assert redis_.get("kept") == b"yes"
 
 
+def test_it_keeps_freed_memory_at_hand_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tunables(folder: str) -> str:
+        with EmbeddedServer(tmp_path / folder) as server:
+            environ = Path(f"/proc/{server.pid}/environ").read_bytes().split(b"\0")
+        return next(each.partition(b"=")[2].decode() for each in environ if each.startswith(b"GLIBC_TUNABLES="))
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert tunables("default") == "glibc.malloc.tcache_count=500"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    assert tunables("own") == "glibc.malloc.arena_max=1"
+
+
 def test_a_taken_port_is_given_up_for_another(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path / "valkey") as server:
         url = server.url

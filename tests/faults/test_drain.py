@@ -49,7 +49,7 @@ async def test_workers_replaced_one_after_the_other_under_load(workshop: Worksho
             old.send(signal.SIGTERM)
             await shop.started()
             assert await shop.ended(old, 10) == 0
-        await asyncio.gather(*(job.result(timeout=30) for job in jobs))
+        await asyncio.gather(*(job.result(timeout=40) for job in jobs))
     twice = sum(times > 1 for times in shop.starts().values())
     print(f"\nrolling SIGTERM under load: {len(jobs)} jobs, 0 lost, {twice} twice, none cancelled")
     assert twice == 0

@@ -177,7 +177,7 @@ async def left_over(producer: Producer) -> str:
     return "\n".join(["left:", f"clock {await redis.time()}", *lines])
 
 
-async def ended(producer: Producer, seconds: float = 30) -> None:
+async def ended(producer: Producer, seconds: float = 90) -> None:
     """Wait until nothing waits, runs, or is still to be told; for so long nothing may have changed."""
     before: list[int] = []
     while True:

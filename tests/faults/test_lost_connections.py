@@ -19,7 +19,7 @@ async def test_killed_connections_lose_and_repeat_nothing(workshop: WorkshopFact
     async with shop.producer() as producer, CrashCounts(shop.server) as counts:
         await shop.ready(shop.start(), shop.start())
         jobs = await producer.enqueue_many([Work(name=str(n), seconds=0.02 + n % 5 * 0.03) for n in range(COUNT)])
-        results = asyncio.gather(*(job.result(timeout=30) for job in jobs))
+        results = asyncio.gather(*(job.result(timeout=100) for job in jobs))
         kills = 0
         with shop.server.client() as redis:
             for share in range(1, 11):

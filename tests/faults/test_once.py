@@ -51,7 +51,7 @@ async def test_killed_workers_repeat_no_step_that_has_a_receipt(workshop: Worksh
             await shop.until(lambda worker=victim: len(shop.running(worker)) >= 4, "the worker is at work")
             victim.kill()
             workers.append(await shop.started())
-        results = await asyncio.gather(*(job.result(timeout=30) for job in jobs))
+        results = await asyncio.gather(*(job.result(timeout=100) for job in jobs))
         with shop.server.client() as client:
             assert not client.exists(KEYS.key("receipts"))
 

@@ -100,7 +100,7 @@ async def test_who_waits_for_a_result_gets_it_over_a_restart(workshop: WorkshopF
     async with shop.producer() as producer:
         worker = await shop.started()
         first, second = await producer.enqueue_many([Hold(name="first"), Hold(name="second")])
-        waiting = [asyncio.create_task(job.result(timeout=30)) for job in (first, second)]
+        waiting = [asyncio.create_task(job.result(timeout=100)) for job in (first, second)]
         await shop.until(lambda: len(_waited_for(shop)) == 2, "Redis knows who waits")
         await shop.until_started("first", "second")
         shop.server.kill()
@@ -174,7 +174,7 @@ async def test_who_asks_for_a_result_before_redis_is_back_gets_it(workshop: Work
         job = await producer.enqueue(Work(name="job"))
         await shop.until(lambda: shop.events("end", "job"), "the job ends")
         shop.server.kill()
-        waiting = asyncio.create_task(job.result(timeout=30))
+        waiting = asyncio.create_task(job.result(timeout=100))
         await asyncio.sleep(0)
         shop.server.start()
         assert await waiting == Done(name="job", pid=worker.pid)

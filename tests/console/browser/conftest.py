@@ -32,7 +32,7 @@ FLAGS = (
     "--disable-sync",
 )  # fmt: skip
 #: A machine may be busy with other tests, ms.
-PATIENCE = 40_000
+PATIENCE = 60_000
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 expect.set_options(timeout=PATIENCE)
@@ -87,7 +87,9 @@ async def press(target: Locator) -> None:
 async def chromium() -> AsyncIterator[Browser]:
     """The browser."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=list(FLAGS), timeout=2 * PATIENCE
+        )
         yield browser
         await browser.close()
 

@@ -32,7 +32,7 @@ def test_tokens_are_made_listed_and_revoked(queue: Arqd) -> None:  # noqa: F811
 
 def test_changes_are_audited_and_looks_are_not(queue: Arqd) -> None:  # noqa: F811
     greet = ("greet", "--json", json.dumps({"name": "Ada"}))
-    job = queue("enqueue", *greet, "--delay", "60").out.strip()
+    job = queue("enqueue", *greet, "--delay", "1h").out.strip()
     for arguments in (
         ("queues",), ("jobs", "greetings", "--state", "delayed"), ("limits", "greetings"),
         ("drain", "greetings", "--dry-run"), ("schedule", "list"), ("dead", "groups"),

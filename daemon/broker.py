@@ -160,12 +160,15 @@ class Broker:
                 self._channel.close()  # a master no more: the next call must look for the new one
             raise
 
-    async def enqueue(self, jobs: Sequence[NewJob], *, resend: bool = False) -> list[bool | Repeat]:
+    async def enqueue(
+        self, jobs: Sequence[NewJob], *, resend: bool = False, waiting: str = ""
+    ) -> list[bool | Repeat]:
         """Add jobs, in as many calls as their number and size need, all sent at once; each call is all or nothing.
 
         Args:
             jobs: the jobs, ids complete.
             resend: the reply of the same call was lost: a job found just as it is here counts as added.
+            waiting: session of the process that is told the result of a single job, if it is added (`await_result`).
 
         Returns:
             For each job whether it was added: False when a job, a result or a dead letter has its id, a `Repeat` when
@@ -176,7 +179,8 @@ class Broker:
             InClear: when the family takes one of them encrypted only; nothing of its call was written.
         """
         batches = batches_of(jobs)
-        calls = [(int(resend), *pack_jobs(batch)) for batch in batches]
+        how = f"{int(resend)} {waiting}" if waiting else int(resend)
+        calls = [(how, *pack_jobs(batch)) for batch in batches]
         if len(calls) == 1:
             replies = [await self.run("enqueue", *calls[0])]
         else:

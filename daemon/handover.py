@@ -37,16 +37,18 @@ class Lot(NamedTuple):
 REBINDS = 5
 
 
-async def hand_over(broker: Broker, jobs: Sequence[NewJob], *, resend: bool = False) -> list[bool | Repeat]:
+async def hand_over(
+    broker: Broker, jobs: Sequence[NewJob], *, resend: bool = False, waiting: str = ""
+) -> list[bool | Repeat]:
     """Enqueue; after a lost connection once more.
 
     Raises: as `Broker.enqueue`.
     """
     try:
-        return await broker.enqueue(jobs, resend=resend)
+        return await broker.enqueue(jobs, resend=resend, waiting=waiting)
     except LOST:
         # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
-        return await broker.enqueue(jobs, resend=True)
+        return await broker.enqueue(jobs, resend=True, waiting=waiting)
 
 
 class Fallback(Protocol):
@@ -84,10 +86,12 @@ async def deliver(producer: Producer, fallback: Fallback | None, asked: Sequence
 
 async def _enqueue(producer: Producer, asked: Sequence[Asked], lot: Lot) -> list[JobHandle]:
     family, jobs, returns = lot
-    broker = producer.broker(family)
+    broker, replies = producer.broker(family), producer.replies
+    single = jobs[0] if len(jobs) == 1 else None
+    waiting = replies.look_ahead(family, single.id) if single is not None and single.when == "now" else ""
     with translated():
         try:
-            added = await hand_over(broker, jobs)
+            added = await hand_over(broker, jobs, waiting=waiting)
         except InClear as refused:
             # By name, or of a class that does not say so: the family's workers told its queue that it is encrypted.
             if refused.marked or not producer.keyring:
@@ -95,6 +99,8 @@ async def _enqueue(producer: Producer, asked: Sequence[Asked], lot: Lot) -> list
             producer._encrypts([family])
             jobs = [producer._prepare(*one, job.id)[1] for one, job in zip(asked, jobs, strict=True)]
             added = await hand_over(broker, jobs, resend=True)
+        if waiting and added[0] is not True:
+            replies.forget(jobs[0].id)
         ids = ids_of(jobs)
         for i, new in enumerate(added):
             if isinstance(new, Repeat) and new.bound:

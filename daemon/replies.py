@@ -1,6 +1,10 @@
 """How a producer process hears that its jobs ended: one blocking connection for all it waits for, no polling.
 
 One for each place of keys: a server, or in a cluster a family's slot.
+
+Who has waited for a job mostly waits for the next one, too. So a producer says with that job's own call that it wants to
+be told (`ReplyReader.look_ahead`), and has no more to ask: for each wait one job of the family is handed over like that.
+If nobody waits for it, its result comes in vain, once.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ BLOCK_SECONDS, BLOCK_SHARED_SECONDS = 5, 1
 AGAIN_SECONDS = 0.2
 #: Who has waited for so long asks again, whatever a server may have forgotten.
 REMIND_SECONDS = 20.0
+#: So many jobs at most of a family are handed over with the question for their results, and of all are remembered.
+MOST_AHEAD, MOST_REMEMBERED = 64, 256
 
 
 class ReplyReader:
@@ -56,6 +62,30 @@ class ReplyReader:
         self._lists: dict[Hashable, list[str]] = {}
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
         self._away: RedisError | None = None
+        #: Of each family: with how many of the next jobs it says that it waits.
+        self._likely: defaultdict[str, int] = defaultdict(int)
+        #: Jobs with which it said so and whose results nobody has waited for: when, and `_losses` then.
+        self._ahead: dict[str, tuple[float, int]] = {}
+
+    def look_ahead(self, family: str, job_id: str) -> str:
+        """Give the session that is to be told the result of a job about to be added, "" where it is to be asked for."""
+        if not self._likely[family]:
+            return ""
+        self._likely[family] -= 1
+        if len(self._ahead) >= MOST_REMEMBERED:
+            del self._ahead[next(iter(self._ahead))]
+        # Before it is added: its result may be here before the reply that says that it was.
+        self._ahead[job_id] = asyncio.get_running_loop().time(), self._losses
+        return self.session
+
+    def forget(self, job_id: str) -> None:
+        """That job was not added, or its result has come before anybody waited: it is asked for."""
+        self._ahead.pop(job_id, None)
+
+    def _is_told(self, job_id: str) -> bool:
+        """Whether the result will come without a question; one put long ago, or to a server that is gone, is not relied on."""
+        since, losses = self._ahead.pop(job_id, (-REMIND_SECONDS, 0))
+        return since + REMIND_SECONDS > asyncio.get_running_loop().time() and losses == self._losses
 
     async def wait(self, family: str, job_id: str, timeout: float | None) -> bytes:
         """Give the result record of a job as soon as it has ended.
@@ -67,10 +97,13 @@ class ReplyReader:
             ResultTimeout, JobNotFound, RedisUnavailable: see `JobHandle.result`.
         """
         future = self._expect(family, job_id)
+        self._likely[family] = min(self._likely[family] + 1, MOST_AHEAD)
         try:
             async with asyncio.timeout(timeout):
                 keys = self._keys_of[job_id]
-                if self._channel is None or self._reading:
+                if self._is_told(job_id):
+                    asked = True
+                elif self._channel is None or self._reading:
                     asked = await self._ask(job_id)
                 else:
                     # Nobody blocks the reader's connection: the question goes over it, and its pop in the same packet.
@@ -232,6 +265,7 @@ class ReplyReader:
 
     async def _again(self, place: Hashable) -> None:
         """After a lost connection: ask for everything once more, since answers may have been lost with it."""
+        self._ahead.clear()
         for job_id in list(self._waiting_in[place]):
             while job_id in self._waiting:
                 await asyncio.sleep(AGAIN_SECONDS if self._away else 0)
@@ -239,6 +273,7 @@ class ReplyReader:
                     break
 
     def _answer(self, job_id: str, result: bytes) -> None:
+        self.forget(job_id)
         if result:
             self._give(job_id, result)
         else:

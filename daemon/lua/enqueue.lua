@@ -1,6 +1,7 @@
 -- Adds jobs, all or (on a full server) none.
 -- ARGV[3] "1" when this call repeats one whose reply was lost, "own" when the engine itself adds them, whom no budget of
---   bytes refuses; then runs of jobs (daemon/batches.py) that have all but id and tail in common. A run is
+--   bytes refuses, else "0"; behind "1" or "0", of a single job, a space and the session of the process that is told its
+--   result (lua/await.lua); then runs of jobs (daemon/batches.py) that have all but id and tail in common. A run is
 --   count, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, and then
 --   id, tail of each of its jobs.
 --   With a dedup key the third goes on: a space, "drop" | "replace" | "debounce", a space, its window in ms (0: while the
@@ -11,6 +12,7 @@
 local added, records, scores, ready = {}, {}, {}, {}
 local enqueued, adding, last_record = 0, 0, 0
 local fallback
+local again, waits = string.byte(ARGV[3]) == 49, string.match(ARGV[3], ' (.*)')
 local seen = {}
 local keepers, kept, moves = {}, {}, {}
 
@@ -131,12 +133,12 @@ for _, run in ipairs(runs) do
     at_key = at_key + 2
     local job = key and keeper(key)
     if job then
-      if ARGV[3] ~= '1' or job.id ~= id or seen[id] then
+      if not again or job.id ~= id or seen[id] then
         new = { job.id, repeated(run, i, job, mode, key, span, level, due) }
       end
     elseif seen[id] or any_used and redis.call('EXISTS', job_keys[at_key], job_keys[at_key + 1]) > 0 then
       new = 0
-      if ARGV[3] == '1' and not seen[id] then
+      if again and not seen[id] then
         local stored = get(job_keys[at_key])
         if stored and string.sub(stored, -#tail) == tail then new = 1 end
       end
@@ -194,6 +196,7 @@ if #moves > 0 then
   redis.call('DEL', mark)
 end
 if #kept > 0 then keep_dedup(kept) end
+if waits and added[1] == 1 then add_waiter(ARGV[10], waits) end
 if byte_budget() then
   local ids = {}
   for i = 1, #records, 2 do ids[#ids + 1] = string.sub(records[i], 9) end

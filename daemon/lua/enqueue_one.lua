@@ -2,7 +2,7 @@
 -- neither groups nor limits nor a budget. (ARGV and what is returned: lua/enqueue.lua.)
 local function enqueue_one()
   local id, tail = ARGV[10], ARGV[11]
-  if #ARGV ~= 11 or ARGV[3] ~= '0' or ARGV[6] ~= 'now' or string.find(id, '\n', 1, true) then return end
+  if #ARGV ~= 11 or string.byte(ARGV[3]) ~= 48 or ARGV[6] ~= 'now' or string.find(id, '\n', 1, true) then return end
   local name = string.match(tail, '^([^\t\n]*)\t[\t\n]')
   if not name then return end
   local c = redis.call('HMGET', conf, 'priority', 'events', 'statistics', 'paused', 'until', 'encrypted', 'marked',
@@ -22,6 +22,7 @@ local function enqueue_one()
   redis.call('MSET', 'arq:job:' .. id, new_header(level, stamp_of(now), tonumber(ARGV[8]), deadline) .. tail)
   redis.call('HSET', clock, 'tag' .. level, whole(tag), unpack(c[2] ~= '0' and { 'events', whole(written) } or {}))
   redis.call('ZADD', queue, whole(READY + level * LEVEL + tag), id)
+  if #ARGV[3] > 1 then add_waiter(id, string.sub(ARGV[3], 3)) end
   if not c[4] and tonumber(c[5] or 0) <= now then redis.call('ZADD', mark, 0, '1') end
   if c[2] ~= '0' then write_event(event, now, written) end
   if c[3] ~= '0' then count_single(now, 'enqueued') end

@@ -100,6 +100,58 @@ async def test_no_result_where_there_is_no_job_or_none_was_kept(redis_url: str) 
                 await job.result(30)
 
 
+async def test_who_waits_for_one_job_after_the_other_asks_for_the_first_result_only(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long it listens on behind the last result.
+    monkeypatch.setattr("daemon.replies.BLOCK_SECONDS", 60)
+    async with producing(redis_url) as producer, working(redis_url, make_family("t", *FUNCTIONS)):
+        asked: list[str] = []
+        ask = producer.replies._ask
+
+        async def asks(job_id: str, *channel: Any) -> bool:
+            asked.append(job_id)
+            return await ask(job_id, *channel)
+
+        monkeypatch.setattr(producer.replies, "_ask", asks)
+        jobs = []
+        for n in range(4):
+            jobs.append(await producer.enqueue(Plain(n=n)))
+            assert await jobs[-1].result(30) == n
+        assert asked == [jobs[0].job_id]
+        # What nobody waited for in time is asked for, what is there already too; neither is told of in advance again.
+        jobs.append(await producer.enqueue(Plain(n=4)))
+        await until(lambda: not producer.replies._ahead)
+        assert await jobs[4].result(30) == await jobs[4].result(30) == 4
+        assert asked[1:] == [jobs[4].job_id] * 2
+        twice = [await producer.enqueue(Plain(n=5), job_id="five") for _ in range(2)]
+        assert [job.created for job in twice] == [True, False]
+        assert [await job.result(30) for job in reversed(twice)] == [5, 5]
+        assert not producer.replies._ahead
+        assert not producer.replies._waiting
+
+
+async def test_an_announcement_of_before_a_lost_connection_or_long_ago_is_not_relied_on(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with producing(redis_url) as producer:
+        async with working(redis_url, make_family("t", *FUNCTIONS)):
+            for n in range(3):
+                assert await (await producer.enqueue(Plain(n=n))).result(30) == n
+        job = await producer.enqueue(Plain(n=7))
+        assert job.job_id in producer.replies._ahead
+        # As a server that takes another's place may not know of it.
+        await producer.redis.delete("{t}:waiters")
+        if producer.channel is None:
+            monkeypatch.setattr("daemon.replies.REMIND_SECONDS", 0)
+        else:
+            producer.channel.close()
+        waiting = asyncio.create_task(job.result(30))
+        await registered(producer, job)
+        async with working(redis_url, make_family("t", *FUNCTIONS)):
+            assert await waiting == 7
+
+
 async def test_a_waiting_result_is_told_when_its_job_is_removed(redis_url: str) -> None:
     async with producing(redis_url) as producer:
         job = await producer.enqueue(Plain())

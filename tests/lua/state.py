@@ -168,9 +168,9 @@ class Engine:
         when, ms = ("in", delay) if delay else ("at", at) if at else ("now", 0)
         return NewJob(self.id(name), level, when, ms, timeout, expires, record_tail("send", group, body))
 
-    async def enqueue(self, *jobs: str | NewJob, resend: bool = False) -> list[bool | Repeat]:
+    async def enqueue(self, *jobs: str | NewJob, resend: bool = False, waiting: str = "") -> list[bool | Repeat]:
         made = [self.job(job) if isinstance(job, str) else job for job in jobs]
-        added = await self.broker.enqueue(made, resend=resend)
+        added = await self.broker.enqueue(made, resend=resend, waiting=waiting)
         # An earlier due time than any before wakes a worker although nothing can be claimed yet.
         await self.check(awake=any(not job.when.startswith("now") for job in made))
         return added

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from daemon.keys import RESULT
 from tests.lua.conftest import Fill
@@ -42,6 +43,39 @@ async def test_a_waiting_delayed_or_running_job_is_waited_for(engine: Engine) ->
     for name in ("waiting", "delayed", "running"):
         assert await ask(engine, name) == (0, None)
         assert await engine.redis.hget(engine.keys.key("waiters"), engine.id(name)) == P.encode()
+
+
+async def waiting_for(engine: Engine, name: str) -> bytes | None:
+    found: bytes | None = await engine.redis.hget(engine.keys.key("waiters"), engine.id(name))
+    return found
+
+
+async def test_a_job_is_added_with_who_waits_for_it(engine: Engine) -> None:
+    for job in ("now", engine.job("later", delay=9000), engine.job("grouped", group="g")):
+        assert await engine.enqueue(job, waiting=P) == [True]
+    for name in ("now", "later", "grouped"):
+        assert await waiting_for(engine, name) == P.encode()
+    # The same call again, after its reply was lost: it is noted once, and by who repeats it.
+    assert await engine.enqueue(engine.job("now"), waiting=P, resend=True) == [True]
+    assert await engine.enqueue(engine.job("again"), waiting=P, resend=True) == [True]
+    assert await waiting_for(engine, "now") == await waiting_for(engine, "again") == P.encode()
+
+
+async def test_nobody_waits_for_a_job_that_was_not_added(engine: Engine) -> None:
+    await engine.enqueue("a", engine.job("keyed")._replace(when="now drop 0 key"))
+    assert await engine.enqueue("a", waiting=P) == [False]
+    ((other, *_),) = await engine.enqueue(engine.job("b")._replace(when="now drop 0 key"), waiting=P)  # type: ignore[misc]
+    assert other == engine.id("keyed")
+    assert not await engine.redis.exists(engine.keys.key("waiters"))
+
+
+async def test_a_full_server_notes_nobody_with_a_job_it_refuses(full: tuple[Engine, Fill]) -> None:
+    engine, fill = full
+    await fill()
+    for job in (engine.job("a"), engine.job("b", group="g")):
+        with pytest.raises(OutOfMemoryError):
+            await engine.enqueue(job, waiting=P)
+    assert not await engine.redis.exists(engine.keys.key("waiters"))
 
 
 async def test_a_session_is_noted_once_and_others_beside_it(engine: Engine) -> None:

@@ -91,6 +91,10 @@ def adding(**options: Any) -> Case:
     return act
 
 
+async def awaited(engine: Engine) -> None:
+    await engine.enqueue("new", waiting="f" * 16)
+
+
 async def another(engine: Engine) -> None:
     await engine.enqueue("before")
 
@@ -104,6 +108,7 @@ async def paused(engine: Engine) -> None:
     [
         (nothing, adding()),
         (nothing, adding(level=0)),
+        (nothing, awaited),
         (nothing, adding(level=9, timeout=5000, expires=60_000, body=b'[{"a":1}]')),
         (another, adding()),
         (paused, adding()),
@@ -144,6 +149,7 @@ async def nearly_a_part(engine: Engine) -> None:
     [
         (repeated, adding()),
         (in_group, adding()),
+        (in_group, awaited),
         (unknown_payload, adding()),
         (nearly_a_part, adding()),
         (nothing, adding(group="g")),

@@ -65,7 +65,7 @@ def batches_of(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
     """Give the jobs of each call."""
     if len(jobs) == 1:
         return [jobs]
-    sizes = list(map(len, jobs.tails if isinstance(jobs, JobRun) else map(_TAIL, jobs)))
+    sizes = list(map(len, jobs.tails if type(jobs) is JobRun else map(_TAIL, jobs)))
     if len(sizes) <= ENQUEUE_JOBS and sum(sizes) <= ENQUEUE_BYTES:
         return [jobs]
     batches = []
@@ -80,7 +80,7 @@ def batches_of(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
 
 def pack_jobs(jobs: Sequence[NewJob]) -> list[Any]:
     """Give jobs as ``lua/enqueue.lua`` takes them: what neighbours have in common is told once."""
-    if isinstance(jobs, JobRun):
+    if type(jobs) is JobRun:
         return [len(jobs), *jobs.common, *chain.from_iterable(zip(jobs.ids, jobs.tails, strict=True))]
     if len(jobs) == 1:
         job_id, *common, tail = jobs[0]
@@ -95,7 +95,7 @@ def pack_jobs(jobs: Sequence[NewJob]) -> list[Any]:
 
 def ids_of(jobs: Sequence[NewJob]) -> list[str]:
     """Give the ids of jobs."""
-    return jobs.ids if isinstance(jobs, JobRun) else [job.id for job in jobs]
+    return jobs.ids if type(jobs) is JobRun else [job.id for job in jobs]
 
 
 def ids_added(batches: Sequence[Sequence[NewJob]], replies: Sequence[Any]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError, ReadOnlyError
@@ -160,9 +161,7 @@ class Broker:
                 self._channel.close()  # a master no more: the next call must look for the new one
             raise
 
-    async def enqueue(
-        self, jobs: Sequence[NewJob], *, resend: bool = False, waiting: str = ""
-    ) -> list[bool | Repeat]:
+    async def enqueue(self, jobs: Sequence[NewJob], *, resend: bool = False, waiting: str = "") -> list[bool | Repeat]:
         """Add jobs, in as many calls as their number and size need, all sent at once; each call is all or nothing.
 
         Args:
@@ -225,7 +224,7 @@ class Broker:
         """
         args: list[Any] = [session, n, wanted, wanted if slots is None else slots, int(alone), settings.lease]
         args += [settings.default_timeout, settings.max_crashes, settings.keep_count, settings.keep_age, settings.poll]
-        args += (len(statistics), *(part for item in statistics.items() for part in item))
+        args += (len(statistics), *chain.from_iterable(statistics.items()))
         args += pack_outcomes(outcomes)
         reply = await (self.run("tick", *args) if channel is None else self._overlap(channel, meanwhile, args))
         if reply[0] != b"ok":

@@ -2,9 +2,9 @@
 
 One for each place of keys: a server, or in a cluster a family's slot.
 
-Who has waited for a job mostly waits for the next one, too. So a producer says with that job's own call that it wants to
-be told (`ReplyReader.look_ahead`), and has no more to ask: for each wait one job of the family is handed over like that.
-If nobody waits for it, its result comes in vain, once.
+Who has waited for a job mostly waits for the next one, too. So a producer says with that job's own call that it wants
+to be told (`ReplyReader.look_ahead`), and has no more to ask: for each wait one job of the family is handed over like
+that. If nobody waits for it, its result comes in vain, once.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ReplyReader:
         self._ahead.pop(job_id, None)
 
     def _is_told(self, job_id: str) -> bool:
-        """Whether the result will come without a question; one put long ago, or to a server that is gone, is not relied on."""
+        """Whether it comes without a question: what was said long ago, or to a server that is gone, counts not."""
         since, losses = self._ahead.pop(job_id, (-REMIND_SECONDS, 0))
         return since + REMIND_SECONDS > asyncio.get_running_loop().time() and losses == self._losses
 

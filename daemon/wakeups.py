@@ -197,7 +197,10 @@ class _Pop:
         finally:
             self._popping = frozenset()
         self._supervisor.redis_up = True
-        if found is not None and not taken:
+        if taken:
+            # The job goes first.
+            await asyncio.sleep(0)
+        elif found is not None:
             self._tell(found[0].decode())
 
     async def _unblock(self, popping: frozenset[str]) -> None:

@@ -40,6 +40,8 @@ logger = logging.getLogger("arqd.job")
 
 #: How often a handler that ignores its cancellation is cancelled again, seconds.
 INSIST = 5.0
+#: A handler that took longer has waited for something, seconds.
+WAITED = 0.001
 #: What the event loop can still count, seconds.
 LONGEST_TIMEOUT = 1e9
 
@@ -161,16 +163,32 @@ class Executor:
                 await self._hooks["on_job_start"](run.context)
             result = await call()
             run.ended_at = time.perf_counter()
+            if run.ended_at - run.begun_at > WAITED and self.worker.prefetch and "on_job_end" not in self._hooks:
+                complete = functools.partial(contextvars.copy_context().run, self._complete, run, result)
+                if self.worker.prefetch.goes_first(run, complete):
+                    return
             outcome = self.decisions.completed(run, result)
         except BaseException as error:
             run.ended_at = time.perf_counter()
             outcome = self.decisions.decided(run, error)
-        self.deadlines.forget(run)
-        duration = run.ended_at - run.begun_at
         if "on_job_end" in self._hooks:
+            self.deadlines.forget(run)
             await tell("on_job_end", self._hooks["on_job_end"], run.context)
+        self._end(run, outcome, self.worker.finished)
+
+    # Not in the job's task any more, so nothing can cancel it; in its context, as its log line belongs to it.
+    def _complete(self, run: Run, result: Any) -> None:
+        try:
+            outcome: Outcome | None = self.decisions.completed(run, result)
+        except BaseException as error:
+            outcome = self.decisions.decided(run, error)
+        self._end(run, outcome, self.worker.settle)
+
+    def _end(self, run: Run, outcome: Outcome | None, settle: Callable[[Run, Outcome | None, float], None]) -> None:
+        duration = run.ended_at - run.begun_at
+        self.deadlines.forget(run)
         self.decisions.tell(run, outcome, duration)
-        self.worker.finished(run, outcome, duration)
+        settle(run, outcome, duration)
         # The two refer to the run, each in its way: taken apart here, no garbage collector has to look for them, which
         # would cost more than a quarter of all that a job does.
         run.task = run.context = None

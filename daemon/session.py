@@ -243,6 +243,7 @@ class Session:
         worker, values = self.worker, self.worker.family.values
         # What came with the last reply is held, too, though its call may have been lost before it could be started.
         worker.start_claimed()
+        worker.prefetch.catch_up()
         worker.prefetch.drop()
         recent = [outcome for at, outcome in self._settled if at > time.monotonic() - RESEND_SECONDS]
         running = {run.claim.id: run for run in worker.running.values()}
@@ -311,6 +312,7 @@ class Session:
         For a process whose event loop is blocked and about to be ended: another loop, another connection.
         """
         worker = self.worker
+        worker.prefetch.catch_up()
         self._first(self._sending)
         self.outcomes.extend(last)
         while self.outcomes:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
@@ -87,11 +88,9 @@ class Worker(ArqWorker):
         self.permits = Permits(self) if values.shared_limits else None
         self.prefetch = Prefetch(self)
         self._claimed: list[tuple[Claim, int, int]] = []
-        self._in_call = False
         self.listeners = Listeners(self)
         self._claimable = True
-        self._restore_mark = False
-        self._heard = self._awoken = False
+        self._in_call = self._restore_mark = self._heard = self._awoken = False
         self._due: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._pool_of_processes: ProcessPoolExecutor | None = None
@@ -104,7 +103,7 @@ class Worker(ArqWorker):
     @property
     def busy(self) -> bool:
         """Whether it runs a job, has one to settle, or is in a call that may bring one."""
-        return bool(self.running or self._claimed or self.prefetch or self.session.outcomes or self._in_call)
+        return bool(self.running or self._claimed or self.prefetch.busy or self.session.outcomes or self._in_call)
 
     @property
     def may_claim(self) -> bool:
@@ -301,8 +300,7 @@ class Worker(ArqWorker):
         claimed, self._claimed = self._claimed, []
         for claim, number, now in claimed:
             self.start(claim, number, now)
-        if self.prefetch:
-            self.prefetch.start()
+        self.prefetch.start()
 
     def start(self, claim: Claim, number: int, now_ms: int) -> None:
         """Start a job.
@@ -317,9 +315,13 @@ class Worker(ArqWorker):
             return
         run, call = self.executor.prepare(claim, number, now_ms)
         if isinstance(call, Outcome):
-            self._ended(run, call, 0.0)
-            return
-        self.running[claim.id] = run
+            self.ended(run, call, 0.0)
+        else:
+            self.begin(run, call)
+
+    def begin(self, run: Run, call: Callable[[], Any]) -> None:
+        """Run what was prepared, in a slot."""
+        self.running[run.claim.id] = run
         run.task = self.loop.create_task(self.executor.execute(run, call))
 
     def finished(self, run: Run, outcome: Outcome | None, duration: float) -> None:
@@ -329,15 +331,20 @@ class Worker(ArqWorker):
             return
         del self.running[run.claim.id]
         self.prefetch.slot_free()
+        self.settle(run, outcome, duration)
+
+    def settle(self, run: Run, outcome: Outcome | None, duration: float) -> None:
+        """See `finished`; its slot has been given away."""
         if outcome is not None:
-            self._ended(run, outcome, duration)
+            self.ended(run, outcome, duration)
         else:
             self._count(run, "l", duration)
         if not self.running:
             self.supervisor.job_ended(self)
         self._wake.set()
 
-    def _ended(self, run: Run, outcome: Outcome, duration: float) -> None:
+    def ended(self, run: Run, outcome: Outcome, duration: float) -> None:
+        """A claim has this outcome: the next call tells Redis."""
         self.session.outcomes.append(outcome)
         self._count(run, outcome.kind, duration)
         self.listeners.note(run, outcome)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import pytest
 import uvloop
 
-from daemon import prefetch
-from daemon.context import JobContext
+from daemon import executor, prefetch
+from daemon.broker import Broker, Held
+from daemon.context import JobContext, current_job
 from daemon.family import func
 from daemon.job import JobState
 from daemon.keys import FamilyKeys, raw_id
 from daemon.producer import Producer
+from daemon.run import Run
 from daemon.worker import Worker
 from tests.engine import in_state, make_family, until, working
 from tests.servers import each_node
@@ -130,11 +134,10 @@ async def test_one_that_is_aborted_never_begins(
     handler = Handler()
     async with working(redis_url, make_family("t", handler.hold, max_jobs=1)) as supervisor:
         ids = await _ahead(supervisor.workers[0], producer)
-        aborting = asyncio.create_task(producer.job(ids[1], "t").abort())
+        assert await producer.job(ids[1], "t").abort()
         worker = supervisor.workers[0]
-        await until(lambda: any(claim.aborted == b"1" for claim, *_ in worker.prefetch._claims))
+        assert len(worker.prefetch) == len(ids) - 2
         handler.gate.set()
-        assert await aborting
         assert [await producer.job(job_id, "t").result(60) for job_id in ids[2:]] == [2, 3]
     assert handler.started == [0, 2, 3]
 
@@ -191,3 +194,75 @@ async def test_redis_knows_that_a_job_begins_before_its_first_line_runs(
 
     await asyncio.to_thread(run)
     assert all(len(held) == 1 and b"~" not in held[0] for held in marks)
+
+
+async def test_one_that_cannot_run_needs_no_slot(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE", 60)
+    handler = Handler()
+    async with working(redis_url, make_family("t", handler.hold, max_jobs=1)) as supervisor:
+        (worker,) = supervisor.workers
+        await until(lambda: worker.listening)
+        worker.prefetch.observe = lambda sent, replied: None
+        worker.prefetch.size = 2
+        jobs = await producer.enqueue_many("hold", [(0,), ("not a number",), (2,)], family="t")
+        await in_state(jobs[1], JobState.FAILED)
+        assert handler.started == [0]
+        handler.gate.set()
+        assert [await jobs[0].result(60), await jobs[2].result(60)] == [0, 2]
+
+
+async def test_the_next_begins_before_the_result_of_one_that_waited_is_put_together(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE", 60)
+    monkeypatch.setattr(logging.getLogger("arqd.job"), "level", logging.INFO)
+    told: list[tuple[str | None, list[int]]] = []
+    handler = Handler()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            job = current_job.get()
+            told.append((job and job.job_id, list(handler.started)))
+
+    listener = Listener()
+    logging.getLogger("arqd.job").addHandler(listener)
+    try:
+        async with working(redis_url, make_family("t", handler.hold, max_jobs=1)) as supervisor:
+            ids = await _ahead(supervisor.workers[0], producer)
+            await asyncio.sleep(executor.WAITED)
+            handler.gate.set()
+            assert [await producer.job(job_id, "t").result(60) for job_id in ids] == [0, 1, 2, 3]
+    finally:
+        logging.getLogger("arqd.job").removeHandler(listener)
+    assert told[0][1][:2] == [0, 1]
+    assert [job_id for job_id, _ in told] == ids
+
+
+async def test_a_session_that_registers_names_one_whose_result_is_not_put_together(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE", 60)
+    handler, named, registers = Handler(), [], []
+    async with working(redis_url, make_family("t", handler.hold, max_jobs=1)) as supervisor:
+        (worker,) = supervisor.workers
+        ids = await _ahead(worker, producer)
+        begin, sync = worker.begin, worker.session._sync
+
+        async def noted(broker: Broker, held: Collection[Held], leave: bool) -> list[bytes] | None:
+            named.append([job.id for job in held])
+            return await sync(broker, held, leave)
+
+        def begins(run: Run, call: Callable[[], Any]) -> None:
+            begin(run, call)
+            if not registers:
+                registers.append(asyncio.ensure_future(worker.session.register()))
+
+        monkeypatch.setattr(worker.session, "_sync", noted)
+        monkeypatch.setattr(worker, "begin", begins)
+        await asyncio.sleep(executor.WAITED)
+        handler.gate.set()
+        assert [await producer.job(job_id, "t").result(60) for job_id in ids] == [0, 1, 2, 3]
+    assert named[0] == [raw_id(job_id) for job_id in (ids[1], ids[0])]
+    assert handler.started == [0, 1, 2, 3]

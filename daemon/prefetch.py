@@ -5,8 +5,8 @@ third of the time. As many are claimed ahead as lately ended within two round tr
 long. They are read and checked while the next call is under way, so that no slot waits for that. And jobs that waited
 themselves, which end many at a time, leave their slots to the next before anything else is done about them.
 
-What waits here for longer than `PATIENCE` is handed back, uncounted, for other workers. Redis knows which have not begun:
-no crash counts for these.
+What waits here for longer than `PATIENCE` is handed back, uncounted, for other workers. Redis knows which have not
+begun: no crash counts for these.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Prefetch:
             self._look = self._worker.loop.call_later(PATIENCE, self._give_up)
 
     def prepare(self) -> None:
-        """Read and check what has come, as long as nothing else is to be done. One that cannot run has ended with that."""
+        """Read and check what has come; one that cannot run has ended with that."""
         worker, claims = self._worker, self._claims
         while claims:
             claim, number, now_ms, at = claims.popleft()
@@ -98,7 +98,7 @@ class Prefetch:
             self._worker.loop.call_soon(self.start)
 
     def goes_first(self, run: Run, complete: Callable[[], None]) -> bool:
-        """A handler that waited has ended: give its slot to the next job and put its outcome together when that has begun.
+        """A handler that waited has ended: give its slot to the next job, put its outcome together when that has begun.
 
         Args:
             complete: gives the worker the outcome.
@@ -131,6 +131,8 @@ class Prefetch:
     def start(self) -> None:
         """Start as many as there are slots."""
         worker, runs, self._starting = self._worker, self._runs, False
+        if not self:
+            return
         self.prepare()
         if worker.draining:
             self._hand_back(len(runs))

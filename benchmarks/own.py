@@ -18,6 +18,8 @@ from daemon.keys import FamilyKeys
 
 FAMILIES, GROUPS = 14, 1000
 IMPORTS = 15
+#: How often families are drained.
+TURNS = 5
 #: Processor time, which other work on the machine disturbs less.
 IMPORT = "import time; begin = time.process_time(); import {}; print(time.process_time() - begin)"
 
@@ -31,17 +33,27 @@ def groups(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures
 
 
 def families(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:
-    """Drain the jobs of fourteen families in one process, beside a drain of as many jobs of one."""
-    one = bench.drain(setting.values, jobs)["jobs/s"]
-    bench.clear()
+    """Drain the jobs of fourteen families in one process and as many jobs of one, in turn, each several times.
+
+    A drain takes a few seconds, in which a machine is now slower, now faster: two of them alone would tell more of it.
+    """
     values = {**setting.values, "families": FAMILIES}
     each = jobs // FAMILIES
-    for number in range(1, FAMILIES):
-        bench.fill(values, "noop", each, family=number)
     names = [NAME, *(f"{NAME}-{number}" for number in range(1, FAMILIES))]
     probe = Probe(tuple(("ZCARD", FamilyKeys.of(name).queue) for name in names), left=True)
-    all_of_them = bench.drain(values, each, others=each * (FAMILIES - 1), probe=probe)["jobs/s"]
-    return {"jobs/s, 1 family": one, "jobs/s, 14 families": all_of_them, "14 families / 1": all_of_them / one}
+    one, all_of_them = [], []
+    for _ in range(TURNS):
+        bench.clear()
+        one.append(bench.drain(setting.values, each * FAMILIES)["jobs/s"])
+        bench.clear()
+        for number in range(1, FAMILIES):
+            bench.fill(values, "noop", each, family=number)
+        all_of_them.append(bench.drain(values, each, others=each * (FAMILIES - 1), probe=probe)["jobs/s"])
+    return {
+        "jobs/s, 1 family": statistics.median(one),
+        "jobs/s, 14 families": statistics.median(all_of_them),
+        "14 families / 1": statistics.median(many / single for many, single in zip(all_of_them, one, strict=True)),
+    }
 
 
 def idle(bench: Bench, setting: Setting, jobs: int, seconds: float) -> Figures:

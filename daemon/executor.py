@@ -187,8 +187,11 @@ class Executor:
     def _end(self, run: Run, outcome: Outcome | None, settle: Callable[[Run, Outcome | None, float], None]) -> None:
         duration = run.ended_at - run.begun_at
         self.deadlines.forget(run)
-        self.decisions.tell(run, outcome, duration)
-        settle(run, outcome, duration)
+        try:
+            self.decisions.tell(run, outcome, duration)
+        finally:
+            # Whatever becomes of the log line: else the job would keep its slot, and its claim, for good.
+            settle(run, outcome, duration)
         # The two refer to the run, each in its way: taken apart here, no garbage collector has to look for them, which
         # would cost more than a quarter of all that a job does.
         run.task = run.context = None

@@ -196,7 +196,7 @@ class _Bench:
         self.cipher: JobCipher | None = None
         self.broker = self.supervisor = self
         self.session: Any = self
-        self.left_behind = False
+        self.left_behind, self.prefetch = False, ()
         self.steps = b"\n".join(name.encode() + b"\t" + codec.encode(value) for name, value in receipts.items())
         self.logs: list[str] = []
         self.progressed: list[tuple[int, str | None]] = []

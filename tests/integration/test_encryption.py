@@ -251,11 +251,11 @@ async def test_the_job_with_the_key_ends_while_the_payload_is_encrypted_for_it(
     broker = sealing.broker("vault")
     enqueue, calls = broker.enqueue, []
 
-    async def slow(jobs: Any, *, resend: bool = False) -> Any:
+    async def slow(jobs: Any, *, resend: bool = False, **how: Any) -> Any:
         calls.append(jobs[0].id)
         if len(calls) == 2:
             assert await Control(sealing.redis, ["vault"]).abort([kept.id]) == {kept.id: "aborted"}
-        return await enqueue(jobs, resend=resend)
+        return await enqueue(jobs, resend=resend, **how)
 
     monkeypatch.setattr(broker, "enqueue", slow)
     job = await sealing.enqueue("pick", {"text": "two"}, **options)

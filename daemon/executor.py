@@ -13,6 +13,7 @@ import contextvars
 import functools
 import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from inspect import iscoroutinefunction
@@ -189,9 +190,10 @@ class Executor:
         self.deadlines.forget(run)
         try:
             self.decisions.tell(run, outcome, duration)
-        finally:
-            # Whatever becomes of the log line: else the job would keep its slot, and its claim, for good.
-            settle(run, outcome, duration)
+        except Exception:
+            # A log that cannot be written must not keep a job from ending; told as logging tells of its handlers.
+            traceback.print_exc()
+        settle(run, outcome, duration)
         # The two refer to the run, each in its way: taken apart here, no garbage collector has to look for them, which
         # would cost more than a quarter of all that a job does.
         run.task = run.context = None

@@ -12,7 +12,6 @@ begun: no crash counts for these.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,8 +22,6 @@ from daemon.broker import Claim, Outcome
 if TYPE_CHECKING:
     from daemon.run import Run
     from daemon.worker import Worker
-
-logger = logging.getLogger("arqd.worker")
 
 #: How long a claimed job waits for a slot here, seconds; far below any lease, so that a process that was stopped and
 #: goes on begins nothing that another one has by now.
@@ -129,11 +126,7 @@ class Prefetch:
         """Put the outcomes together that are still to come."""
         completions, self._completions = self._completions, []
         for complete in completions:
-            try:
-                complete()
-            except Exception:
-                # The others' outcomes must not be lost with it.
-                logger.exception("the end of a job could not be told")
+            complete()
 
     def start(self) -> None:
         """Start as many as there are slots."""

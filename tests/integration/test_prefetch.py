@@ -269,3 +269,36 @@ async def test_a_session_that_registers_names_one_whose_result_is_not_put_togeth
         assert [await producer.job(job_id, "t").result(60) for job_id in ids] == [0, 1, 2, 3]
     assert raw_id(ids[0]) in named[0]
     assert handler.started == [0, 1, 2, 3]
+
+
+async def test_a_log_line_that_cannot_be_written_keeps_no_job_from_its_end(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "PATIENCE", 60)
+    monkeypatch.setattr(logging.getLogger("arqd.job"), "level", logging.INFO)
+    handler = Handler()
+
+    lost: list[str] = []
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if (job := current_job.get()) and not lost:
+                lost.append(job.job_id)
+                raise ConnectionError("where the log goes is away")
+
+    listener = Broken()
+    logging.getLogger("arqd.job").addHandler(listener)
+    try:
+        async with working(redis_url, make_family("t", handler.hold, max_jobs=2)) as supervisor:
+            (worker,) = supervisor.workers
+            await until(lambda: worker.listening)
+            worker.prefetch.observe = lambda sent, replied: None
+            worker.prefetch.size = 1
+            jobs = await producer.enqueue_many("hold", [(n,) for n in range(3)], family="t")
+            await until(lambda: len(handler.started) == 2 and worker.prefetch)
+            await asyncio.sleep(executor.WAITED)
+            handler.gate.set()
+            assert [await job.result(60) for job in jobs] == [0, 1, 2]
+            assert lost
+    finally:
+        logging.getLogger("arqd.job").removeHandler(listener)

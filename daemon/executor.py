@@ -43,6 +43,8 @@ logger = logging.getLogger("arqd.job")
 INSIST = 5.0
 #: A handler that took longer has waited for something, seconds.
 WAITED = 0.001
+#: How often a job that is to be aborted is looked for, and how long after each other, seconds.
+ABORT_LOOKS, ABORT_AGAIN = 50, 0.1
 #: What the event loop can still count, seconds.
 LONGEST_TIMEOUT = 1e9
 
@@ -208,6 +210,16 @@ class Executor:
             self._loop.call_later(INSIST, self._insist, run)
             if why:
                 self._loop.call_later(self.family.values.max_overrun, self._give_up, run)
+
+    def abort(self, job_id: bytes, number: str, looks: int = ABORT_LOOKS) -> None:
+        """Abort a job that runs, or waits here, by the number of the call that claimed it."""
+        run = self.worker.running.get(job_id)
+        if run is not None:
+            if str(run.number) == number and run.stop is None:
+                self.cancel(run, "abort")
+        elif not self.worker.prefetch.abort(job_id, number) and looks:
+            # The claim may be heard of only after that: it comes over another connection.
+            self._loop.call_later(ABORT_AGAIN, self.abort, job_id, number, looks - 1)
 
     def _time_out(self, run: Run) -> None:
         if run.task is not None and not run.task.done() and run.stop is None:

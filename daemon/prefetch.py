@@ -148,8 +148,8 @@ class Prefetch:
             run.started = now
             worker.begin(run, call)
 
-    def abort(self, job_id: bytes, number: str) -> None:
-        """A job is to be aborted: if it is here, it has ended with that."""
+    def abort(self, job_id: bytes, number: str) -> bool:
+        """A job is to be aborted: if it is here, it has ended with that. Gives whether it was."""
         self.prepare()
         for i, (run, _, _) in enumerate(self._runs):
             if run.claim.id == job_id and str(run.number) == number:
@@ -158,7 +158,8 @@ class Prefetch:
                 assert isinstance(call, Outcome)
                 self._worker.ended(aborted, call, 0.0)
                 self._worker.nudge()
-                return
+                return True
+        return False
 
     def drop(self) -> None:
         """Forget all of them: they are released by a sync that does not name them."""

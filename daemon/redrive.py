@@ -190,6 +190,15 @@ class Redrive:
 
     async def _send(self, one: Redriven, ids: Sequence[str]) -> list[str]:
         """Send jobs back; gives those that still were dead letters."""
+        sending = asyncio.create_task(self._sent(one, ids))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # What the call under way does is told, too.
+            await sending
+            raise
+
+    async def _sent(self, one: Redriven, ids: Sequence[str]) -> list[str]:
         words = await self._broker.redrive(ids) if ids else []
         sent = [job_id for job_id, word in zip(ids, words, strict=True) if word == "retried"]
         one.retried += len(sent)

@@ -158,12 +158,7 @@ class Worker(ArqWorker):
             self.notify_due()
         elif verb == "abort":
             number, _, job_id = rest.partition(" ")
-            raw = job_id.encode("utf-8", "surrogateescape")
-            run = self.running.get(raw)
-            if run is None:
-                self.prefetch.abort(raw, number)
-            elif str(run.number) == number and run.stop is None:
-                self.executor.cancel(run, "abort")
+            self.executor.abort(job_id.encode("utf-8", "surrogateescape"), number)
 
     def drain(self) -> None:
         """Claim nothing more; `main` ends when what runs has ended."""

@@ -237,3 +237,21 @@ async def test_redis_knows_that_a_job_begins_before_its_first_line_runs(
     assert begun == [True, False]
     assert [len(held) for held in marks] == [1, 1]
     assert not any(b"~" in entry for held in marks for entry in held)
+
+
+async def test_an_abort_that_comes_before_the_claim_is_heard_of_is_not_lost(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = Handler()
+    async with working(redis_url, make_family("t", handler.hold)) as supervisor:
+        (worker,) = supervisor.workers
+        start = worker.start
+
+        def late(claim: Claim, number: int, now_ms: int) -> None:
+            worker.control(f"abort {number} {claim.id.decode()}")
+            start(claim, number, now_ms)
+
+        monkeypatch.setattr(worker, "start", late)
+        job = await producer.enqueue("hold", 1, family="t")
+        with pytest.raises(asyncio.CancelledError):
+            await job.result(60)

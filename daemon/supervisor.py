@@ -35,6 +35,7 @@ from daemon.routed import in_cluster, place_of
 from daemon.run import Run
 from daemon.scheduler import Scheduler
 from daemon.servers import RedisUrl, Servers
+from daemon.turns import Turns
 from daemon.wakeups import Wakeups
 from daemon.watchdog import Watchdog
 from daemon.worker import Worker
@@ -96,7 +97,7 @@ class Supervisor:
         self.workers: list[Worker] = []
         self.scheduler = Scheduler(url)
         self.scheduler.every(SWEEP_SECONDS, functools.partial(Courier(self.redis).sweep_all, self.scheduler.noted))
-        self.patient = True
+        self.patient, self.turns = True, Turns()
         self._burst, self._max_burst_jobs = burst, max_burst_jobs
         self._heartbeat = Heartbeat(heartbeat, self.snapshot) if heartbeat else None
         self._handle_signals = handle_signals
@@ -391,8 +392,7 @@ class Supervisor:
 def end_process(status: int) -> NoReturn:
     """End the process without waiting for what cannot be stopped; call it after a run that `left_behind` something.
 
-    A handler that swallows its cancellation, or a plain function in its thread, would keep the interpreter from
-    exiting for as long as it likes, while its job already runs elsewhere.
+    A handler that swallows its cancellation, or a thread, would keep the interpreter for as long as it likes.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -238,8 +238,12 @@ class Worker(ArqWorker):
 
     async def _round(self) -> None:
         """One tick. While its reply is under way the claims of the one before are started."""
+        if self.supervisor.turns.all_taken:
+            self.start_claimed()
+        turn = await self.supervisor.turns.take()
         alone = self.supervisor.isolates(self)
-        slots, wanted = (self._free(), self._free(self.prefetch.size)) if self._claimable else (0, 0)
+        ahead = 0 if self.supervisor.turns.all_taken else self.prefetch.size
+        slots, wanted = (self._free(), self._free(ahead)) if self._claimable else (0, 0)
         # Of work it hears by its pop: that need not wait for the reply, nor the reply tell of any.
         asleep = not (self._claimable or self._restore_mark or self._claimed or self.prefetch or self.permits)
         self._restore_mark = self._heard = False
@@ -249,6 +253,7 @@ class Worker(ArqWorker):
             meanwhile = self._listen if asleep else self.start_claimed
             reply = await self.session.tick(-1 if asleep else wanted, slots, alone, meanwhile)
         finally:
+            turn.end()
             self._in_call = False
         if reply is None:
             self._claimable = True

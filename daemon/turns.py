@@ -2,7 +2,7 @@
 
 They share an event loop, and mostly a server that answers one call after the other. Were the calls of fourteen families
 under way at once, all that these bring would wait in memory for its turn in the loop, more than a processor's cache
-holds, and each job would take a third more of it. Who waits for its turn collects outcomes and free slots meanwhile, and
+holds: a third more of it for each job. Who waits for its turn collects outcomes and free slots meanwhile, and
 claims no job ahead: the others keep the loop busy.
 """
 

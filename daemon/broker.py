@@ -140,7 +140,7 @@ class Broker:
         self.keys = keys
         self.now = now
         self._channel = channel
-        self._keys = keys.cluster_scripts if in_cluster(redis, keys.queue) else keys.scripts
+        self._keys = keys.cluster_scripts if in_cluster(redis, keys.queue) else (keys.queue,)
 
     def call(self, name: str, *args: Any) -> tuple[Any, ...]:
         """Give the EVALSHA command of a script, for callers with a client of their own."""

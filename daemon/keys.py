@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 FAMILY_NAME = re.compile(r"[a-z0-9_-]+\Z")
@@ -27,7 +27,7 @@ AUDIT_LOG, AUDIT_HEAD = "{arqd:audit}:log", "{arqd:audit}:head"
 _ALERTS = "arqd:{arqd:alerts}:"
 ALERT_STATES, ALERT_COUNTS, ALERT_SILENCES = _ALERTS + "states", _ALERTS + "counts", _ALERTS + "silences"
 
-# In the order of KEYS in every script: lua/prelude.lua names them the same way.
+# What scripts use, in the order in which lua/prelude.lua names them.
 SCRIPT_KEYS = (
     "queue",
     "mark",
@@ -72,20 +72,16 @@ class FamilyKeys:
     family: str
     tag: str
     queue: str
-    scripts: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        named = (self.queue, *(self.key(name) for name in SCRIPT_KEYS[1:]), ABORT)
-        object.__setattr__(self, "scripts", named)
 
     @property
     def cluster_scripts(self) -> tuple[str, ...]:
-        """`scripts` for a cluster, where a call's keys have to be in one slot: with an abort set of the family's own.
+        """What a call of a script names in a cluster, where its keys have to be in one slot: all that scripts may use.
 
-        The last key never exists. While a slot moves, its keys are in two places, and a script would miss those that it
-        builds from ids; a node runs none, though, unless every key of the call is there.
+        Elsewhere it names the queue alone, and scripts make the other names (`daemon.lua.linked.with_keys`). Here the
+        abort set is one of the family's own. The last key never exists: while a slot moves, its keys are in two places,
+        and a script would miss those that it builds from ids; but no node runs one without every key of the call.
         """
-        return (*self.scripts[:-1], self.key("abort"), self.key("never"))
+        return (self.queue, *map(self.key, (*SCRIPT_KEYS[1:], "abort", "never")))
 
     @staticmethod
     @lru_cache(1024)

@@ -10,7 +10,7 @@ local function enqueue_one()
   for i = 6, 13 do
     if c[i] then return end
   end
-  if redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id, tags) > 0 or redis.call('ZSCORE', queue, id) then return end
+  if redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id, tags) > 0 then return end
   local level = ARGV[5] == '0' and whole(c[1] or 5) or ARGV[5]
   local found = redis.call('HMGET', clock, 'tag' .. level, 'events')
   local event = 'enqueued\n' .. name .. '\n' .. id
@@ -19,10 +19,11 @@ local function enqueue_one()
 
   local now = time_now()
   local tag, deadline = (found[1] or 0) + STEP, ARGV[9] == '0' and 0 or now + ARGV[9]
+  -- A job whose record is gone has its id still.
+  if redis.call('ZADD', queue, 'NX', whole(READY + level * LEVEL + tag), id) == 0 then return end
   redis.call('MSET', 'arq:job:' .. id, new_header(level, stamp_of(now), tonumber(ARGV[8]), deadline) .. tail)
   redis.call('HSET', clock, 'tag' .. level, whole(tag), unpack(c[2] ~= '0' and { 'events', whole(written) } or {}))
-  redis.call('ZADD', queue, whole(READY + level * LEVEL + tag), id)
-  if #ARGV[3] > 1 then add_waiter(id, string.sub(ARGV[3], 3)) end
+  if #ARGV[3] > 1 then redis.call('HSET', waiters, id, string.sub(ARGV[3], 3)) end
   if not c[4] and tonumber(c[5] or 0) <= now then redis.call('ZADD', mark, 0, '1') end
   if c[2] ~= '0' then write_event(event, now, written) end
   if c[3] ~= '0' then count_single(now, 'enqueued') end

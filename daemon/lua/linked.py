@@ -11,7 +11,10 @@ from __future__ import annotations
 import re
 from operator import itemgetter
 
+from daemon.keys import ABORT, SCRIPT_KEYS
+
 _DEFINED = re.compile(r"^local (?P<names>\w+(?:, \w+)*) = (?P<values>[^\n]*)\n", re.MULTILINE)
+_KEY_USED = re.compile(r"\bKEYS\[(\d+)\]")
 _KEY, _NUMBER = re.compile(r"KEYS\[\d+\]"), re.compile(r"-?\d+|'\d+'")
 _QUIET = r"--[^\n]*|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
 #: Strings and comments, in which nothing is replaced, and names; not those of fields.
@@ -26,6 +29,8 @@ _EXPORTED = re.compile(r"^  function (\w+)", re.MULTILINE)
 _DECLARED = re.compile(r"^local \w+(?:, \w+)*$", re.MULTILINE)
 #: What a script hardly ever uses: a function of that name makes it, and whatever else it needs.
 _SELDOM = re.compile(r"^-- Made by (?P<function>\w+)\(\): (?P<names>\w+(?:, \w+)*)$", re.MULTILINE)
+#: Behind what runs first.
+_END_OF_FIRST = "-- End of the first.\n"
 #: The prelude ends with it.
 _END_OF_PRELUDE = "-- End of the prelude.\n"
 
@@ -42,12 +47,31 @@ def linked(shared: str, script: str, first: str = "") -> str:
         others = set(map(itemgetter(0), _UNIT.finditer(usual)))
         more = [unit[0] for unit in _UNIT.finditer(needed(shared, script)) if unit[0] not in others]
         usual += f"local function {seldom['function']}()\n{''.join(more)}end\n"
-    return nested(put_in(first + usual + script))
+    quick, _, rest = put_in(f"{first}{_END_OF_FIRST}{usual}{script}").rpartition(_END_OF_FIRST)
+    return (with_keys(quick, "QUICK_KEYS") if first else "") + with_keys(nested(rest))
 
 
 def with_names(shared: str, script: str) -> str:
     """Give the text of a script that has nothing of the shared files but keys and numbers in the place of names."""
-    return put_in(f"{shared}{_END_OF_PRELUDE}{script}").rpartition(_END_OF_PRELUDE)[2]
+    return with_keys(put_in(f"{shared}{_END_OF_PRELUDE}{script}").rpartition(_END_OF_PRELUDE)[2])
+
+
+def with_keys(text: str, table: str = "KEYS") -> str:
+    """Make the keys a script uses from the prefix it is given, unless it is given all, as in a cluster it has to be.
+
+    Sent with each call, they are packed, read, and made strings of Lua, most of them in vain: a fifteenth of what the
+    server does for a short one.
+
+    Args:
+        table: name for the table of keys; where two parts of a script make theirs, the first has another.
+    """
+    used = {int(number) for number in _KEY_USED.findall(text)}
+    if used <= {1}:
+        return text
+    names = ["KEYS[1]", *(f"ARGV[1] .. '{name}'" for name in SCRIPT_KEYS[1:]), f"'{ABORT}'"]
+    made = ", ".join(name if number in used else "0" for number, name in enumerate(names[: max(used)], 1))
+    text = _KEY_USED.sub(lambda used: f"{table}[{used[1]}]", text)
+    return f"local {table} = KEYS[2] and KEYS or {{ {made} }}\n{text}"
 
 
 def nested(text: str) -> str:

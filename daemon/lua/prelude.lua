@@ -1,4 +1,5 @@
--- Put before every script. KEYS are daemon/keys.py SCRIPT_KEYS followed by arq's abort set.
+-- Put before every script. KEYS are daemon/keys.py SCRIPT_KEYS followed by arq's abort set; a call that names only the first
+-- has the others made (daemon/lua/linked.py).
 -- ARGV[1] the family's key prefix "{email}:"; ARGV[2] "" or a test's clock in ms.
 --
 -- A job's score in `queue` says its state (daemon/keys.py has the keys beside it):

@@ -14,9 +14,10 @@ from typing import Any
 
 from daemon.broker import MAX_EVENTS, Broker, Claim, Held, NewJob, Outcome, Repeat, Tick, TickSettings
 from daemon.errors import Unreadable
-from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, SCRIPT_KEYS, FamilyKeys
+from daemon.keys import ABORT, IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 from daemon.lua import SCRIPTS
 from daemon.records import record_tail, split_record, stamp_word
+from daemon.routed import in_cluster
 
 NOW = 1_763_775_600_000
 LEASE = 30_000
@@ -142,7 +143,7 @@ class Engine:
     @property
     def aborts(self) -> str:
         """The abort set: stock arq's, in a cluster the family's own."""
-        return self.broker._keys[len(SCRIPT_KEYS)]
+        return self.keys.key("abort") if in_cluster(self.redis, self.keys.queue) else ABORT
 
     def advance(self, ms: int) -> None:
         assert self.broker.now is not None

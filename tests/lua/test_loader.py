@@ -10,7 +10,7 @@ import pytest
 import daemon.lua
 from daemon.keys import SCRIPT_KEYS, FamilyKeys
 from daemon.lua import ALONE, CONTINUED, FIRST, NAMES, SCRIPTS, SHARED
-from daemon.lua.linked import linked, needed, nested, put_in
+from daemon.lua.linked import linked, needed, nested, put_in, with_keys
 from tests.lua.state import B, Engine
 
 
@@ -43,10 +43,16 @@ def test_the_prelude_names_the_keys_in_the_order_they_are_sent() -> None:
     names = [name for line, _ in lines for name in line.split(", ")]
     assert ", ".join(keys for _, keys in lines) == ", ".join(f"KEYS[{n}]" for n in range(1, len(names) + 1))
     assert names == [*SCRIPT_KEYS, "abort_set"]
-    keys = FamilyKeys.of("email").scripts
+    keys = FamilyKeys.of("email").cluster_scripts
     assert keys[0] == "arq:{email}"
-    assert keys[-1] == "arq:abort"
-    assert all("{email}" in key for key in keys[:-1])
+    assert keys[1:] == tuple(f"{{email}}:{name}" for name in (*SCRIPT_KEYS[1:], "abort", "never"))
+
+
+def test_a_script_makes_the_keys_it_uses_unless_it_is_given_all() -> None:
+    made = with_keys("return { KEYS[1], KEYS[3], KEYS[28] }")
+    names = ["KEYS[1]", "0", "ARGV[1] .. 'suspects'", *["0"] * 24, "'arq:abort'"]
+    assert made == f"local KEYS = KEYS[2] and KEYS or {{ {', '.join(names)} }}\nreturn {{ KEYS[1], KEYS[3], KEYS[28] }}"
+    assert with_keys("return KEYS[1]") == "return KEYS[1]"
 
 
 def test_names_of_keys_and_numbers_are_put_in() -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.keys import ABORT, SCRIPT_KEYS, FamilyKeys, parse_id, spoken_id
+from daemon.keys import SCRIPT_KEYS, FamilyKeys, parse_id, spoken_id
 
 
 def test_every_key_of_a_family_carries_its_hash_tag() -> None:
     keys = FamilyKeys.of("email")
     assert keys.queue == "arq:{email}"
     assert keys.key("held", "abc") == "{email}:held:abc"
-    *own, abort = keys.scripts
-    assert abort == ABORT
-    assert len(own) == len(SCRIPT_KEYS)
-    assert all("{email}" in key for key in own)
+    named = keys.cluster_scripts
+    assert len(named) == len({*named}) == len(SCRIPT_KEYS) + 2
+    assert all("{email}" in key for key in named)
 
 
 def test_a_job_id_is_tagged_once() -> None:

@@ -237,7 +237,7 @@ class Worker(ArqWorker):
         return self._claimable and self._free() > 0
 
     async def _round(self) -> None:
-        """One tick. While its reply is under way the claims of the one before are started."""
+        """One tick. While it waits for its turn, or for the reply, the claims of the one before are started."""
         if self.supervisor.turns.all_taken:
             self.start_claimed()
         turn = await self.supervisor.turns.take()

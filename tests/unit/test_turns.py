@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from daemon.turns import AT_ONCE, LONGEST, Turns
+from daemon.turns import AT_ONCE, Turns
 
 
 async def test_a_few_go_at_once_and_the_others_in_the_order_in_which_they_asked() -> None:
@@ -40,10 +40,9 @@ async def test_a_turn_ends_once() -> None:
 
 async def test_a_call_without_a_reply_holds_nobody_up() -> None:
     turns = Turns()
-    begin = asyncio.get_running_loop().time()
     unanswered = [await turns.take() for _ in range(AT_ONCE)]
     async with asyncio.timeout(30):
         await turns.take()
-    assert asyncio.get_running_loop().time() - begin >= LONGEST * 0.9
     for turn in unanswered:
+        # Its reply comes late: the turn has been given to another.
         turn.end()

@@ -53,6 +53,8 @@ def configure_logging(level: str = "INFO", fmt: Literal["json", "text"] = "json"
         library.handlers.clear()
         library.propagate = True
         library.setLevel(logging.NOTSET)
+    # It tells of each of its plugins when it is imported.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 
 def job_fields() -> dict[str, Any]:

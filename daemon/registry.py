@@ -25,17 +25,32 @@ logger = logging.getLogger("arqd")
 
 
 def installed_families(table: Mapping[str, str]) -> list[str]:
-    """Give the names of all families but those of ours that need packages which are not installed."""
-    shipped, names = shipped_families(), []
-    for name, dotted in table.items():
-        try:
-            resolve(dotted)
-        except ConfigurationError as error:
-            if shipped.get(name) == dotted and isinstance(error.__cause__, ModuleNotFoundError):
-                logger.info("the family %s is left out: %s is not installed", name, error.__cause__.name)
-                continue
-        names.append(name)
-    return names
+    """Give the names of all families but those `left_out`, of which the log tells."""
+    missing = left_out(table)
+    if missing:
+        logger.info("%s", told_left_out(missing))
+    return [name for name in table if name not in missing]
+
+
+def left_out(table: Mapping[str, str]) -> dict[str, str]:
+    """Give the families of ours that need packages which are not installed: name to the first one missing."""
+    return {name: missing for name, dotted in table.items() if (missing := _missing(name, dotted)) is not None}
+
+
+def told_left_out(missing: Mapping[str, str]) -> str:
+    """Say what is left out, and what to do."""
+    install = f"pip install 'arqd[{next(iter(missing))}]', or 'arqd[all]'"
+    return f"left out, since packages are not installed: {', '.join(missing)} ({install})"
+
+
+def _missing(name: str, dotted: str) -> str | None:
+    if shipped_families().get(name) != dotted:
+        return None
+    try:
+        resolve(dotted)
+    except ConfigurationError as error:
+        return error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
+    return None
 
 
 def load_families(
@@ -61,6 +76,8 @@ def load_families(
         dotted = table.get(name) or (name if ":" in name else None)
         if dotted is None:
             raise ConfigurationError(f"there is no family {name!r}: known are {', '.join(sorted(table))}")
+        if missing := _missing(name, dotted):
+            raise ConfigurationError(f"the family {name} needs {missing}: pip install 'arqd[{name}]'")
         settings = resolve(dotted)
         if not isinstance(settings, type):
             raise ConfigurationError(f"{dotted!r} is not a class")

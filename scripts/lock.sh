@@ -18,8 +18,7 @@ fi
     --universal --python-version 3.11 --all-extras --generate-hashes \
     --strip-extras --no-emit-index-url --no-emit-find-links --no-annotate --no-header "$@"
 
-# What the image has of it: the extras that daemons use, in the same versions.
+# What the image has of it: the extra `all`, in the same versions.
 "$uv" pip compile pyproject.toml --output-file deploy/requirements.lock --quiet --constraint requirements.lock \
     --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
-    --strip-extras --extra ai --extra alerts --extra console --extra crypto --extra chain --extra exports --extra files --extra keda --extra media \
-    --extra postgres --extra reports --extra s3 --extra sentry --extra social --extra stripe --extra traces
+    --strip-extras --extra all

@@ -45,7 +45,7 @@ def check(
 async def _all(deep: bool) -> list[Finding]:
     from daemon.cli.check_server import Finding, server
     from daemon.errors import ConfigurationError
-    from daemon.registry import installed_families, load_families
+    from daemon.registry import installed_families, left_out, load_families, told_left_out
 
     try:
         config = settings()
@@ -56,6 +56,8 @@ async def _all(deep: bool) -> list[Finding]:
         return [Finding("FAIL", "configuration", str(error))]
     names = ", ".join(f"{family.name} ({', '.join(family.functions)})" for family in families)
     findings = [Finding("OK", "configuration", f"families {names}")]
+    if missing := left_out(config.families):
+        findings.append(Finding("OK", "families", told_left_out(missing)))
     findings += [Finding("WARN", family.name, line) for family in families for line in family.warnings]
     findings += [finding async for finding in server(redis_url(config), families)]
     if deep and not any(finding.level == "FAIL" and finding.what == "redis" for finding in findings):

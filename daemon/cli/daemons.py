@@ -89,6 +89,8 @@ def run(
 
     config = settings(_adopted(names or []))
     heartbeat = _heartbeat(config)
+    if processes == 1:
+        _log(config, "json")
     # Before any process is started: a wrong configuration is told once.
     families = _families(config, names, accept_pickle=accept_pickle)
     if processes > 1:
@@ -107,8 +109,6 @@ def run(
 
     from daemon.service import Service
     from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
-
-    _log(config, "json")
 
     def reload() -> dict[str, FamilyValues]:
         fresh = settings(_adopted(names or []))

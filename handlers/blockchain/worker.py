@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from daemon.family import Exponential, FamilySettings
@@ -12,11 +11,11 @@ from handlers.blockchain.indexer import index_events
 from handlers.blockchain.tasks import BlockchainService, Events, handle_event
 from handlers.integrations.database import Database
 from handlers.integrations.http import HttpClient
+from handlers.integrations.packages import required
 from handlers.integrations.rpc import networks
 
-if find_spec("web3") is None:
-    # It is loaded when the family starts, which takes a second; a family whose packages are missing is left out.
-    raise ModuleNotFoundError("web3 is missing: install arqd[chain]", name="web3")
+# It is loaded when the family starts, which takes a second.
+required("web3")
 
 
 async def open_blockchain(ctx: dict[Any, Any]) -> None:

@@ -11,19 +11,22 @@ from handlers.files.tasks import FileService, process_file
 from handlers.integrations.clamd import Clamd
 from handlers.integrations.http import HttpClient
 from handlers.integrations.object_store.opening import open_store
-from handlers.integrations.processes import Processes, required
+from handlers.integrations.packages import required
+from handlers.integrations.processes import Processes
 from handlers.integrations.sources import Sources
 
 logger = logging.getLogger("arqd.files")
+
+# Only its processes import them.
+required("PIL", "docx", "pypdfium2", "python_calamine", "zstandard")
 
 
 async def open_files(ctx: dict[Any, Any]) -> None:
     """Open the object store and the connections; processes start with the first jobs.
 
     Raises:
-        ConfigurationError: the libraries of ``arqd[files]`` are missing, or the object store cannot be used.
+        ConfigurationError: the object store cannot be used.
     """
-    required("files", "PIL", "docx", "pypdfium2", "python_calamine", "zstandard")
     settings = ctx["settings"]
     files = settings.files
     store = ctx["store"] = open_store(settings)

@@ -27,11 +27,10 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from daemon.errors import ConfigurationError, PermanentError
+from daemon.errors import PermanentError
 from daemon.signals import send_signal
 from handlers.integrations.process_child import LENGTH, LONGEST, message
 
@@ -216,17 +215,6 @@ def _result(answer: Mapping[str, Any], limit: int) -> dict[str, Any]:
 
 def _told(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"status {status}"
-
-
-def required(extra: str, *modules: str) -> None:
-    """See that libraries are there that only processes import.
-
-    Raises:
-        ConfigurationError: one is missing.
-    """
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise ConfigurationError(f"{', '.join(missing)} is not installed: pip install 'arqd[{extra}]'")
 
 
 @asynccontextmanager

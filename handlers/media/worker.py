@@ -7,19 +7,22 @@ from typing import Any
 from daemon.family import FamilySettings, Fixed, func
 from handlers.integrations.http import HttpClient
 from handlers.integrations.object_store.opening import open_store
-from handlers.integrations.processes import Processes, required
+from handlers.integrations.packages import required
+from handlers.integrations.processes import Processes
 from handlers.integrations.sources import Sources
 from handlers.media.results import Results
 from handlers.media.tasks import MediaService, process_image, process_video
+
+# Only its processes import them.
+required("PIL", "av")
 
 
 async def open_media(ctx: dict[Any, Any]) -> None:
     """Open the object store and the connections; processes start with the first jobs.
 
     Raises:
-        ConfigurationError: the libraries of ``arqd[media]`` are missing, or the object store cannot be used.
+        ConfigurationError: the object store cannot be used.
     """
-    required("media", "PIL", "av")
     settings = ctx["settings"]
     media = settings.media
     store = ctx["store"] = open_store(settings)

@@ -27,6 +27,7 @@ from daemon.cli import (
     keys,
     limits,
     look,
+    new,
     outbox,
     schedule,
     search,
@@ -64,7 +65,7 @@ def _arqd(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 _LOOKING = (look, watch, flow, explain, workers)
 _ACTING = (act, dead, bulk, limits, schedule, alerts, token, audit, keys, search, db)
-for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check, install, healthcheck):
+for module in (daemons, outbox, enqueue, *_LOOKING, *_ACTING, check, new, install, healthcheck):
     module.register(app)
 for name, group in shipped_commands().items():
     app.add_typer(group, name=name)
@@ -80,7 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return typer.main.get_command(app)(words or ["--help"], prog_name="arqd", standalone_mode=False) or 0
     except typer.TyperException as error:
-        told, status = " ".join(error.format_message().split()), error.exit_code
+        if (told := error.format_message()).startswith("Usage:"):
+            # A group of commands without one of them: its help, which is more than a line.
+            print(told, file=sys.stderr)
+            return error.exit_code
+        told, status = " ".join(told.split()), error.exit_code
         if context := getattr(error, "ctx", None):
             told += f" (see {context.command_path} --help)"
     except ConfigurationError as error:

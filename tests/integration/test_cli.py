@@ -46,6 +46,7 @@ COMMANDS = [
     "keys",
     "search",
     "db",
+    "new",
     *GROUPS,
 ]
 

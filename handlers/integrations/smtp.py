@@ -181,7 +181,9 @@ class SmtpPool:
                     raise
                 refused[recipient] = Reply(TRY_LATER.get(error.code, error.code), _text(error))
         if len(refused) < len(recipients):
-            await smtp.data(message)
+            # Its end is answered when the message has been through the server's filters, which may take minutes (RFC
+            # 5321, 4.5.3.2.6). Whoever hangs up before, sends it again: only the job's own time ends this step.
+            await smtp.data(message, timeout=None)
         return refused
 
     def _refused(self, error: SMTPResponseException) -> MailRefused | MailUnavailable:

@@ -28,7 +28,12 @@ class SmtpSettings(BaseModel):
     verify: bool = Field(True, description="check the server's certificate and its name")
     ca_file: Path | None = Field(None, description="PEM file of the authorities to trust instead of the system's")
     local_hostname: str | None = Field(None, min_length=1, description="name given in EHLO; default this machine's")
-    timeout: float = Field(20, gt=0, le=600, description="limit on each step of the conversation, seconds")
+    timeout: float = Field(
+        20,
+        gt=0,
+        le=600,
+        description="limit on each step of the conversation, seconds; the reply to a whole message has the job's time",
+    )
     pool_size: int = Field(10, ge=1, le=1000, description="connections kept open by one process")
 
     @model_validator(mode="before")

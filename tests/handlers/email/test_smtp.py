@@ -201,3 +201,15 @@ async def test_closing_says_goodbye(mail_server: ServerFactory, pool: PoolFactor
     async with asyncio.timeout(60):
         while not all(transport.is_closing() for transport in server.transports):
             await asyncio.sleep(0)
+
+
+async def test_filters_that_take_longer_than_a_step_may(mail_server: ServerFactory, pool: PoolFactory) -> None:
+    """Who hangs up while the server looks through a message sends it again, and it arrives twice."""
+    server = await mail_server()
+
+    async def look_through() -> None:
+        await asyncio.sleep(2.5)
+
+    server.before_data = look_through
+    assert await pool(server, timeout=2).send(SENDER, ["ada@example.com"], MESSAGE) == {}
+    assert len(server.received) == 1

@@ -13,8 +13,9 @@ import httpx
 
 from daemon.errors import PermanentError, RetryAfter
 
-#: Longest wait a server can ask for, seconds.
-LONGEST_WAIT = 86_400.0
+#: Shortest and longest wait a server can ask for, seconds. No try is counted for one: a server that says 0 for ever
+#: would otherwise be called without a pause, for ever.
+SHORTEST_WAIT, LONGEST_WAIT = 1.0, 86_400.0
 _TRY_AGAIN = frozenset({408, 425, 429})
 
 
@@ -94,12 +95,12 @@ class HttpReply:
         """
         try:
             return json.loads(self.body, parse_float=Decimal)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise HttpError(f"{self.host} answers {self.status} with something that is no JSON") from None
 
     @property
     def retry_after(self) -> float | None:
-        """How long it said to wait, seconds, at most `LONGEST_WAIT`; None where it did not say."""
+        """How long it said to wait, seconds, `SHORTEST_WAIT` to `LONGEST_WAIT`; None where it did not say."""
         return retry_after(self.headers.get("retry-after"))
 
     def checked(self, scope: Literal["queue", "group", "function", "job"] = "queue", *, settings: str = "") -> Self:
@@ -129,10 +130,14 @@ def retry_after(text: str | None, now: datetime | None = None) -> float | None:
     text = text.strip()
     if text.isascii() and text.isdigit():
         # A number of any length: int() refuses 5,000 digits.
-        return min(float(text[:12]), LONGEST_WAIT)
+        return _bounded(float(text[:12]))
     try:
         until = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return min(max(0.0, (until - (now or datetime.now(UTC))).total_seconds()), LONGEST_WAIT)
+    return _bounded((until - (now or datetime.now(UTC))).total_seconds())
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(SHORTEST_WAIT, seconds), LONGEST_WAIT)

@@ -13,6 +13,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import httpcore
+import httpx
 import pytest
 
 from daemon.errors import PermanentError, RetryAfter
@@ -25,7 +26,7 @@ from handlers.integrations.http import (
     HttpTooLarge,
     HttpUnavailable,
 )
-from handlers.integrations.http_reply import LONGEST_WAIT, retry_after
+from handlers.integrations.http_reply import LONGEST_WAIT, SHORTEST_WAIT, HttpReply, retry_after
 from handlers.integrations.http_settings import HttpSettings
 from tests.servers import free_port
 
@@ -511,9 +512,10 @@ async def test_what_a_status_means(server: Server, status: bytes, headers: list[
 def test_retry_after() -> None:
     now = datetime(2030, 1, 1, tzinfo=UTC)
     assert retry_after("120") == 120
-    assert retry_after(" 0 ") == 0
+    # Else who says 0 for ever is called without a pause, and no try is counted.
+    assert retry_after(" 0 ") == SHORTEST_WAIT > 0
     assert retry_after(format_datetime(now + timedelta(seconds=90), usegmt=True), now) == 90
-    assert retry_after(format_datetime(now - timedelta(days=1), usegmt=True), now) == 0
+    assert retry_after(format_datetime(now - timedelta(days=1), usegmt=True), now) == SHORTEST_WAIT
     assert retry_after("9" * 5000) == retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now) == LONGEST_WAIT
     assert [retry_after(text) for text in (None, "", "soon", "-1", "1.5", "٣")] == [None] * 6
     far = "9" * 20
@@ -536,3 +538,9 @@ async def test_no_secret_in_a_log_or_an_error(server: Server, caplog: pytest.Log
     assert secret not in caplog.text
     assert secret not in repr(caught.value)
     assert "127.0.0.1" in caplog.text
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 100_000, b"9" * 5000, b"\xff"])
+def test_a_body_that_is_no_json(body: bytes) -> None:
+    with pytest.raises(HttpError, match="something that is no JSON"):
+        HttpReply("example.com", 200, httpx.Headers(), body).json()

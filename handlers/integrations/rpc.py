@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from daemon.errors import PermanentError, RetryAfter
 from handlers.integrations.http import HttpClient, HttpError, HttpReply, HttpTooLarge, HttpUnavailable
@@ -77,17 +78,24 @@ class Node:
     async def chain_id(self) -> int:
         """Give the number of its chain; it is asked once."""
         if self._chain_id is None:
-            self._chain_id = int(await self.call("eth_chainId"), 16)
+            self._chain_id = self._number(await self.call("eth_chainId"), "eth_chainId")
         return self._chain_id
 
     async def height(self) -> int:
         """Give the number of its newest block."""
-        return int(await self.call("eth_blockNumber"), 16)
+        return self._number(await self.call("eth_blockNumber"), "eth_blockNumber")
 
     async def block_hash(self, number: int) -> str | None:
         """Give the hash of the block with this number; None where it has none yet."""
-        block = await self.call("eth_getBlockByNumber", hex(number), False)
-        return None if block is None else str(block["hash"])
+        block = await self.record("eth_getBlockByNumber", hex(number), False)
+        return None if block is None else str(block.get("hash"))
+
+    async def record(self, method: str, *params: Any) -> Mapping[str, Any] | None:
+        """Make a call that is answered with an object or with nothing; raises as `call`."""
+        found = await self.call(method, *params)
+        if found is not None and not isinstance(found, Mapping):
+            raise self._senseless(method)
+        return found
 
     async def _take_turn(self) -> None:
         now = time.monotonic()
@@ -95,6 +103,17 @@ class Node:
         self._next = turn + self._pause
         if turn > now:
             await asyncio.sleep(turn - now)
+
+    def _number(self, found: Any, method: str) -> int:
+        try:
+            return int(found, 16)
+        except (TypeError, ValueError):
+            raise self._senseless(method) from None
+
+    def _senseless(self, method: str) -> NodeFailed:
+        # As with one that is away: the next node may know better.
+        self._rest()
+        return NodeFailed(f"{urlsplit(self._url).hostname} answers {method} with something that is none")
 
     def _rest(self, told: float | None = None) -> None:
         now = time.monotonic()
@@ -202,8 +221,9 @@ class Inclusion:
 
 async def inclusion(node: Node, tx_hash: str) -> Inclusion:
     """Look a transaction up: its receipt, whether its block is part of the chain, and how deep it is."""
-    receipt = await node.call("eth_getTransactionReceipt", tx_hash)
-    if receipt is None:
+    receipt = await node.record("eth_getTransactionReceipt", tx_hash)
+    # Some nodes have one of what is still in the pool.
+    if receipt is None or receipt.get("blockNumber") is None:
         known = await node.call("eth_getTransactionByHash", tx_hash)
         return Inclusion(None, 0, "in the pool" if known else "not on the chain (yet)")
     number = int(receipt["blockNumber"], 16)

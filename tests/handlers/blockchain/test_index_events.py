@@ -23,7 +23,7 @@ from handlers.blockchain.tasks import NotOnChain
 from handlers.integrations.rpc import Node
 from tests.anvil import OPERATOR
 from tests.handlers.blockchain.support import CONFIRMATIONS, Chain
-from tests.handlers.receiver import Answer
+from tests.handlers.receiver import Answer, Receiver
 
 
 async def follow(chain: Chain, **more: Any) -> IndexedRange:
@@ -320,6 +320,20 @@ async def test_another_node_answers_where_one_fails(chain: Chain) -> None:
     assert other.resting_until > 0
     network.nodes = (other,)
     assert (await chain.run(chain.indexing())).ending == "retried"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"result": null}', b'{"result": {}}', b'{"result": "many"}', b"[" * 100_000, b"<html>", b"7"]
+)
+async def test_another_node_answers_where_one_talks_nonsense(chain: Chain, body: bytes) -> None:
+    chain.tickets.allocate()
+    network = chain.service.network("31337")
+    (node,) = network.nodes
+    async with Receiver() as nonsense:
+        nonsense.usual = Answer(body=body)
+        network.nodes = (type(node)(chain.service.http, nonsense.url, None), node)
+        assert (await follow(chain)).added == 1
+    assert network.nodes[0].resting_until > 0
 
 
 async def test_a_node_that_says_to_wait(chain: Chain) -> None:

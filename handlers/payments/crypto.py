@@ -43,11 +43,12 @@ class Chain:
         found = await inclusion(node, str(job.tx_hash))
         if found.receipt is None:
             return State("pending", found.detail)
+        if found.depth < self._confirmations:
+            # Before: what was reverted may go well in the block that a reorganisation puts it into.
+            return State("pending", f"{found.depth} of {self._confirmations} confirmations")
         if found.receipt["status"] != "0x1":
             return State("failed", "the transaction was reverted")
         await self._check(node, job, found.receipt)
-        if found.depth < self._confirmations:
-            return State("pending", f"{found.depth} of {self._confirmations} confirmations")
         return State("paid", found.detail, f"{await node.chain_id()}:{str(job.tx_hash).lower()}")
 
     async def _check(self, node: Node, job: RetryPayment, receipt: Any) -> None:

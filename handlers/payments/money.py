@@ -81,6 +81,9 @@ def units(amount: Decimal, decimals: int) -> int:
     """Give an amount as a whole number of smallest units.
 
     Raises:
-        decimal.Inexact: when it is none.
+        ValueError: when it is none.
     """
-    return int(EXACT.to_integral_exact(EXACT.scaleb(amount, decimals)))
+    try:
+        return int(EXACT.to_integral_exact(EXACT.scaleb(amount, decimals)))
+    except (Inexact, InvalidOperation):
+        raise ValueError(f"an amount of what has {decimals} decimals has at most as many behind the point") from None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from daemon.payload import Payload, PayloadModel
-from handlers.payments.money import Amount, Currency, Rate, checked
+from handlers.payments.money import Amount, Currency, Rate, checked, units
 
 __all__ = ["Commission", "PayCommission", "RetriedPayment", "RetryPayment"]
 
@@ -75,6 +75,8 @@ class RetryPayment(Payload, family="payments", returns=RetriedPayment):
             raise ValueError("payment_id is Stripe's PaymentIntent, pi_...")
         if self.provider != "crypto" and self.amount is not None and self.currency is not None:
             checked(self.amount, self.currency)
+        if self.provider == "crypto" and self.amount is not None:
+            units(self.amount, self.decimals)
         return self
 
 

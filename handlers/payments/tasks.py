@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from daemon.context import JobContext
 from daemon.errors import PermanentError, RetryAfter
 from handlers.integrations.database import Database
-from handlers.integrations.http import HttpClient, HttpUnavailable
+from handlers.integrations.http import HttpClient, HttpTooLarge, HttpUnavailable
 from handlers.integrations.rpc import network_missing
 from handlers.payments.attempts import Attempt, Attempts, State
 from handlers.payments.crypto import Chain
@@ -133,7 +133,7 @@ async def _outcome(provider: Provider, job: RetryPayment, attempt: Attempt) -> S
 async def _charge(provider: Provider, job: RetryPayment, attempt: Attempt) -> State:
     try:
         return await provider.charge(job, attempt)
-    except HttpUnavailable as error:
+    except (HttpUnavailable, HttpTooLarge) as error:
         raise OutcomeUnknown(f"attempt {attempt.number}: {error}") from error
 
 

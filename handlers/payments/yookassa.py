@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from handlers.integrations.http import HttpClient
+from handlers.integrations.http_reply import LONGEST_WAIT
 from handlers.payments.attempts import Attempt, State
 from handlers.payments.money import checked
 from handlers.payments.payloads import RetryPayment
@@ -60,7 +61,10 @@ class YooKassa:
         """Ask how the payment stands that the last attempt made, or the one that failed first."""
         made = attempt.object_id if attempt and attempt.object_id else job.payment_id
         reply = await self._http.get(f"{self._url}/payments/{quote(made, safe='')}", headers=self._headers)
-        return _state(reply.checked(settings=_KEY).json())
+        found = reply.checked(settings=_KEY).json()
+        if found.get("id") != made:
+            return State("unknown", "YooKassa answers with another payment")
+        return _state(found)
 
     async def charge(self, job: RetryPayment, attempt: Attempt) -> State:
         """Make the payment with the attempt's key and body."""
@@ -73,7 +77,7 @@ class YooKassa:
         if reply.status == 202:
             # It is still at it; wait is in milliseconds.
             said = reply.json().get("retry_after")
-            wait = float(Decimal(said) / 1000) if isinstance(said, int | Decimal) else None
+            wait = _seconds(said) if isinstance(said, int | Decimal) else None
             return State("unknown", "YooKassa is at it", wait=wait)
         if reply.ok:
             made = reply.json()
@@ -102,6 +106,10 @@ class YooKassa:
                 # The whole list has been seen: the call never arrived.
                 return State("failed", "it never reached YooKassa")
             params["cursor"] = str(page["next_cursor"])
+
+
+def _seconds(milliseconds: int | Decimal) -> float:
+    return float(min(max(Decimal(milliseconds) / 1000, Decimal(1)), Decimal(LONGEST_WAIT)))
 
 
 def _state(payment: Any) -> State:

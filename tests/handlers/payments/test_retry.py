@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from daemon.context import JobContext
 from daemon.errors import RetryAfter
@@ -354,3 +355,58 @@ def test_amounts_survive_json() -> None:
     assert RetryPayment.model_validate_json(job.model_dump_json()) == job
     with pytest.raises(ValueError, match="float"):
         RetryPayment.model_validate_json('{"payment_id": "pi_1", "provider": "stripe", "amount": 10.1}')
+
+
+def test_an_amount_that_is_no_number_of_units() -> None:
+    for more in ({"amount": "1.0000001", "decimals": 6}, {"amount": "0.1", "decimals": 0}):
+        with pytest.raises(ValidationError, match="decimals"):
+            transfer(**more)
+    assert transfer(amount="1.500000", decimals=1).amount == Decimal("1.5")
+
+
+async def test_a_node_that_tells_of_a_transfer_in_the_pool(shop: Shop) -> None:
+    shop.node.transfer(TX, TO, 10**18, block=10)
+    shop.node.receipts[TX] |= {"blockNumber": None, "blockHash": None}
+    run = await shop.run(transfer())
+    assert (run.ending, run.retry_in) == ("told_to_wait", 30)
+
+
+@pytest.mark.parametrize(("said", "wait"), [(10**15, 86_400), (-5, 1), (1e308, 86_400)])
+async def test_yookassa_says_how_long_it_takes(shop: Shop, said: float, wait: float) -> None:
+    server = failed_payment(shop, "yookassa")
+    usual = server.answer
+
+    def busy(method: str, *request: Any) -> Any:
+        return (202, {"type": "processing", "retry_after": said}, {}) if method == "POST" else usual(method, *request)
+
+    server.answer = busy
+    run = await shop.run(charge("yookassa"))
+    assert (run.ending, run.retry_in) == ("told_to_wait", wait)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_an_answer_about_another_payment_proves_nothing(shop: Shop, provider: str) -> None:
+    server = failed_payment(shop, provider)
+    server.answer = lambda *request: (200, {"id": "pi_2", "status": "succeeded"}, {})
+    run = await shop.run(charge(provider))
+    assert isinstance(run.error, OutcomeUnknown)
+    assert await shop.rows(ATTEMPTS) == []
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_an_answer_that_is_too_large_leaves_it_open(shop: Shop, provider: str) -> None:
+    """It was charged, and we do not know: the next try finds out, where a dead letter would leave it at that."""
+    server = failed_payment(shop, provider)
+    usual = server.answer
+
+    def large(method: str, *request: Any) -> Any:
+        status, body, headers = usual(method, *request)
+        return status, body, headers | ({"content-length": str(10**9)} if method == "POST" else {})
+
+    server.answer = large
+    run = await shop.run(charge(provider))
+    assert run.ending == "retried"
+    assert isinstance(run.error, OutcomeUnknown)
+    server.answer = usual
+    await shop.run(charge(provider), tries=1)
+    assert server.charges == {"pi_1": 1}

@@ -42,10 +42,15 @@ def confined(path: str, folders: Sequence[Path], setting: str) -> Path:
     inside: Path | None = None
     for folder in folders if path.isprintable() else ():
         root = folder.resolve()
-        found = (root / path).resolve()
+        try:
+            found = (root / path).resolve()
+            there = found.exists()
+        except (OSError, RuntimeError):
+            # A name too long for the disk, or links in a circle: no other try finds a file there.
+            continue
         if found.is_relative_to(root) and found != root:
             inside = inside or found
-            if found.exists():
+            if there:
                 return found
     if inside is None:
         raise PathForbidden(f"a path is not inside an allowed folder ({setting})")
@@ -141,6 +146,8 @@ def _folder_of(path: Path, folders: Sequence[Path], *, make: bool = False) -> It
         # Not naming it: a path may be somebody's name.
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise PathForbidden("a path leads through a link put there meanwhile, or through no folder") from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise PathForbidden("a path has a name that is too long") from None
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError("a file is not in its folder (yet)") from None
         raise OSError(error.errno, error.strerror) from None

@@ -12,7 +12,6 @@ import re
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -20,7 +19,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from daemon.errors import PermanentError
-from handlers.files.types import type_of
+from handlers.files.types import UNREADABLE, type_of
 
 CHUNK = 256 * 1024
 #: Unpacked sizes up to here are never a bomb, whatever the ratio, bytes.
@@ -30,7 +29,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _ENCRYPTED = 0x1
 #: What the disk says, and no archive can bring about.
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EROFS, errno.EMFILE, errno.EIO))
-_BROKEN = (zipfile.BadZipFile, zlib.error, zstandard.ZstdError, gzip.BadGzipFile, EOFError, OSError, ValueError)
+_BROKEN = (*UNREADABLE, zstandard.ZstdError)
 
 
 class BadArchive(PermanentError):
@@ -102,7 +101,7 @@ def weigh(file: BinaryIO, kind: str, scales: Scales, depth: int = 1) -> None:
             _zip(file, scales, depth)
     except BadArchive:
         raise
-    except (*_BROKEN, NotImplementedError, RuntimeError) as error:
+    except _BROKEN as error:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise
         raise BadArchive(f"the archive cannot be read: {str(error)[:200] or type(error).__name__}") from error

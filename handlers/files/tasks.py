@@ -100,7 +100,8 @@ async def _scanned(ctx: JobContext, service: FileService, job: ProcessFile, file
         return
     key = f"{service.settings.quarantine}/{job.file_id.replace(':', '-')}/{sha256}"
     await service.store.put(key, file, content_type="application/octet-stream", owner=ctx.job_id)
-    await service.sources.remove(path=job.path, key=job.key)
+    # What was in quarantine stays there.
+    await service.sources.remove(path=job.path, key=job.key, made=[key])
     logger.warning("a file is infected (%s), and lies in quarantine: %s", found, key)
     raise VirusFound(f"the virus scanner finds {found}; the file lies in quarantine: {key}")
 

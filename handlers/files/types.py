@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -28,6 +30,11 @@ DOCX, XLSX = f"{_OFFICE}wordprocessingml.document", f"{_OFFICE}spreadsheetml.she
 UNKNOWN = "application/octet-stream"
 _NAMES = {suffix: kind for kind, suffix in SUFFIXES.items()} | {"image/jpg": "image/jpeg", "jpeg": "image/jpeg"}
 _NAMES |= {"application/x-zip-compressed": "application/zip", "application/x-gzip": "application/gzip"}
+#: What a zip that is broken raises, or encrypted, or packed in a way that is not known here.
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError),
+    *(NotImplementedError, RuntimeError),
+)
 #: What is read to tell a text from anything else, bytes.
 LOOKED_AT = 65_536
 _HTML = re.compile(rb"\s*(?:(?><!--.*?-->)\s*)*+<(?:!doctype\s+html|html|head|body|title|script|iframe)\b", re.I | re.S)
@@ -62,7 +69,7 @@ def _inside(file: BinaryIO) -> str:
             named = archive.getinfo("[Content_Types].xml")
             with archive.open(named) as member:
                 types = member.read(1_000_000).decode("utf-8", "replace")
-    except (zipfile.BadZipFile, KeyError, OSError, NotImplementedError, RuntimeError, EOFError, ValueError):
+    except (*UNREADABLE, KeyError):
         return "application/zip"
     for kind in (DOCX, XLSX):
         if f'"{kind}.main+xml"' in types:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import io
+import random
 import socket
 import zipfile
 from pathlib import Path
@@ -20,10 +21,11 @@ from daemon.console.audit import Audit
 from daemon.family import load_family
 from daemon.producer import Producer
 from daemon.testing.handlers import HandlerRun, run_handler
-from handlers.files.archives import Scales, weigh
+from handlers.files.archives import BadArchive, Scales, weigh
 from handlers.files.payloads import MadeFile, ProcessFile
 from handlers.files.tasks import process_file
 from handlers.files.text import normalised
+from handlers.files.types import type_of
 from handlers.files.worker import WorkerSettings, open_files
 from handlers.integrations.clamd import Clamd, ScannerRefused, ScannerUnavailable
 from tests.engine import run_burst
@@ -267,3 +269,33 @@ def test_a_disk_without_room_is_no_fault_of_the_archive(tmp_path: Path) -> None:
     weigh(archive, "application/zip", Scales(10, 1000, 10, 3, str(tmp_path)))
     with pytest.raises(FileNotFoundError):
         weigh(archive, "application/zip", Scales(10, 1000, 10, 3, str(tmp_path / "gone")))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("name", ["[Content_Types].xml", "a.txt"])
+def test_an_archive_whose_files_are_broken(tmp_path: Path, packing: int, name: str) -> None:
+    """Nothing to try again: it will not mend."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", packing) as file:
+        file.writestr(name, random.Random(7).randbytes(5000).hex())
+    data = bytearray(archive.getvalue())
+    # Behind the head of what is packed.
+    data[200:400] = bytes(200)
+    assert type_of(io.BytesIO(data)) == "application/zip"
+    with pytest.raises(BadArchive, match="cannot be read"):
+        weigh(io.BytesIO(data), "application/zip", Scales(10, 100_000, 100, 3, str(tmp_path)))
+
+
+async def test_what_is_in_quarantine_stays_there(clamd: Scanner, tmp_path: Path) -> None:
+    """A file of the object store goes there, too; one that lies there and is looked at again must not vanish."""
+    ctx: dict[Any, Any] = {"settings": settings_in(tmp_path, clamd=clamd.addresses["unix"])}
+    await open_files(ctx)
+    content = zipped({"eicar.com": eicar()})
+    store, key = ctx["files"].store, f"quarantine/f-1/{hashlib.sha256(content).hexdigest()}"
+    await store.put("uploads/1", content)
+    for source in ("uploads/1", key):
+        run = await taken(ctx, content, path=None, key=source)
+        assert run.reason == "permanent"
+        assert await store.head(key) is not None
+    assert await store.head("uploads/1") is None
+    await ctx["processes"].close()

@@ -16,7 +16,12 @@ def _printable(text: str) -> str:
     return text
 
 
-def _no_nul(text: str) -> str:
+def no_nul(text: str) -> str:
+    """Give a text back that a database can keep.
+
+    Raises:
+        ValueError: it has a character zero.
+    """
     if "\x00" in text:
         raise ValueError("a character zero is not allowed here: no database keeps it")
     return text
@@ -25,7 +30,7 @@ def _no_nul(text: str) -> str:
 def _said(text: str) -> str:
     if not text.strip():
         raise ValueError("it is blank")
-    return _no_nul(text)
+    return no_nul(text)
 
 
 #: What people are to read.

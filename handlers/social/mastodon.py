@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from html import unescape
 from typing import Any
+from unicodedata import normalize
 
 import httpx
 
@@ -18,7 +19,9 @@ from handlers.social.settings import AccountSettings
 #: Media are converted; how often to look whether they are, and how long, seconds.
 LOOK_EVERY, LOOK_FOR = 1.0, 40.0
 _BREAK = re.compile(r"<br\s*/?>|</p>\s*<p[^>]*>", re.IGNORECASE)
-_TAG = re.compile(r"<[^>]*>")
+_TAG = re.compile(r"<[^<>]*>")
+#: Who is mentioned stands in a text with their server, and in the HTML made of it without.
+_MENTIONED = re.compile(r"(?<![\w/])@(\w[\w.-]*)@[\w.-]*\w")
 #: What its clock may be off by.
 CLOCKS = timedelta(minutes=2)
 MOST = 40
@@ -88,7 +91,11 @@ class Mastodon:
             items = found.get("statuses", []) if isinstance(found, dict) else found
             if not items:
                 return
-            behind = str(max((str(item["id"]) for item in items), key=lambda number: (len(number), number)))
+            newest = str(max((str(item["id"]) for item in items), key=lambda number: (len(number), number)))
+            if newest == behind:
+                # A search goes by seconds, and gives the last one again and again.
+                return
+            behind = newest
             statuses = [item["status"] if query is None else item for item in items if query or item.get("status")]
             yield Page([_mention(status) for status in statuses], behind)
 
@@ -122,4 +129,9 @@ def _plain(html: str) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    return one.split() == other.split()
+    """Whether a server may have made one of the other: it composes letters, and leaves out blanks and servers."""
+    return _compared(one) == _compared(other)
+
+
+def _compared(text: str) -> list[str]:
+    return _MENTIONED.sub(r"@\1", normalize("NFC", text)).split()

@@ -60,4 +60,7 @@ async def _store(database: Database, job: CollectMentions, page: Page) -> int:
 
 
 def _values(each: Mention) -> dict[str, object]:
-    return {"mention_id": each.id, "author": each.author, "text": each.text, "url": each.url, "at": each.at}
+    texts = {"mention_id": each.id, "author": each.author, "text": each.text, "url": each.url}
+    # Anybody can write a character zero, and PostgreSQL keeps none: the page would be asked for again and again.
+    kept = {name: text and text.replace("\x00", "\ufffd") for name, text in texts.items()}
+    return kept | {"at": each.at}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from daemon.payload import Payload, PayloadModel
+from handlers.integrations.texts import no_nul
 
 __all__ = ["CollectMentions", "CollectedMentions", "Media", "PublishPost", "PublishedPost"]
 
@@ -84,7 +85,7 @@ class CollectMentions(Payload, family="social", function="collect_mentions", ret
 
     network: Network
     account_id: AccountId
-    query: str | None = Field(None, min_length=1, max_length=300)
+    query: Annotated[str, AfterValidator(no_nul), Field(min_length=1, max_length=300)] | None = None
     since: AwareDatetime | None = None
 
     def group_key(self) -> str | None:

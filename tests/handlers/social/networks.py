@@ -13,6 +13,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import Any
+from unicodedata import normalize
 from urllib.parse import parse_qs, urlsplit
 
 from tests.handlers.receiver import Answer, Receiver, Request
@@ -79,7 +80,14 @@ class MastodonServer(NetworkServer):
     def status(self, text: str, media: list[str], at: datetime | None = None, acct: str = "acme") -> dict[str, Any]:
         number = str(next(self._numbers))
         at = at or datetime.now(UTC)
-        html = "<p>" + re.sub(r"(https?://\S+)", r'<a href="\1"><span>\1</span></a>', escape(text)) + "</p>"
+        html = (
+            "<p>"
+            + re.sub(r"(https?://\S+)", r'<a href="\1"><span>\1</span></a>', escape(normalize("NFC", text)))
+            + "</p>"
+        )
+        html = re.sub(
+            r"@(\w+)@([\w.]+\w)", r'<span class="h-card"><a href="https://\2/@\1">@<span>\1</span></a></span>', html
+        )
         return {
             "id": number,
             "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",

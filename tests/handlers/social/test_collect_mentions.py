@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from daemon.errors import RetryAfter
+from tests.handlers.receiver import Answer, Request
 from tests.handlers.social.conftest import NETWORKS, Square
 from tests.handlers.social.networks import told
 
@@ -85,3 +88,28 @@ async def test_a_limit_in_the_middle(square: Square, network: str) -> None:
     assert len(await square.mentions()) == 4
     assert (await square.run(square.collecting(network))).value().found == 2
     assert sorted(row.text for row in await square.mentions()) == [str(number) for number in range(6)]
+
+
+@networks
+async def test_what_no_database_keeps(square: Square, network: str) -> None:
+    """Anybody can write it: it must not keep the account from what stands behind it."""
+    square.servers[network].mention("before \x00 behind")
+    assert (await square.run(square.collecting(network))).value().found == 1
+    assert [row.text for row in await square.mentions()] == ["before \ufffd behind"]
+
+
+async def test_a_search_that_gives_the_last_one_again_and_again(square: Square) -> None:
+    server = square.servers["mastodon"]
+    server.mention("concert tickets")
+    usual, asked = server.answer, 0
+
+    def repeating(request: Request) -> Answer:
+        nonlocal asked
+        asked += 1
+        if asked > 5:
+            return told({"error": "enough"}, 500)
+        return usual(replace(request, path=re.sub(r"min_id=\d+", "min_id=0", request.path)))
+
+    server.answer = repeating  # type: ignore[method-assign]
+    assert (await square.run(square.collecting("mastodon", query="concert tickets"))).value().found == 1
+    assert asked == 2

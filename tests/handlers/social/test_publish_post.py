@@ -48,6 +48,21 @@ async def test_published_once_however_often_it_runs(square: Square, network: str
     assert run.ending == "failed"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["Thanks @bob@other.example, and cafe\u0301 @ada@b.example!", "a\n\nb <i>c</i>", "see https://example.com/@a"],
+)
+async def test_a_post_is_found_again_by_what_a_server_makes_of_it(square: Square, text: str) -> None:
+    """The answer was lost, and the key is forgotten: sent again it would stand there twice."""
+    server = square.servers["mastodon"]
+    server.script = ["cut-done"]
+    job = square.post("mastodon", text=text)
+    assert (await square.run(job)).ending == "retried"
+    await square.age(2)
+    found = (await square.run(job, tries=1)).value()
+    assert [post["id"] for post in server.posts] == [found.id]
+
+
 @networks
 async def test_two_at_once_are_one_post(square: Square, network: str) -> None:
     job = square.post(network, idempotency_key="k")

@@ -14,6 +14,8 @@ from handlers.integrations.http import HttpClient, HttpError, HttpReply, HttpStr
 
 #: Largest stream of a reply, bytes; a token takes some 300.
 LONGEST = 200_000_000
+#: Largest event of one, bytes: it is held in the memory until it is whole.
+LONGEST_EVENT = 1_000_000
 #: What a 429 says that no waiting helps against.
 _EXHAUSTED = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
@@ -167,7 +169,7 @@ async def _read(request: Request, stream: HttpStream, take: Callable[[str], Awai
                 if text := (choice.get("delta") or {}).get("content"):
                     pieces.append(text)
                     await take(text)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise StreamBroken(f"{host} answers with something that is no stream of a reply", used()) from None
     except HttpError as error:
         raise error if isinstance(error, StreamBroken) else StreamBroken(str(error), used()) from None
@@ -190,7 +192,11 @@ def _counted(usage: Any) -> Tokens | None:
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """Give the data of server-sent events."""
+    """Give the data of server-sent events.
+
+    Raises:
+        ValueError: one is larger than any piece of a text.
+    """
     rest = b""
     lines: list[str] = []
     async for chunk in chunks:
@@ -201,5 +207,7 @@ async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
                 lines = []
             elif line.startswith(b"data:"):
                 lines.append(line[5:].decode("utf-8", "replace").removeprefix(" "))
+        if len(rest) + sum(map(len, lines)) > LONGEST_EVENT:
+            raise ValueError("an event without an end")
     if lines:
         yield "\n".join(lines)

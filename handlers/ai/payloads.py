@@ -6,9 +6,10 @@ import json
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from daemon.payload import Payload, PayloadModel
+from handlers.integrations.texts import no_nul
 
 __all__ = ["GenerateText", "GeneratedText", "Message", "piece"]
 
@@ -61,11 +62,11 @@ class GenerateText(Payload, family="ai", function="generate_text", returns=Gener
 
     prompt: str | None = Field(None, min_length=1)
     messages: list[Message] | None = Field(None, min_length=1)
-    model: str | None = Field(None, min_length=1, max_length=200)
+    model: Annotated[str, AfterValidator(no_nul), Field(min_length=1, max_length=200)] | None = None
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2)
     output_schema: Annotated[dict[str, Any] | None, BeforeValidator(_schema)] = None
-    group: str | None = Field(None, min_length=1, max_length=200)
+    group: Annotated[str, AfterValidator(no_nul), Field(min_length=1, max_length=200)] | None = None
 
     @model_validator(mode="after")
     def _asks_once(self) -> Self:

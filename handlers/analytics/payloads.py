@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from daemon.payload import Payload, PayloadModel
 from handlers.analytics.periods import Grain, periods
+from handlers.integrations.texts import no_nul
 
 __all__ = ["Aggregate", "Aggregated", "CollectMetrics", "Collected", "Event", "TrackEvents", "Tracked", "backfill"]
 
@@ -42,7 +43,7 @@ def _account(text: str) -> str:
 
 
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_zone)]
-Account = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_account)]
+Account = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_account), AfterValidator(no_nul)]
 
 
 class Event(PayloadModel):
@@ -56,9 +57,9 @@ class Event(PayloadModel):
     """
 
     name: Name
-    event_id: str | None = Field(None, min_length=1, max_length=200)
+    event_id: Annotated[str, AfterValidator(no_nul), Field(min_length=1, max_length=200)] | None = None
     at: Moment | None = None
-    user_id: str | None = Field(None, max_length=200)
+    user_id: Annotated[str, AfterValidator(no_nul), Field(max_length=200)] | None = None
     value: Value | None = None
     properties: dict[str, Any] = Field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from daemon.context import JobContext
@@ -22,6 +22,7 @@ from handlers.analytics.payloads import (
     Collected,
     CollectMetrics,
     Event,
+    Moment,
     Name,
     Tracked,
     TrackEvents,
@@ -61,7 +62,7 @@ class Point(PayloadModel):
     """A metric's value at a time, as a platform tells it."""
 
     metric: Name
-    at: AwareDatetime
+    at: Moment
     value: Value
 
 
@@ -112,7 +113,7 @@ async def collect_metrics(ctx: JobContext, job: CollectMetrics) -> Collected:
         await service.rollups.collect(list(rows.values()))
         found.update(metric for metric, _ in rows)
         done += len(points)
-        percent = 100 * done / total if total else min(99, pages)
+        percent = 100 * done / total if total > 0 else min(99, pages)
         await ctx.progress(min(100, percent) if cursor else 100, f"{done} points from {pages} pages")
         if cursor is None:
             return Collected(points=dict(found), pages=pages)

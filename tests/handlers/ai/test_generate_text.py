@@ -172,6 +172,18 @@ async def test_a_stream_that_breaks_is_tried_again_and_costs(writer: MakeWriter,
     assert await writing.spent() == {"": one.cost + two.cost}
 
 
+@pytest.mark.parametrize(
+    "body", [b"data: " + b"x" * 2_000_000, b"data: x\n" * 200_000, b"data: " + b"[" * 100_000 + b"\n\n", b"data: 7\n\n"]
+)
+async def test_a_stream_that_is_none(writer: MakeWriter, body: bytes) -> None:
+    writing = await writer()
+    writing.server.answers = [Answer(body=body)]
+    run = await writing.run()
+    assert isinstance(run.error, StreamBroken), run.error
+    assert "something that is no stream" in str(run.error)
+    assert (await writing.usage())[0].ended_at is not None
+
+
 async def test_no_answer(writer: MakeWriter) -> None:
     writing = await writer()
     writing.server.answers = [Answer(cut="before")]

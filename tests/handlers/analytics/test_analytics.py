@@ -200,6 +200,12 @@ async def test_metrics_come_page_by_page(database: Database, database_url: str, 
     assert sorted(value for (value,) in await shop.rows(METRICS, row.value)) == [4_500_000, 9 * MICRO]
     receiver.answers.append(told({"data": [{"metric": "views"}]}))
     assert (await shop.run(CollectMetrics(platform="ads", account_id="x"))).reason == "permanent"
+    # Of no calendar that UTC has; a number of points that nobody knows.
+    receiver.answers.append(told({"data": [{"metric": "views", "at": "9999-12-31T23:59:59-12:00", "value": 1}]}))
+    assert (await shop.run(CollectMetrics(platform="ads", account_id="x"))).reason == "permanent"
+    receiver.answers += [told({"data": [], "next": "p2", "total": -1}), told({"data": [], "total": -1})]
+    empty = await shop.run(CollectMetrics(platform="ads", account_id="x"))
+    assert (empty.ending, empty.progress[-1][0]) == ("completed", 100), empty.error
     assert (await shop.run(CollectMetrics(platform="none", account_id="x"))).reason == "permanent"
     # One platform that says to wait is no reason for anything else of the queue to wait.
     receiver.answers.append(Answer(429, headers={"retry-after": "7200"}))
@@ -238,6 +244,7 @@ def test_a_week_and_a_month_are_counted_once_they_have_ended_wherever_that_is() 
      lambda: Aggregate(type="yearly"), lambda: Aggregate(type="daily", zone="Mars/Olympus"),
      lambda: Event(name="a", at="2026-01-01T00:00:00"), lambda: Event(name="a", at="9999-12-31T23:30:00Z"),
      lambda: Event(name="a", at="0001-01-01T00:00:00Z"), lambda: DateRange(start=BEGIN, end="2099-01-01T00:00:00Z"),
+     lambda: Event(name="a", user_id="a\0b"), lambda: Event(name="a", event_id="\0"),
      lambda: DateRange(start=BEGIN, end=BEGIN), lambda: CollectMetrics(platform="ads", account_id="..")],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(job: Any) -> None:

@@ -86,4 +86,6 @@ def units(amount: Decimal, decimals: int) -> int:
     try:
         return int(EXACT.to_integral_exact(EXACT.scaleb(amount, decimals)))
     except (Inexact, InvalidOperation):
-        raise ValueError(f"an amount of what has {decimals} decimals has at most as many behind the point") from None
+        raise ValueError(
+            f"an amount of a coin or token with {decimals} decimals has at most as many digits behind the point"
+        ) from None

@@ -82,7 +82,7 @@ def test_shares(amount: str, rate: str, currency: str, expected: str) -> None:
 def test_units() -> None:
     assert units(Decimal("1.5"), 18) == 1_500_000_000_000_000_000
     assert units(Decimal("99999999999999999999.999999999999999999"), 18) == 10**38 - 1
-    with pytest.raises(ArithmeticError):
+    with pytest.raises(ValueError, match="0 decimals"):
         units(Decimal("1.5"), 0)
 
 

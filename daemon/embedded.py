@@ -22,10 +22,17 @@ import redis
 from daemon.errors import ConfigurationError
 
 START_SECONDS, STOP_SECONDS = 120.0, 30.0
+#: So many ports are tried: another process may take one between the moment it was found free and Valkey's start.
+PORT_TRIES = 5
+_TAKEN = b"Address already in use"
 #: The binary comes without jemalloc. glibc keeps seven freed pieces of a size at hand, and a call frees and takes some
 #: hundreds: without more of them each takes memory that no cache holds, and all free pieces are gone through now and
 #: then. At most some 16 MB wait to be used again.
 MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=500"}
+
+
+class _PortTaken(ConfigurationError):
+    """Another process has the port that was free a moment ago."""
 
 
 class EmbeddedServer:
@@ -59,8 +66,7 @@ class EmbeddedServer:
             ) from None
         try:
             self._take_folder()
-            self.url = self._chosen_url()
-            self._start(str(get_binary_path()))
+            self._start_somewhere(str(get_binary_path()))
         except OSError as error:
             self.stop()
             raise ConfigurationError(f"folder {self.data_dir} cannot be used: {error.strerror or error}") from None
@@ -102,12 +108,22 @@ class EmbeddedServer:
                 f"another arqd uses {self.data_dir}: stop it, or set ARQD_VAR_DIR to another folder"
             ) from None
 
-    def _chosen_url(self) -> str:
-        """Give the address of the last time, as far as its port is free, else a new one."""
+    def _start_somewhere(self, binary: str) -> None:
         path = self.data_dir / "url"
+        last = urlsplit(path.read_text("utf-8") if path.exists() else "")
+        if last.password and last.port:
+            _end_orphan(last.port, last.password, self.data_dir)
+        for tries_left in reversed(range(PORT_TRIES)):
+            self.url = self._chosen_url(path)
+            try:
+                return self._start(binary)
+            except _PortTaken:
+                if not tries_left:
+                    raise
+
+    def _chosen_url(self, path: Path) -> str:
+        """Give the address of the last time, as far as its port is free, else a new one."""
         parts = urlsplit(path.read_text("utf-8") if path.exists() else "")
-        if parts.password and parts.port:
-            _end_orphan(parts.port, parts.password, self.data_dir)
         password = parts.password or secrets.token_urlsafe(24)
         url = f"redis://:{password}@127.0.0.1:{_free_port(parts.port or 0)}/0"
         path.unlink(missing_ok=True)
@@ -145,7 +161,8 @@ class EmbeddedServer:
         deadline = time.monotonic() + START_SECONDS
         while not _answers(self.url):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise ConfigurationError(f"the embedded Valkey did not start: {log} says why")
+                kind = _PortTaken if _TAKEN in log.read_bytes() else ConfigurationError
+                raise kind(f"the embedded Valkey did not start: {log} says why")
             time.sleep(0.02)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from daemon import embedded
 from daemon.embedded import EmbeddedServer, running_url
 from daemon.errors import ConfigurationError
 
@@ -144,3 +146,19 @@ def test_it_is_gone_when_told_to_stop(tmp_path: Path) -> None:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         until(lambda: server.pid is None)
+
+
+def test_a_port_that_is_taken_between_the_look_and_the_start_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = embedded._free_port
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        ports = iter([taken, taken])
+        monkeypatch.setattr(embedded, "_free_port", lambda wanted: next(ports, 0) or found(0))
+        with EmbeddedServer(tmp_path / "valkey") as server, client(server) as redis_:
+            assert redis_.ping()
+            assert running_url(tmp_path / "valkey") == server.url
+        monkeypatch.setattr(embedded, "_free_port", lambda wanted: taken)
+        with pytest.raises(ConfigurationError, match=r"did not start: .*valkey\.log says why"):
+            EmbeddedServer(tmp_path / "valkey").__enter__()

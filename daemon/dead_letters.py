@@ -6,6 +6,7 @@ A list of them is `Inspector.jobs` in the state ``failed``, of one group with ``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -52,7 +53,8 @@ async def groups(inspector: Inspector, family: str | None = None) -> list[DeadGr
     """Give the groups of a family, or of all of them, the largest first.
 
     Raises:
-        InvalidJob: for an unknown family. RedisUnavailable, RedisRefused: when Redis cannot tell.
+        InvalidJob: for an unknown family. RedisUnavailable, RedisRefused: when Redis, or one of several servers, cannot
+            tell; ``await inspector.ask(groups)`` tells of the others all the same.
     """
     found: list[DeadGroup] = []
     with translated():
@@ -63,8 +65,12 @@ async def groups(inspector: Inspector, family: str | None = None) -> list[DeadGr
                 at, part = await inspector.redis.hscan(keys.key("causes"), at or 0, count=PAGE)
                 found += await _groups(inspector.redis, keys, part)
     # A scan may tell a field twice.
-    unique = {group.id: group for group in found}.values()
-    return sorted(unique, key=lambda group: (-group.count, group.family, group.id))
+    return largest_first({group.id: group for group in found}.values())
+
+
+def largest_first(found: Iterable[DeadGroup]) -> list[DeadGroup]:
+    """Put groups into the order `groups` gives them in."""
+    return sorted(found, key=lambda group: (-group.count, group.family, group.id))
 
 
 async def group(inspector: Inspector, cause: str) -> DeadGroup:
@@ -72,15 +78,27 @@ async def group(inspector: Inspector, cause: str) -> DeadGroup:
 
     Raises:
         InvalidJob: when it is no id of a cause. JobNotFound: when no dead letter has it.
+        RedisUnavailable, RedisRefused: when none has it on the servers that answer.
     """
     JobFilter(cause=cause)
+    answers = await inspector.ask(lambda part: _group_of(part, cause))
+    for found in answers.told:
+        if found is not None:
+            return found
+    for error in answers.away.values():
+        # It may be there.
+        raise error
+    raise JobNotFound(f"there is no group {cause}: arqd dead groups lists those there are")
+
+
+async def _group_of(inspector: Inspector, cause: str) -> DeadGroup | None:
     with translated():
         for keys in inspector.families.values():
             text = await inspector.redis.hget(keys.key("causes"), cause)
             if text is not None:
                 for found in await _groups(inspector.redis, keys, {cause.encode(): text}):
                     return found
-    raise JobNotFound(f"there is no group {cause}: arqd dead groups lists those there are")
+    return None
 
 
 async def _groups(redis: Any, keys: FamilyKeys, texts: dict[bytes, bytes]) -> list[DeadGroup]:

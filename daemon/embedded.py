@@ -116,10 +116,12 @@ class EmbeddedServer:
         for tries_left in reversed(range(PORT_TRIES)):
             self.url = self._chosen_url(path)
             try:
-                return self._start(binary)
+                self._start(binary)
             except _PortTaken:
                 if not tries_left:
                     raise
+            else:
+                break
 
     def _chosen_url(self, path: Path) -> str:
         """Give the address of the last time, as far as its port is free, else a new one."""

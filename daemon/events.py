@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from redis import exceptions
 
-from daemon.connections import LOST, translate, translated
+from daemon.connections import LOST, translate
 from daemon.encryption import MASK, SEALED_JSON
-from daemon.errors import InvalidJob, RedisUnavailable
+from daemon.errors import InvalidJob, RedisError, RedisUnavailable
 from daemon.job import from_ms
 from daemon.keys import FamilyKeys, spoken_id
 from daemon.routed import place_of
@@ -63,6 +63,10 @@ class Event:
     job_try: int | None = None
     duration: float | None = None
     detail: str = ""
+
+
+#: An event, and its place.
+_Found = tuple[_Place, Event]
 
 
 def _event(family: str, place: _Place, kind: str, detail: str, job_id: str) -> Event:
@@ -126,26 +130,37 @@ def _places(families: Sequence[str], since: Since) -> dict[str, _Place | None]:
 
 
 class EventReader:
-    """Reads the streams of some families.
+    """Reads the streams of some families; of several servers one that is away takes nothing from what the others tell.
 
     Args:
         redis: a client.
         open_blocking: opens a client of its own, given its time limit in seconds; None takes ``redis``'s connections.
         families: their names.
         since: see `Producer.events`.
+        on_away: called with `away` when it has changed.
+
+    Attributes:
+        away: by name the families that could not be read just now, and why.
 
     Raises:
         InvalidJob: for no family or a wrong place.
     """
 
     def __init__(
-        self, redis: Any, open_blocking: Callable[[float], Any] | None, families: Sequence[str], since: Since
+        self,
+        redis: Any,
+        open_blocking: Callable[[float], Any] | None,
+        families: Sequence[str],
+        since: Since,
+        on_away: Callable[[dict[str, RedisError]], None] | None = None,
     ) -> None:
         if not families:
             raise InvalidJob("name a family whose events are wanted")
+        self.away: dict[str, RedisError] = {}
+        self._on_away = on_away
         self._redis = redis
         self._open = open_blocking
-        self._reads: dict[Hashable, asyncio.Task[list[tuple[_Place, Event]]]] = {}
+        self._reads: dict[Hashable, asyncio.Task[list[_Found]]] = {}
         self._streams = {FamilyKeys.of(family).key("events").encode(): family for family in families}
         self._places = _places(families, since)
         self._behind = {family: place and _before(place) for family, place in self._places.items()}
@@ -154,21 +169,14 @@ class EventReader:
         """Give every event from there on, waiting for those to come; a lost connection is opened again.
 
         Raises:
-            RedisError: when Redis refuses; not when it is away.
+            RedisError: when the one server there is refuses; not when it is away.
         """
         block = BLOCK_SHARED_SECONDS if self._open is None else BLOCK_SECONDS
         client = self._redis if self._open is None else self._open(block + 2)
+        places = self._by_place(client)
         try:
             while True:
-                try:
-                    events = await self._read(client, block * 1000)
-                except (*LOST, exceptions.RedisError) as error:
-                    told = translate(error)
-                    if not isinstance(told, RedisUnavailable):
-                        raise told from error
-                    await asyncio.sleep(AGAIN_SECONDS)
-                    continue
-                for event in events:
+                for event in await self._first_of(client, places, block * 1000):
                     yield event
         finally:
             for read in self._reads.values():
@@ -178,57 +186,72 @@ class EventReader:
                 await client.aclose()
 
     async def present(self) -> AsyncGenerator[Event, None]:
-        """Give every event from there on that is there now.
+        """Give every event from there on that is there now; in `away` are then those of whom it is not known.
 
         Raises:
-            RedisUnavailable, RedisRefused: when Redis does not answer.
+            RedisUnavailable, RedisRefused: when no server answers.
         """
-        while True:
-            with translated():
-                events = await self._read(self._redis, None)
-            if not events:
-                return
-            for event in events:
+        places = self._by_place(self._redis)
+        while places:
+            read = [self._told(self._redis, streams, None) for streams in places.values()]
+            found = dict(zip(places, await asyncio.gather(*read), strict=True))
+            if self.away.keys() == self._places.keys():
+                raise next(iter(self.away.values()))
+            for event in _sorted(each for some in found.values() for each in some):
                 yield event
+            places = {place: streams for place, streams in places.items() if found[place]}
 
-    async def _read(self, client: Any, block: int | None) -> list[Event]:
-        """One read: what has come in all streams, in the order of time; with ``block`` as soon as anything has come."""
-        for stream, family in self._streams.items():
-            if self._behind[family] is None:
-                newest = await client.xrevrange(stream, count=1)
-                self._behind[family] = newest[0][0] if newest else "0-0"
-        # A command reads streams of one server, in a cluster of one slot.
+    def _by_place(self, client: Any) -> dict[Hashable, list[bytes]]:
+        """A command reads streams of one server, in a cluster of one slot."""
         places: dict[Hashable, list[bytes]] = {}
         for stream in self._streams:
             places.setdefault(place_of(client, stream.decode()), []).append(stream)
-        if block is None or len(places) == 1:
-            found = [each for streams in places.values() for each in await self._read_some(client, streams, block)]
-        else:
-            found = await self._first_of(client, places, block)
-        found.sort(key=lambda pair: pair[0][0])
-        return [event for _, event in found]
+        return places
 
-    async def _first_of(
-        self, client: Any, places: Mapping[Hashable, list[bytes]], block: int
-    ) -> list[tuple[_Place, Event]]:
-        """Read in all places at once; reads that find nothing yet go on until the next call."""
+    async def _first_of(self, client: Any, places: Mapping[Hashable, list[bytes]], block: int) -> list[Event]:
+        """Read in all places at once, until anything has come; the other reads go on until the next call."""
+        if len(places) == 1:
+            (streams,) = places.values()
+            return _sorted(await self._waited(client, streams, block, alone=True))
         for place, streams in places.items():
             if place not in self._reads:
-                self._reads[place] = asyncio.create_task(self._read_some(client, streams, block))
+                self._reads[place] = asyncio.create_task(self._waited(client, streams, block))
         await asyncio.wait(self._reads.values(), return_when=asyncio.FIRST_COMPLETED)
-        found: list[tuple[_Place, Event]] = []
-        failure: BaseException | None = None
-        for place in [place for place, read in self._reads.items() if read.done()]:
-            read = self._reads.pop(place)
-            failure = read.exception() or failure
-            found += () if read.exception() else read.result()
-        if failure is not None and not found:
-            raise failure
+        done = [self._reads.pop(place) for place, read in [*self._reads.items()] if read.done()]
+        return _sorted(each for read in done for each in read.result())
+
+    async def _waited(self, client: Any, streams: Sequence[bytes], block: int, *, alone: bool = False) -> list[_Found]:
+        """Wait for what comes in one place; from a server that is away nothing comes."""
+        found = await self._told(client, streams, block)
+        error = self.away.get(self._streams[streams[0]])
+        if alone and error is not None and not isinstance(error, RedisUnavailable):
+            raise error
+        if error is not None:
+            await asyncio.sleep(AGAIN_SECONDS)
         return found
 
-    async def _read_some(self, client: Any, streams: Sequence[bytes], block: int | None) -> list[tuple[_Place, Event]]:
+    async def _told(self, client: Any, streams: Sequence[bytes], block: int | None) -> list[_Found]:
+        """Read in one place, and note whether it can be read."""
+        found, now = list[_Found](), dict[str, RedisError]()
+        families = [self._streams[stream] for stream in streams]
+        try:
+            found = await self._read_some(client, streams, block)
+        except (*LOST, exceptions.RedisError) as error:
+            now = dict.fromkeys(families, translate(error))
+        before = self.away
+        self.away = {name: error for name, error in before.items() if name not in families} | now
+        if self.away.keys() != before.keys() and self._on_away is not None:
+            self._on_away(self.away)
+        return found
+
+    async def _read_some(self, client: Any, streams: Sequence[bytes], block: int | None) -> list[_Found]:
+        """One read: what has come in streams of one place; with ``block`` as soon as anything has come."""
+        for stream in streams:
+            if self._behind[self._streams[stream]] is None:
+                newest = await client.xrevrange(stream, count=1)
+                self._behind[self._streams[stream]] = newest[0][0] if newest else "0-0"
         behind = {stream: self._behind[self._streams[stream]] for stream in streams}
-        found: list[tuple[_Place, Event]] = []
+        found: list[_Found] = []
         for stream, entries in await client.xread(behind, count=_COUNT, block=block) or ():
             family = self._streams[stream]
             for entry_id, fields in entries:
@@ -236,7 +259,7 @@ class EventReader:
                 self._behind[family] = entry_id
         return found
 
-    def _new(self, family: str, entry_id: bytes, text: bytes) -> Iterator[tuple[_Place, Event]]:
+    def _new(self, family: str, entry_id: bytes, text: bytes) -> Iterator[_Found]:
         ms, _, written = entry_id.partition(b"-")
         entry, last = (int(ms), int(written)), self._places[family]
         for number, parts in enumerate(told(text)):
@@ -244,6 +267,11 @@ class EventReader:
             # The entry to begin in may have been told in part.
             if last is None or place > last:
                 yield place, _event(family, place, *parts)
+
+
+def _sorted(found: Iterable[_Found]) -> list[Event]:
+    """Put what several streams told into the order of time."""
+    return [event for _, event in sorted(found, key=lambda pair: pair[0][0])]
 
 
 def told(text: bytes) -> Iterator[tuple[str, str, str]]:

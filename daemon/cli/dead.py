@@ -22,17 +22,20 @@ from daemon.cli.common import (
     Text,
     Until,
     audited,
+    away_json,
     control,
     inspector,
     job_filter,
     print_json,
     print_table,
+    refuse_away,
     refuse_unknown_family,
 )
 from daemon.cli.look import list_jobs, print_page
 
 if TYPE_CHECKING:
     from daemon.dead_letters import DeadGroup
+    from daemon.errors import RedisError
     from daemon.inspector import Inspector
     from daemon.pages import JobFilter
     from daemon.redrive import Redriven
@@ -80,17 +83,17 @@ def list_dead(
 
 def groups(family: MaybeFamily = None, json: Json = False) -> None:
     """Show what dead letters died of: a line for each cause, the largest group first."""
-    found = asyncio.run(_groups(family))
+    found, away = asyncio.run(_groups(family))
     if json:
-        print_json(found)
-        return
-    if not found:
+        print_json([*found, *away_json(away)])
+    elif found:
+        print_table(
+            ("group", "family", "count", "first", "last", "place", "error", "newest"),
+            [(g.id, g.family, g.count, g.first, g.last, g.place, _error(g), g.example) for g in found],
+        )
+    elif not away:
         print("no dead letters")
-        return
-    print_table(
-        ("group", "family", "count", "first", "last", "place", "error", "newest"),
-        [(g.id, g.family, g.count, g.first, g.last, g.place, _error(g), g.example) for g in found],
-    )
+    refuse_away(away)
 
 
 def retry(
@@ -166,14 +169,17 @@ def _error(group: DeadGroup) -> str:
     return f"{group.type}: {group.message}"[:100] if group.message else group.type
 
 
-async def _groups(family: str | None) -> list[DeadGroup]:
+async def _groups(family: str | None) -> tuple[list[DeadGroup], dict[str, RedisError]]:
     from daemon import dead_letters
 
     async with inspector(family) as found:
+        if family is None:
+            answers = await found.ask(dead_letters.groups)
+            return dead_letters.largest_first(each for part in answers.some() for each in part), answers.away
         groups = await dead_letters.groups(found, family)
-        if family is not None and not groups:
+        if not groups:
             await refuse_unknown_family(found, family)
-        return groups
+        return groups, {}
 
 
 async def _family_of(group: str) -> str:

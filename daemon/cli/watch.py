@@ -275,11 +275,27 @@ async def _tail(families: list[str] | None, since: Since, function: str | None, 
         for family in families or ():
             await refuse_unknown_family(found, family)
         names = families or sorted(found.families)
-        reader = EventReader(found.redis, lambda timeout: connect(url, timeout=timeout), names, since)
+        away = None if once else _Away()
+        reader = EventReader(found.redis, lambda timeout: connect(url, timeout=timeout), names, since, away)
         async with aclosing(reader.present() if once else reader.follow()) as events:
             async for event in events:
                 if function is None or event.function == function:
                     print(to_json(event).decode() if json else _line(event), flush=True)
+        refuse_away(reader.away)
+
+
+class _Away:
+    """Tells on standard error whose events cannot be read, and of whom they can be again."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def __call__(self, away: Mapping[str, RedisError]) -> None:
+        for family in sorted(away.keys() ^ self._known):
+            error = away.get(family)
+            told = f"{family} cannot be asked, trying again: {error}" if error else f"{family} can be asked again"
+            print(f"arqd: {plain(told)}", file=sys.stderr, flush=True)
+        self._known = set(away)
 
 
 def _line(event: Event) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 
 from daemon import dead_letters
 from daemon.console.jobs import JobList
+from daemon.console.queues import QueueAway, away_of
 from daemon.console.redrives import Care, RedriveView
 from daemon.console.roles import Actor
 from daemon.console.services import Services
-from daemon.errors import InvalidJob
+from daemon.errors import InvalidJob, RedisError
+from daemon.inspector import Inspector
 from daemon.job import JobState
-from daemon.pages import EVERY, JobFilter
+from daemon.pages import EVERY, JobFilter, JobPage
 from daemon.redrive import Redrive
 
 
@@ -25,18 +28,21 @@ async def list_dead(
         family: None for all, or the one of the filter's cause.
 
     Raises:
-        InvalidJob: for a wrong limit or cursor.
+        InvalidJob: for a wrong limit or cursor. RedisUnavailable, RedisRefused: when no server can be asked.
     """
     names = await families_of(services, family, where)
     at, _, rest = (cursor or "").partition("/") if len(names) > 1 else (names[0], "", cursor or "")
     if at and at not in names:
         raise InvalidJob(f"cursor {(cursor or '')[:40]!r} is none: leave it out to begin anew")
-    found = JobList([], None, False)
+    found, away = JobList([], None, False), dict[str, RedisError]()
     for number, name in enumerate(names[names.index(at) if at else 0 :]):
         room = limit - len(found.jobs)
-        page = await services.inspector.jobs(
-            name, JobState.FAILED, limit=room, cursor=rest if number == 0 and rest else None, where=where
-        )
+        behind = rest if number == 0 and rest else None
+        answers = await services.inspector.only([name]).ask(partial(_page, name, room, behind, where))
+        away |= answers.away
+        if not answers.told:
+            continue
+        (page,) = answers.told
         found.jobs += page
         found.partial |= page.partial
         if page.cursor is not None:
@@ -46,7 +52,14 @@ async def list_dead(
         if len(found.jobs) >= limit and following:
             found.cursor = f"{following[0]}/"
             break
+    if len(away) == len(names):
+        raise away[names[0]]
+    found.away = away_of(away)
     return found
+
+
+async def _page(family: str, limit: int, cursor: str | None, where: JobFilter, inspector: Inspector) -> JobPage:
+    return await inspector.jobs(family, JobState.FAILED, limit=limit, cursor=cursor, where=where)
 
 
 async def families_of(services: Services, family: str | None, where: JobFilter = EVERY) -> list[str]:
@@ -62,9 +75,12 @@ async def families_of(services: Services, family: str | None, where: JobFilter =
     return services.families
 
 
-async def groups(services: Services, family: str | None) -> list[dead_letters.DeadGroup]:
-    """Give the groups of one family or all, the largest first."""
-    return await dead_letters.groups(services.inspector, None if family is None else services.known(family))
+async def groups(services: Services, family: str | None) -> list[dead_letters.DeadGroup | QueueAway]:
+    """Give the groups of one family or all, the largest first, and behind them families that cannot be asked."""
+    if family is not None:
+        return [*await dead_letters.groups(services.inspector, services.known(family))]
+    answers = await services.inspector.ask(dead_letters.groups)
+    return [*dead_letters.largest_first(each for part in answers.some() for each in part), *away_of(answers.away)]
 
 
 async def redrive(

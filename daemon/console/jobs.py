@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from daemon.console.problems import Problem
+from daemon.console.queues import QueueAway
 from daemon.console.roles import Actor, Role
 from daemon.console.services import Services
 from daemon.errors import JobNotFound
@@ -25,12 +26,14 @@ _NAMED = 20
 class JobList:
     """A page of jobs; ``cursor`` goes on behind it, None at the end. A filtered page may be short and still go on.
 
-    ``partial``: found in a search index that is still being built.
+    ``partial``: found in a search index that is still being built. ``away``: families that cannot be
+    asked, where it is of several.
     """
 
     jobs: list[JobInfo]
     cursor: str | None
     partial: bool
+    away: list[QueueAway] = field(default_factory=list)
 
     @classmethod
     def of(cls, page: JobPage) -> JobList:

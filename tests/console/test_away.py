@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from daemon.console.live import Away, Place
 from daemon.console.pages.dashboard import Dashboard
 from daemon.servers import Servers
 from tests.away import FAMILIES, near_gone_stuck
 from tests.console.support import API, Console, console, served
 from tests.engine import make_family, working
-from tests.servers import looking_at
+from tests.servers import RedisServer, looking_at
 
 WHY = "it cannot be asked: its server does not answer"
 AWAY = [{"family": family, "error": WHY} for family in ("gone", "stuck")]
@@ -107,3 +108,73 @@ async def test_what_happens_elsewhere_is_told(site: Console) -> None:
                     told[line.removeprefix("event: ")] = (await anext(lines)).removeprefix("data: ")
     assert [each for each in json.loads(told["queues"]) if "error" in each] == AWAY
     assert json.loads(told["completed"])["family"] == "near"
+
+
+async def test_a_stream_that_goes_on_tells_of_the_others_and_later_of_what_was_away(site: Console) -> None:
+    _, token = await site.services.tokens.add("goer", "viewer")
+    # It begins behind an event of long ago.
+    headers = {"authorization": f"Bearer {token}", "last-event-id": "1"}
+    told: dict[str, str] = {}
+    async with served(site) as client, client.stream("GET", f"{API}/events", headers=headers) as stream:
+        assert stream.status_code == 200
+        lines = stream.aiter_lines()
+        async with asyncio.timeout(60):
+            while not (told.keys() >= {"away", "completed"} and len(json.loads(told["away"])) == 2):
+                line = await anext(lines)
+                if line.startswith("event: "):
+                    told[line.removeprefix("event: ")] = (await anext(lines)).removeprefix("data: ")
+    assert json.loads(told["away"]) == AWAY
+    assert json.loads(told["completed"])["family"] == "near"
+
+
+async def test_what_happened_before_is_told_once_its_server_is_back(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.console.live.AGAIN_SECONDS", 0.1)
+    near, far = (RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2))
+    try:
+        url = Servers(near.url, {"far": far.url})
+        families = [make_family(family, double) for family in ("far", "near")]
+        async with console(url, *families) as found, asyncio.timeout(120):
+            live, producer = found.services.live, found.services.producer
+            for n in range(3):
+                await producer.enqueue("double", [n], family="far", job_id=f"{n}")
+            far.pause()
+            seen: list[tuple[str, str]] = []
+            away: list[set[str]] = []
+            async with live.stream(live.families, Place(1)) as told:
+                async for each in told:
+                    if isinstance(each, Away):
+                        away.append(set(each.families))
+                        if away == [{"far"}]:
+                            await producer.enqueue("double", [1], family="near", job_id="n")
+                    elif isinstance(each, tuple):
+                        seen.append((each[0].kind, each[0].id))
+                        if each[0].id == "near:n":
+                            far.resume()
+                            await producer.enqueue("double", [9], family="far", job_id="3")
+                        if each[0].id == "far:3":
+                            break
+            assert away[0] == {"far"}
+            assert seen == [("enqueued", "near:n"), *(("enqueued", f"far:{n}") for n in range(4))]
+    finally:
+        near.kill()
+        far.kill()
+
+
+async def test_dead_letters(site: Console) -> None:
+    client = await site.of("viewer")
+    await site.services.producer.enqueue("double", ["a", "b"], family="near", job_id="bad", max_tries=1)
+    async with asyncio.timeout(60):
+        while not (await client.get(f"{API}/dead?family=near")).json()["jobs"]:
+            await asyncio.sleep(0.05)
+    group, *rest = (await client.get(f"{API}/dead/groups")).json()
+    assert (group["family"], rest) == ("near", AWAY)
+    found = (await client.get(f"{API}/dead")).json()
+    assert ([job["family"] for job in found["jobs"]], found["away"]) == (["near"], AWAY)
+    # A group is found wherever it is, while others cannot be asked.
+    assert len((await client.get(f"{API}/dead?cause={group['id']}")).json()["jobs"]) == 1
+    assert (await client.get(f"{API}/dead?cause=0123456789")).status_code == 503
+    browser, _ = await site.browser()
+    page = await browser.get("/dead")
+    assert (page.status_code, "Dead letters of gone, stuck are not shown" in page.text) == (200, True)

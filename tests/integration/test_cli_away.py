@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from daemon.cli.command import main
-from daemon.producer import SyncProducer
+from daemon.job import JobState
+from daemon.producer import Producer, SyncProducer
 from daemon.servers import Servers
 from tests.away import near_gone_stuck
+from tests.engine import make_family, working
 from tests.marks import one_server
 
 #: They are on servers of their own, whatever the others run on.
@@ -84,6 +88,62 @@ def test_workers_of_the_others(arqd: Arqd) -> None:
     status, out, err = arqd("workers")
     assert (status, out.split()[0]) == (1, "family")
     told(err)
+
+
+def test_dead_letters_of_the_others(arqd: Arqd, url: Servers) -> None:
+    async def fail(ctx: object) -> None:
+        raise ValueError("no such size")
+
+    async def dead() -> None:
+        async with working(url.default, make_family("media", fail)), Producer.connect(url.default) as producer:
+            job = await producer.enqueue("fail", [], family="media", max_tries=1)
+            while await job.status() != JobState.FAILED:
+                await asyncio.sleep(0.05)
+
+    asyncio.run(dead())
+    status, out, err = arqd("dead", "groups")
+    assert (status, out.split("\n")[1].split()[1]) == (1, "media")
+    told(err)
+    status, out, err = arqd("dead", "groups", "--json")
+    group, *away = json.loads(out)
+    assert (status, group["family"], [each["family"] for each in away]) == (1, "media", ["email", "push"])
+    told(err)
+    # A group of those that answer is found while others are away; an unknown one may be of these.
+    assert arqd("dead", "list", "--group", group["id"])[0] == 0
+    assert arqd("dead", "list", "--group", "0123456789")[0] == 1
+    assert arqd("dead", "discard", "--group", group["id"])[0] == 0
+
+
+def test_events_of_the_others(arqd: Arqd, url: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, err = arqd("tail", "--once", "--since", "start")
+    assert (status, "process_image" in out) == (1, True)
+    assert "email cannot be asked: Redis cannot be reached (" in err
+    assert "push cannot be asked: Redis cannot be reached (Timeout" in err
+    printed: list[str] = []
+
+    def line(event: Any) -> str:
+        printed.append(event.family)
+        raise BrokenPipeError
+
+    monkeypatch.setattr("daemon.cli.watch._line", line)
+    saw = threading.Event()
+    monkeypatch.setattr("daemon.cli.watch._Away.__call__", lambda _, away: saw.set() if "email" in away else None)
+    stop = threading.Event()
+
+    def produce() -> None:
+        saw.wait(60)
+        with SyncProducer.connect(url.default) as producer:
+            while not stop.wait(0.1):
+                producer.enqueue("process_image", {}, family="media")
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        arqd("tail")
+    finally:
+        stop.set()
+        thread.join()
+    assert printed == ["media"]
 
 
 def test_where_no_server_answers_there_is_nothing_to_show(

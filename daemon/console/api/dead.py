@@ -21,6 +21,7 @@ from daemon.console.api.common import (
     problems,
 )
 from daemon.console.api.jobs import Where
+from daemon.console.queues import QueueAway
 from daemon.console.redrives import Care, RedriveView
 from daemon.dead_letters import DeadGroup
 
@@ -74,8 +75,8 @@ async def list_dead(
 
 
 @router.get("/dead/groups", responses=problems(404))
-async def list_groups(services: Given, actor: Viewer, family: MaybeFamily = None) -> list[DeadGroup]:
-    """Dead letters by cause, the largest group first."""
+async def list_groups(services: Given, actor: Viewer, family: MaybeFamily = None) -> list[DeadGroup | QueueAway]:
+    """Dead letters by cause, the largest group first; last the families that cannot be asked, and why."""
     return await dead.groups(services, family)
 
 

@@ -16,7 +16,7 @@ from daemon.console.access import MaybeActor
 from daemon.console.api.common import Cursor, Given, Limit, Operator, Since, Until, Viewer, problems
 from daemon.console.audit import AuditFilter, AuditPage
 from daemon.console.filters import moment
-from daemon.console.live import Place, Snapshot
+from daemon.console.live import Away, Place, Snapshot
 from daemon.console.services import Services
 from daemon.events import Event
 from daemon.inspector import WorkerInfo
@@ -102,6 +102,8 @@ async def _told(
                 yield b": nothing new\n\n"
             elif isinstance(each, Snapshot):
                 yield b"event: queues\ndata: " + each.data + b"\n\n"
+            elif isinstance(each, Away):
+                yield b"event: away\ndata: " + to_json(queues.away_of(each.families)) + b"\n\n"
             elif _wanted(each[0], kinds, job):
                 event, place = each
                 yield f"id: {place}\nevent: {event.kind}\ndata: ".encode() + to_json(event) + b"\n\n"

@@ -15,6 +15,7 @@ from daemon.console.api.common import Operator, Viewer
 from daemon.console.pages.asking import answered, ask, back_to, first, plural
 from daemon.console.pages.frame import Frame, fields, page
 from daemon.console.problems import Problem
+from daemon.console.queues import QueueAway
 from daemon.console.redrives import Care, RedriveView
 from daemon.console.roles import Actor
 from daemon.console.services import Services, services_of
@@ -32,13 +33,15 @@ async def groups(request: Request, actor: Viewer, family: str = "") -> Response:
     """Show the causes, the most frequent first."""
     services = services_of(request)
     found = await dead.groups(services, family or None)
+    causes = [each for each in found if not isinstance(each, QueueAway)]
     return await page(
         request,
         actor,
         "dead.html",
         section="dead",
-        groups=found,
-        total=sum(group.count for group in found),
+        groups=causes,
+        total=sum(group.count for group in causes),
+        untold=[each.family for each in found if isinstance(each, QueueAway)],
         families=services.families,
         chosen=family,
         redrives=_redrives(services, family),

@@ -148,7 +148,7 @@ class OtherRelease(ArqdError):
 
 
 class Unreadable(ArqdError):
-    """This entry was not written by arqd's codec and is not decoded."""
+    """This entry was written by another release of arqd, or not by arqd, and is not decoded."""
 
 
 class JobNotFound(ArqdError):

@@ -17,6 +17,7 @@ from daemon.channel import Channel
 from daemon.connections import LOST, translate
 from daemon.errors import RedisRefused
 from daemon.keys import spoken_id
+from daemon.layout import claim_layout
 from daemon.limits import lanes_of_settings
 from daemon.lua import SCRIPTS
 from daemon.observer import sum_up
@@ -241,6 +242,8 @@ class Session:
     async def register(self, *, leave: bool = False) -> None:
         """Register (or leave for good), and make what Redis holds for this session equal to what it runs."""
         worker, values = self.worker, self.worker.family.values
+        if not worker.started:
+            await claim_layout(worker.broker.redis, worker.keys)
         # What came with the last reply is held, too, though its call may have been lost before it could be started.
         worker.start_claimed()
         worker.prefetch.catch_up()

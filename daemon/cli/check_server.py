@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -17,6 +18,7 @@ from daemon.cluster import Cluster
 from daemon.connections import connect, safe_url, translated
 from daemon.errors import ArqdError
 from daemon.keys import ABORT, IN_PROGRESS, JOB, RESULT, RETRY, LimitKeys
+from daemon.layout import other_layout
 from daemon.lua import SCRIPTS
 from daemon.scheduler import LEASE
 from daemon.servers import RedisUrl, url_of
@@ -82,12 +84,24 @@ async def _server(
                         yield _at(f"{host}:{port}", finding)
             except ArqdError as error:
                 yield Finding("FAIL", "redis", f"{host}:{port}: {error}")
+        async for finding in _layouts(client, families):
+            yield finding
         return
     if isinstance(client.connection_pool, SentinelConnectionPool):
         async for finding in check_topology.sentinels(client):
             yield finding
     async for finding in _examine(client, safe_url(url), needed):
         yield finding
+    async for finding in _layouts(client, families):
+        yield finding
+
+
+async def _layouts(client: Any, families: Sequence[Family]) -> AsyncIterator[Finding]:
+    for family in families:
+        # What a user lacks is told with its rights.
+        with suppress(NoPermissionError):
+            if told := await other_layout(client, family.keys):
+                yield Finding("FAIL", "layout", told)
 
 
 def _at(where: str, finding: Finding) -> Finding:

@@ -31,6 +31,7 @@ COOKIE, CSRF_HEADER, CSRF_FIELD = "arqd_session", "x-csrf-token", "csrf"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 FORM = "application/x-www-form-urlencoded"
 _CHALLENGE = {"www-authenticate": 'Bearer realm="arqd"'}
+_LOG_IN = "log in, or send a token: Authorization: Bearer …"
 
 bearer = HTTPBearer(auto_error=False, description="an API token, or a JWT")
 cookie = APIKeyCookie(
@@ -87,7 +88,9 @@ def require(role: Role) -> Any:
 
     async def checked(request: Request, actor: MaybeActor) -> Actor:
         if actor is None:
-            raise Problem(401, "log in, or send a token: Authorization: Bearer …", headers=_CHALLENGE)
+            sent = "authorization" in request.headers
+            told = "this token is none in force: it is wrong, has ended or was revoked" if sent else _LOG_IN
+            raise Problem(401, told, headers=_CHALLENGE)
         if not actor.role.includes(role):
             raise Problem(403, f"this needs the role {role}, and {actor.name} has {actor.role}")
         if request.method not in SAFE_METHODS:

@@ -12,6 +12,7 @@ from daemon.console.queues import QueueAway
 from daemon.console.roles import Actor, Role
 from daemon.console.services import Services
 from daemon.errors import JobNotFound
+from daemon.explain import Explanation, Reason
 from daemon.job import JobInfo, JobLogs
 from daemon.outcomes import DONE, REASONS
 from daemon.pages import JobPage
@@ -62,6 +63,18 @@ async def logs(services: Services, actor: Actor, job_id: str, *, reveal: bool = 
     _refuse_reveal(actor)
     async with services.audit.record(actor, "job.reveal", job_id, what="logs"):
         return await services.inspector.logs(job_id, reveal=True)
+
+
+async def explain(services: Services, job_id: str) -> Explanation:
+    """Tell why a job does not run, and when it will.
+
+    Raises:
+        JobNotFound: when there is none.
+    """
+    found = await services.inspector.explain(job_id)
+    if found.reason is Reason.NOT_FOUND:
+        raise JobNotFound(f"there is no job {job_id}: it never existed, or its record has been removed")
+    return found
 
 
 def _refuse_reveal(actor: Actor) -> None:

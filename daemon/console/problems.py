@@ -139,8 +139,41 @@ def problem_of(error: Exception) -> Problem:
 
 def _invalid(error: RequestValidationError) -> Problem:
     """Name the wrong fields; what was given is not repeated, since it may be secret."""
-    wrong = []
+    found: dict[str, list[str]] = {}
     for part in error.errors():
-        where = [str(step) for step in part["loc"]]
-        wrong.append((".".join(where[1:] if where[:1] == ["body"] else where), str(part["msg"])))
-    return Problem(422, "; ".join(f"{where}: {what}" for where, what in wrong[:10]), errors=wrong)
+        where, what = _place(part, error.body), str(part["msg"]).removeprefix("Value error, ")
+        found.setdefault(where, []).append(what if where else _whole(part, error.body) or what)
+    # Several of a field are those of its types; that of which only a field is wrong is meant.
+    wrong = [
+        (where, ", or: ".join(dict.fromkeys(told)))
+        for where, told in found.items()
+        if not (where and any(other.startswith(f"{where}.") for other in found))
+    ]
+    return Problem(422, "; ".join(f"{where}: {what}".removeprefix(": ") for where, what in wrong[:10]), errors=wrong)
+
+
+def _place(part: dict[str, Any], body: Any) -> str:
+    """Tell where in a request something is wrong, without the names that types of a field have among themselves."""
+    source, *steps = part["loc"]
+    if source != "body":
+        return ".".join(map(str, steps))
+    names: list[str] = []
+    for number, step in enumerate(() if part["type"] == "json_invalid" else steps, 1):
+        held = body if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ()
+        if step in held:
+            body = body[step]
+        elif number < len(steps) or part["type"] not in ("missing", "extra_forbidden"):
+            continue
+        names.append(str(step))
+    return ".".join(names)
+
+
+def _whole(part: dict[str, Any], body: Any) -> str | None:
+    """Tell what is wrong with a body as a whole; None for what its model says itself."""
+    if part["type"] == "json_invalid":
+        return f"this is no JSON: {part['ctx']['error']}, at character {part['loc'][-1]}"
+    if body is None and part["type"] == "missing":
+        return "there is no body: send a JSON object"
+    if isinstance(body, bytes):
+        return "send JSON, with the header Content-Type: application/json"
+    return None if isinstance(body, dict) else "send a JSON object"

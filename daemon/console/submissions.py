@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
+from urllib.parse import quote
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from daemon.console.fields import Duration, Level, Whole
 from daemon.console.problems import Problem, ProblemDetails, problem_of
 from daemon.console.roles import Actor
 from daemon.console.services import Services
@@ -25,8 +27,6 @@ from daemon.retry import Backoff
 #: Most jobs of a batch: as many as one round trip takes.
 BATCH = 1000
 
-Duration = Annotated[float | str, Field(description="seconds, or text such as `30s`, `15m`, `2d`")]
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -35,7 +35,7 @@ class _Strict(BaseModel):
 class Dedup(_Strict):
     """One job for many repeats (docs/dedup.md)."""
 
-    key: str
+    key: str = Field(min_length=1)
     window: Duration | None = None
     mode: Literal["drop", "replace", "debounce"] | None = None
 
@@ -55,12 +55,12 @@ class JobSubmission(_Strict):
     function: str = Field(description="name of the function")
     payload: dict[str, Any] | list[Any] | None = Field(None, description="its fields, checked as the worker will")
     family: str | None = Field(None, description="needed where several families have the function")
-    priority: int | str | None = Field(None, description="1 (first) to 10 (last), or a name such as `high`")
+    priority: Level | None = None
     delay: Duration | None = None
     run_at: AwareDatetime | None = None
-    job_id: str | None = Field(None, description="an id of your own; a job that has it already is kept")
+    job_id: str | None = Field(None, min_length=1, description="an id of your own; a job that has it already is kept")
     dedup: Dedup | None = None
-    max_tries: int | None = Field(None, description="total tries")
+    max_tries: Whole | None = Field(None, description="total tries")
     backoff: str | BackoffChoice | None = Field(None, description="or text: `exponential 3s max 1h jitter 0.1`")
     timeout: Duration | None = None
     expires: Duration | None = None
@@ -237,7 +237,7 @@ async def _told(services: Services, handles: Sequence[JobHandle]) -> list[Submit
     states = [JobState.NOT_FOUND if info is None else info.state for info in infos]
     base = f"{services.settings.base_path}/api/v1/jobs/"
     return [
-        Submitted(handle.id, handle.family, state, base + handle.id, handle.created)
+        Submitted(handle.id, handle.family, state, base + quote(handle.id, safe=":/"), handle.created)
         for handle, state in zip(handles, states, strict=True)
     ]
 

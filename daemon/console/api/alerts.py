@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from daemon.console import alerts
 from daemon.console.api.common import Body, Given, Operator, Viewer, problems
+from daemon.console.fields import Duration
 
 router = APIRouter(tags=["alerts"])
 
@@ -16,7 +17,7 @@ router = APIRouter(tags=["alerts"])
 class NewSilence(Body):
     """What to silence, and for how long; what is left out covers everything."""
 
-    lasts: float | str = Field(alias="for", description="seconds, or text such as `30m`, `2h`; 90 days at most")
+    lasts: Duration = Field(alias="for", description="seconds, or text such as `30m`, `2h`; 90 days at most")
     alert: str | None = Field(None, description="name of an alert, `no_worker`")
     subject: str | None = Field(None, max_length=200, description="a family, an objective or `redis`")
     starts: AwareDatetime | None = Field(None, description="from then on; default now")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
+from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.console.access import require
+from daemon.console.fields import IfGiven
 from daemon.console.filters import job_filter
-from daemon.console.problems import MEDIA_TYPE
+from daemon.console.problems import MEDIA_TYPE, Problem
 from daemon.console.roles import Actor, Role
 from daemon.console.services import Services, services_of
+from daemon.errors import InvalidJob
 from daemon.pages import JobFilter
 
 Viewer = Annotated[Actor, require(Role.VIEWER)]
@@ -32,12 +35,45 @@ def _known(actor: Viewer, family: Annotated[str, Path(description="name of the f
 
 
 Family = Annotated[str, Depends(_known)]
-JobId = Annotated[str, Path(description="the job's id, `family:id`")]
-MaybeFamily = Annotated[str | None, Query(alias="family", description="of this family only")]
-Cursor = Annotated[str | None, Query(description="go on after a page: its `cursor`")]
+
+
+def _of_family(
+    actor: Viewer, id: Annotated[str, Path(description="the job's id, `family:id`")], services: Given
+) -> str:  # fmt: skip
+    try:
+        services.inspector.find(id)
+    except InvalidJob as error:
+        raise Problem(404, str(error)) from None
+    return id
+
+
+JobId = Annotated[str, Depends(_of_family)]
+MaybeFamily = Annotated[str | None, IfGiven, Query(alias="family", description="of this family only")]
+Cursor = Annotated[str | None, IfGiven, Query(description="go on after a page: its `cursor`")]
 Limit = Annotated[int, Query(ge=1, le=500, description="how many at most")]
 Since = Annotated[str | None, Query(description="not before: `2030-01-31T08:00:00Z`, or `2h` for two hours ago")]
 Until = Annotated[str | None, Query(description="before this time, written the same way")]
+
+
+def refuse_unknown(request: Request) -> None:
+    """Refuse parameters that the route does not take: a misspelt filter would let everything through, and ``dry_run``
+    belongs into the body.
+
+    Raises:
+        Problem: 422.
+    """
+    taken = _query_names(request.scope["route"].dependant)
+    wrong = [name for name in request.query_params if name not in taken]
+    if wrong:
+        known = f"it takes {', '.join(sorted(taken))}" if taken else "it takes none; options go into the body, as JSON"
+        shown = ", ".join(repr(name[:40]) for name in wrong[:5])
+        told = f"{shown} is no parameter of {request.method} {request.url.path}: {known}"
+        raise Problem(422, told, errors=[(name[:40], "no parameter of this request") for name in wrong[:5]])
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    names = {field.alias for field in dependant.query_params}
+    return names.union(*map(_query_names, dependant.dependencies))
 
 
 class Body(BaseModel):

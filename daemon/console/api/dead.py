@@ -21,6 +21,7 @@ from daemon.console.api.common import (
     problems,
 )
 from daemon.console.api.jobs import Where
+from daemon.console.fields import Number, Whole
 from daemon.console.queues import QueueAway
 from daemon.console.redrives import Care, RedriveView
 from daemon.dead_letters import DeadGroup
@@ -44,10 +45,10 @@ class DeadSelection(Selection, DryRun):
 class DeadRetry(DeadSelection):
     """Which dead letters, and how carefully to send them back."""
 
-    canaries: int = Field(0, ge=0, le=500, description="jobs of each cause that are tried first; 0: all at once")
-    rate: float | None = Field(50, gt=0, le=1e6, description="with canaries: jobs a second; null: no limit")
-    tolerance: int = Field(1, ge=1, le=10**6, description="so many new dead letters of a cause stop it")
-    patience: float = Field(600, gt=0, le=86400, description="how long canaries are waited for, seconds")
+    canaries: Whole = Field(0, ge=0, le=500, description="jobs of each cause that are tried first; 0: all at once")
+    rate: Number | None = Field(50, gt=0, le=1e6, description="with canaries: jobs a second; null: no limit")
+    tolerance: Whole = Field(1, ge=1, le=10**6, description="so many new dead letters of a cause stop it")
+    patience: Number = Field(600, gt=0, le=86400, description="how long canaries are waited for, seconds")
 
 
 @dataclass(slots=True)

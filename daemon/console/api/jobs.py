@@ -22,6 +22,7 @@ from daemon.console.api.common import (
     Viewer,
     problems,
 )
+from daemon.console.fields import Level
 from daemon.console.filters import job_filter
 from daemon.explain import Explanation
 from daemon.flow_view import FlowNode
@@ -31,7 +32,8 @@ from daemon.pages import JobFilter
 router = APIRouter(tags=["jobs"])
 
 Key = Annotated[
-    str | None, Header(alias="Idempotency-Key", description="becomes the job's id, so that a repeat adds none")
+    str | None,
+    Header(alias="Idempotency-Key", min_length=1, description="becomes the job's id, so that a repeat adds none"),
 ]
 Reveal = Annotated[bool, Query(description="decrypt what is encrypted; for admins, and audited")]
 
@@ -52,7 +54,7 @@ class BatchResult:
 class Priority(Body):
     """A level, or its name."""
 
-    priority: int | str = Field(description="1 (first) to 10 (last), or a name such as `high`")
+    priority: Level
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ async def get_logs(id: JobId, services: Given, actor: Viewer, reveal: Reveal = F
 @router.get("/jobs/{id:path}/explain", responses=problems(404))
 async def explain(id: JobId, services: Given, actor: Viewer) -> Explanation:
     """Why a job does not run, and when it will."""
-    return await services.inspector.explain(id)
+    return await jobs.explain(services, id)
 
 
 @router.get("/jobs/{id:path}", responses=problems(404, 409))

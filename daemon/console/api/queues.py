@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from daemon.console import queue_actions, queues
 from daemon.console.api.common import Body, DryRun, Family, Given, Operator, Selection, Viewer, problems
+from daemon.console.fields import Counted, Duration, Whole
 from daemon.limits import FamilyLimits
 from daemon.statistics import FamilyStatistics, Step
 
@@ -20,8 +21,8 @@ class Clean(DryRun):
     """Which ended jobs to remove, oldest first."""
 
     state: Literal["completed", "failed", "aborted", "expired"] = "completed"
-    older_than: float | str = Field(0.0, description="only those that ended so long ago: seconds, or `7d`")
-    count: int | None = Field(None, ge=1, le=10**9, description="at most so many")
+    older_than: Duration = Field(0.0, description="only those that ended so long ago: seconds, or `7d`")
+    count: Whole | None = Field(None, ge=1, le=10**9, description="at most so many")
 
 
 class RetrySelection(Selection, DryRun):
@@ -39,10 +40,10 @@ class Limits(Body):
     """What is left out stays as it is; `none` is no limit."""
 
     rate: str | None = Field(None, description="starts per period: `50/s`, `30/m`, `none`")
-    concurrency: int | str | None = Field(None, description="jobs at the same time, or `none`")
+    concurrency: Annotated[int | str, Counted] | None = Field(None, description="jobs at the same time, or `none`")
     group: str | None = Field(None, description="of this group; `*`: of each without limits of its own")
     function: str | None = Field(None, description="of this function; `*`: of each without limits of its own")
-    weight: int | None = Field(None, ge=1, le=64, description="turns of the group where others have one")
+    weight: Whole | None = Field(None, ge=1, le=64, description="turns of the group where others have one")
     max_bytes: str | None = Field(None, description="what the queue may take in Redis: `500MB`, `none`")
     reset: bool = Field(False, description="take back what was set so")
 

@@ -10,31 +10,31 @@ from pydantic import AwareDatetime, Field
 
 from daemon.console import schedules
 from daemon.console.api.common import Body, Given, MaybeFamily, Operator, Viewer, problems
+from daemon.console.fields import Duration, Level, Whole
 from daemon.schedule import Missed
 from daemon.schedules import ScheduleInfo
 
 router = APIRouter(tags=["schedules"])
 
 Name = Annotated[str, Path(description="`family:name`")]
-Duration = Annotated[float | str | None, Field(description="seconds, or text such as `30s`, `15m`, `2d`")]
 
 
 class _Fields(Body):
     payload: dict[str, Any] | list[Any] | None = None
     cron: str | None = Field(None, description="minute hour day month weekday; seconds before them if wanted; `@daily`")
-    every: Duration = Field(None, description="in place of cron a period: `30s`, `15m`")
+    every: Duration | None = Field(None, description="in place of cron a period: `30s`, `15m`")
     timezone: str = Field("UTC", description="zone in which cron is read")
     start: AwareDatetime | None = None
     end: AwareDatetime | None = None
-    count: int | None = Field(None, ge=1, le=10**9, description="end after so many ticks")
+    count: Whole | None = Field(None, ge=1, le=10**9, description="end after so many ticks")
     missed: Missed = Field("run_once", description="what becomes of missed ticks")
-    priority: int | str | None = None
-    max_tries: int | None = None
-    timeout: Duration = None
-    expires: Duration = None
+    priority: Level | None = None
+    max_tries: Whole | None = None
+    timeout: Duration | None = None
+    expires: Duration | None = None
     group: str | None = None
     tags: list[str] | None = None
-    dedup_key: str | None = None
+    dedup_key: str | None = Field(None, min_length=1)
 
 
 class NewSchedule(_Fields):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -22,6 +22,8 @@ from daemon.events import Event
 from daemon.inspector import WorkerInfo
 
 router = APIRouter(tags=["system"])
+#: What whoever asks may send anything to.
+open_router = APIRouter(tags=["system"])
 
 #: A stream ends after so long, seconds: its client comes again by itself, and is asked again who it is.
 STREAM_SECONDS = 300.0
@@ -39,7 +41,8 @@ def _bare(request: Request) -> queues.BareStatus:
     return bare
 
 
-@router.get(
+@open_router.head("/health", include_in_schema=False)
+@open_router.get(
     "/health",
     response_model=queues.Health | BareHealth,
     responses={503: {"model": queues.Health | BareHealth, "description": "Redis cannot be used: `down`"}},
@@ -121,9 +124,9 @@ async def list_audit(
     who: Annotated[str | None, Query(alias="actor", description="name of a token, a JWT's `sub`, a user")] = None,
     action: Annotated[str | None, Query(description="an action, or its beginning: `queue.`")] = None,
     target: Annotated[str | None, Query(description="a family, job, schedule or token")] = None,
-    outcome: Annotated[str | None, Query(description="`done`, `refused` or `failed`")] = None,
+    outcome: Annotated[Literal["done", "refused", "failed", ""] | None, Query(description="how it ended")] = None,
     since: Since = None, until: Until = None, cursor: Cursor = None, limit: Limit = 50,
 ) -> AuditPage:  # fmt: skip
     """Who changed what, newest first. A filtered page may be short and still go on."""
-    where = AuditFilter(who, action, target, outcome, moment(since, "since"), moment(until, "until"))
+    where = AuditFilter(who, action, target, outcome or None, moment(since, "since"), moment(until, "until"))
     return await services.audit.page(where, cursor=cursor, limit=limit)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from daemon.console import accounts
 from daemon.console.api.common import Admin, Body, Given, problems
+from daemon.console.fields import Duration
 from daemon.console.roles import Role
 from daemon.console.tokens import TokenInfo
 
@@ -20,7 +21,7 @@ class NewToken(Body):
 
     name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
     role: Role
-    expires: float | str | None = Field(None, description="after so many seconds, or `90d`; default never")
+    expires: Duration | None = Field(None, description="after so many seconds, or `90d`; default never")
 
 
 @dataclass(slots=True)

@@ -1,0 +1,130 @@
+"""Requests that are not quite right: each gets an answer that says what to do, and does nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.asking import FUNCTIONS
+from tests.console.support import API, console
+from tests.engine import make_family
+
+ASK: dict[str, Any] = {"function": "ask", "payload": {"question": "why"}}
+WAITS = {**ASK, "delay": "1h"}
+
+
+@pytest.mark.parametrize("path", ["/queues/t/drain", "/queues/drain", "/queues/t/clear"])
+async def test_a_dry_run_asked_for_in_the_address_removes_nothing(redis_url: str, path: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        await client.post(f"{API}/jobs", json=WAITS)
+        answer = await client.post(f"{API}{path}?dry_run=true")
+        assert answer.status_code == 422
+        assert answer.json()["errors"] == [{"field": "dry_run", "message": "no parameter of this request"}]
+        assert "options go into the body, as JSON" in answer.json()["detail"]
+        assert (await found.services.inspector.queue("t")).delayed == 1
+
+
+async def test_a_misspelt_filter_is_refused_not_left_out(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("viewer")
+        answer = await client.get(f"{API}/queues/t/jobs?stat=failed")
+        assert answer.status_code == 422
+        assert "'stat' is no parameter" in answer.json()["detail"]
+        assert "state" in answer.json()["detail"]
+        # Some who ask whether it is up add one, so that no proxy answers.
+        assert (await found.anyone.get(f"{API}/health?t=1")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "told"),
+    [
+        (b'{"function": "ask"', "application/json", "this is no JSON: "),
+        (b'{"function": "ask"}', "application/x-www-form-urlencoded", "send JSON, with the header Content-Type"),
+        (b'{"function": "ask"}', "text/plain", "send JSON, with the header Content-Type"),
+        (b"", "application/json", "there is no body: send a JSON object"),
+        (b'["ask"]', "application/json", "send a JSON object"),
+    ],
+)
+async def test_a_body_that_is_no_json_object(redis_url: str, content: bytes, kind: str, told: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        answer = await client.post(f"{API}/jobs", content=content, headers={"content-type": kind})
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("priority", True),
+        ("delay", True),
+        ("max_tries", True),
+        ("priority", 2.5),
+        ("priority", []),
+        ("job_id", ""),
+        ("dedup.key", ""),
+        ("dedup.window", False),
+    ],
+)
+async def test_a_field_of_a_wrong_kind_is_named_as_it_was_sent(redis_url: str, field: str, wrong: Any) -> None:
+    name, _, inner = field.partition(".")
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        given = {"key": "k", inner: wrong} if inner else wrong
+        answer = await client.post(f"{API}/jobs", json={**ASK, name: given})
+        assert answer.status_code == 422
+        assert [error["field"] for error in answer.json()["errors"]] == [field]
+        assert (await found.services.inspector.queue("t")).waiting == 0
+
+
+async def test_a_wrong_parameter_is_named_as_it_was_sent(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        for path, field in (("/queues/t/jobs?limit=0", "limit"), ("/audit?outcome=zz", "outcome")):
+            answer = await client.get(API + path)
+            assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (422, [field])
+
+
+async def test_empty_parameters_ask_for_nothing(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        job = (await client.post(f"{API}/jobs", json=WAITS)).json()["id"]
+        listed = await client.get(f"{API}/queues/t/jobs?state=delayed&cursor=&function=&tag=&since=&until=&q=")
+        assert [each["id"] for each in listed.json()["jobs"]] == [job]
+        for path in ("/dead?family=&cursor=&cause=", "/schedules?family=", "/audit?outcome=&cursor=&actor="):
+            assert (await client.get(API + path)).status_code == 200, path
+
+
+async def test_the_address_of_a_job_leads_to_it_whatever_its_id(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        for job_id in ("a b?c#d%25/é", "order/17", "100%"):
+            told = (await client.post(f"{API}/jobs", json={**WAITS, "job_id": job_id})).json()
+            assert told["url"].isascii()
+            answer = await client.get(told["url"])
+            assert (answer.status_code, answer.json().get("id")) == (200, f"t:{job_id}")
+
+
+async def test_a_job_of_no_family_and_a_job_that_is_none_are_not_found(redis_url: str) -> None:
+    async with console(redis_url, make_family("t", *FUNCTIONS), make_family("u", *FUNCTIONS)) as found:
+        client = await found.of("operator")
+        for path in ("/jobs/v:1", "/jobs/nothing", "/jobs/t:no/explain", "/flows/v:1", "/jobs/v:1/logs"):
+            answer = await client.get(API + path)
+            assert answer.status_code == 404, (path, answer.text)
+        assert (await client.post(f"{API}/jobs/v:1/abort")).status_code == 404
+
+
+async def test_who_only_asks_for_headers_of_the_health_gets_them(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        assert (await found.anyone.head(f"{API}/health")).status_code == 200
+
+
+async def test_a_token_that_is_none_is_told_so(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        nobody = await found.anyone.get(f"{API}/queues")
+        revoked = await found.client("arqd_gone.x").get(f"{API}/queues")
+        assert (nobody.status_code, revoked.status_code) == (401, 401)
+        assert nobody.json()["detail"].startswith("log in, or send a token")
+        assert revoked.json()["detail"].startswith("this token is none in force")

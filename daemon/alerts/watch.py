@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -36,6 +36,8 @@ logger, reporter = logging.getLogger("arqd.alerts"), logging.getLogger("arqd.que
 AWAY_SECONDS = 20.0
 #: How long each of several servers may take to tell everything, seconds: nobody waits for it.
 LOOK_SECONDS = 10.0
+#: Where work waits without a worker it is looked at again so much later: one that starts anew is no alarm, seconds.
+START_SECONDS = 10.0
 LOG = "log"
 _REPORTED = ("waiting", "active", "delayed", "parked", "blocked", "failed", "workers", "oldest_age_seconds")
 
@@ -47,14 +49,16 @@ class Watch:
         inspector: of the families to look at.
         settings: thresholds, times, channels.
         clock: gives Unix seconds.
+        sleep: waits so many seconds.
     """
 
     def __init__(
-        self, inspector: Inspector, settings: AlertSettings, *, clock: Callable[[], float] = time.time
-    ) -> None:
+        self, inspector: Inspector, settings: AlertSettings, *, clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:  # fmt: skip
         self._inspector = inspector
         self._settings = settings
-        self._clock = clock
+        self._clock, self._sleep = clock, sleep
         self._book = Book(inspector.redis)
         self._channels: dict[str, Channel] = {LOG: LogChannel()}
         self._opened = False
@@ -82,6 +86,9 @@ class Watch:
             alerts = {**known, **alerts}
             silences = await self._book.silences(now)
             reading, away = await self._read()
+            if any(alerts.get(key) is None or alerts[key].over for key in _without_worker(reading, self._settings)):
+                await self._sleep(START_SECONDS)
+                reading, away = await self._read()
         except RedisUnavailable as error:
             # The scheduler meets it, too, and says so when it lasts.
             logger.debug("no look: %s", error)
@@ -251,6 +258,11 @@ async def watching(url: RedisUrl, settings: Settings, scheduler: Scheduler) -> A
     async with Inspector.connect(url, list(settings.families)) as inspector:
         Watch(inspector, settings.alerts).attach(scheduler)
         yield
+
+
+def _without_worker(reading: Reading, settings: AlertSettings) -> list[str]:
+    """Give the keys of the alerts of queues whose jobs wait and that have no worker."""
+    return [finding.key for finding in judge(reading, settings, {}) if finding.alert == "no_worker"]
 
 
 def _refused(error: Exception) -> Finding:

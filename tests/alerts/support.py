@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,10 @@ from tests.handlers.receiver import Receiver
 START = 1_900_000_000.0
 
 
+async def at_once(seconds: float) -> None:
+    """Wait no time."""
+
+
 @dataclass
 class Guard:
     """A watch; `look` turns its clock on and checks, and gives what the receiver was told since."""
@@ -24,13 +28,14 @@ class Guard:
     receiver: Receiver
     settings: AlertSettings
     now: float = START
+    sleep: Callable[[float], Awaitable[None]] = at_once
 
     def __post_init__(self) -> None:
         self.watch = self.successor()
 
     def successor(self) -> Watch:
         """Give a watch as another process would have it."""
-        return Watch(self.inspector, self.settings, clock=lambda: self.now)
+        return Watch(self.inspector, self.settings, clock=lambda: self.now, sleep=self.sleep)
 
     @property
     def book(self) -> Book:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -45,6 +46,18 @@ async def test_work_that_waits_without_a_worker_is_told_at_the_first_look(produc
         await enqueue(producer, 2)
         assert await guard.look() == ["no_worker t critical"]
         assert await guard.look() == []
+
+
+async def test_a_worker_that_starts_anew_is_no_alarm(producer: Producer, redis_url: str) -> None:
+    await enqueue(producer, 3)
+    async with guarding(redis_url, "t") as guard, AsyncExitStack() as stack:
+
+        async def starts(seconds: float) -> None:
+            await stack.enter_async_context(working(redis_url, make_family("t", quick)))
+            await eventually(lambda: drained(guard))
+
+        guard.sleep = starts
+        assert await guard.look(watch=guard.successor()) == []
 
 
 async def drained(guard: Guard) -> bool:
@@ -265,7 +278,7 @@ async def test_the_scheduler_looks_when_every_worker_is_gone(producer: Producer,
     await enqueue(producer, 1)
     async with guarding(redis_url, "t") as guard:
         scheduler = Scheduler(redis_url)
-        Watch(guard.inspector, guard.settings).attach(scheduler)
+        guard.watch.attach(scheduler)
         task = asyncio.create_task(scheduler.run())
         await until(lambda: guard.receiver.taken)
         task.cancel()

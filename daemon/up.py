@@ -84,7 +84,7 @@ async def _run(settings: Settings, families: Sequence[Family], server: EmbeddedS
     loop.add_signal_handler(signal.SIGHUP, supervisor.drain)
     worker = asyncio.create_task(_work(supervisor, settings, url))
     probe: asyncio.Future[str] = loop.create_future()
-    console: asyncio.Future[tuple[str, str]] = loop.create_future()
+    console: asyncio.Future[tuple[str, str, str]] = loop.create_future()
     side = [
         asyncio.create_task(_probe(settings, url, families, heartbeat, probe.set_result)),
         asyncio.create_task(_console(settings, url, families, console)),
@@ -137,10 +137,10 @@ async def _probe(
 
 
 async def _console(
-    settings: Settings, url: RedisUrl, families: Sequence[Family], told: asyncio.Future[tuple[str, str]]
+    settings: Settings, url: RedisUrl, families: Sequence[Family], told: asyncio.Future[tuple[str, str, str]]
 ) -> None:
     if missing := settings.console.missing():
-        told.set_result((missing, ""))
+        told.set_result((missing, "", ""))
         await asyncio.Event().wait()
     from daemon.console.server import run_console
 
@@ -157,7 +157,7 @@ async def _watch(server: EmbeddedServer) -> None:
 
 
 async def _show(
-    addresses: tuple[asyncio.Future[str], asyncio.Future[tuple[str, str]]],
+    addresses: tuple[asyncio.Future[str], asyncio.Future[tuple[str, str, str]]],
     settings: Settings,
     url: RedisUrl,
     server: EmbeddedServer | None,
@@ -165,14 +165,16 @@ async def _show(
     demo: bool,
 ) -> None:
     """Say where everything is, then show the demonstration."""
-    probe, (console, link) = await addresses[0], await addresses[1]
+    probe, (console, link, token) = await addresses[0], await addresses[1]
     where = f"embedded Valkey; the URL with its password is in {server.data_dir / 'url'}" if server else "as set"
     print(f"arqd {__version__}")
     print(f"  Redis     {safe_url(url)}  ({where})")
     print(f"  probe     {probe}  (/livez /readyz /startupz /metrics /backlog)")
     print(f"  console   {console}")
     if link:
-        print(f"  log in    {link}  (works once, within the hour; arqd token add makes a token)")
+        print(f"  log in    {link}  (works once, within the hour)")
+    if token:
+        print(f"  token     {token}  (for the API, for 30 days, told this once; arqd token add makes others)")
     print(f"  families  {', '.join(family.name for family in families)}")
     if server:
         print("  Other commands find this Redis when typed in the same folder: arqd queues, arqd enqueue ...")

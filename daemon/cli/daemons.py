@@ -225,7 +225,7 @@ async def _console(config: Settings) -> None:
     url, notifier = redis_url(config), Notifier(os.environ)
     families = _families(config)
 
-    def tell(home: str, _: str) -> None:
+    def tell(home: str, *_: str) -> None:
         logging.getLogger("arqd.console").info("it is at %s", home)
         notifier.ready(f"answers at {home}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from daemon.console import accounts
 from daemon.console.app import create_app
 from daemon.console.pages.dashboard import Dashboard
-from daemon.console.roles import Role
+from daemon.console.roles import Actor, Role
 from daemon.console.services import Services
 from daemon.errors import RedisError
 from daemon.family import Family
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
 
 #: Who logs in with the link that is printed.
 LINK_NAME = "login-link"
+#: The token that is made with it, where there is none yet; it may stand in somebody's log.
+FIRST_TOKEN, FIRST_EXPIRES = "first", "30d"
+
+
+async def _first_token(services: Services) -> str:
+    """Make a token where there is none yet; gives its text."""
+    if await services.tokens.list():
+        return ""
+    actor = Actor(LINK_NAME, Role.ADMIN, "cli", socket.gethostname())
+    return (await accounts.add(services.tokens, services.audit, actor, FIRST_TOKEN, Role.ADMIN, FIRST_EXPIRES))[1]
 
 
 async def run_console(
@@ -29,7 +41,7 @@ async def run_console(
     *,
     handle_signals: bool = True,
     login_link: bool = False,
-    on_listening: Callable[[str, str], None] | None = None,
+    on_listening: Callable[[str, str, str], None] | None = None,
 ) -> None:
     """Serve the console until SIGTERM, SIGINT or cancellation.
 
@@ -37,7 +49,8 @@ async def run_console(
         url: Redis.
         families: those it knows, loaded.
         login_link: make a link with which one can log in once, as admin.
-        on_listening: called with its address and that link ("" for none, or while Redis is away).
+        on_listening: called with its address, that link, and a first token, where there was none yet and a link is made
+            ("" for none, or while Redis is away).
 
     Raises:
         ConfigurationError: when it cannot listen, or a setting cannot be used.
@@ -49,15 +62,16 @@ async def run_console(
             from daemon.tracing import TracedRequests
 
             app.add_middleware(TracedRequests)
-        code = ""
+        code = token = ""
         if login_link:
             with suppress(RedisError):
                 code = await services.sessions.make_link(LINK_NAME, Role.ADMIN)
+                token = await _first_token(services)
 
         def tell(address: str) -> None:
             home = f"{address}{console.base_path}/"
             if on_listening is not None:
-                on_listening(home, f"{home}login/{code}" if code else "")
+                on_listening(home, f"{home}login/{code}" if code else "", token)
 
         await serve(
             app,

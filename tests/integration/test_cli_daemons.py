@@ -381,6 +381,13 @@ def test_up_with_the_demonstration_until_ctrl_c(start: Start, tmp_path: Path) ->
         jar.open(link, timeout=PATIENCE).close()
     with jar.open(link.partition("/login")[0] + "/api/v1/queues/email", timeout=PATIENCE) as answer:
         assert json.load(answer)["stats"]["completed"] == 5
+    token = up.said(r"token     (arqd_first\.\S+)")[1]
+    asked = urllib.request.Request(
+        link.partition("/login")[0] + "/api/v1/tokens", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+        assert [(each["name"], each["role"]) for each in json.load(answer)] == [("first", "admin")]
+    assert "no worker is there" not in up.text
     assert len(list((tmp_path / "var" / "spool" / "email").glob("*.eml"))) == 5
 
     # Another command in the same folder finds the embedded server, which asks for a password.
@@ -400,6 +407,7 @@ def test_up_with_the_demonstration_until_ctrl_c(start: Start, tmp_path: Path) ->
 
     again = start("up", ARQD_REDIS_URL="", ARQD_PROBE__PORT="0")
     again.said("Ctrl-C drains")
+    assert "arqd_first" not in again.text
     dead = start("dead", "list", "email", ARQD_REDIS_URL="")
     assert dead.ended() == 0
     assert refused[1] in dead.text

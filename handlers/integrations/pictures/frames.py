@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from PIL import Image, ImageCms, ImageColor, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageCms, ImageColor, ImageDraw, ImageFilter, ImageFont
 
 from daemon.errors import PermanentError
 from handlers.integrations.pictures.fitting import Size, fitted, placed, within
@@ -17,6 +18,17 @@ Step = Mapping[str, Any]
 LANCZOS = Image.Resampling.LANCZOS
 #: A filter may first shrink by whole factors down to so many times the size, at a loss nobody sees.
 GAP = 3.0
+#: EXIF's tag of how a camera was held, and what brings its picture upright; from 5 on width and height change places.
+ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 #: Pixels a step may make: a rotation makes a picture larger.
 LARGEST = 16_383
 
@@ -64,9 +76,22 @@ def transformed(frame: Frame, steps: Sequence[Step], marks: Sequence[Frame], who
     return frame
 
 
+def held(frame: Frame) -> int:
+    """Give how the camera was held, by EXIF: 1 to 8, and 1, upright, where that is not told in order."""
+    try:
+        told = frame.getexif().get(ORIENTATION)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return 1
+    return told if isinstance(told, int) and told in _TURNS else 1
+
+
 def upright(frame: Frame) -> Frame:
-    """Turn a frame as its EXIF orientation says."""
-    return ImageOps.exif_transpose(frame)
+    """Turn a frame as its EXIF orientation says.
+
+    Pillow's own `exif_transpose` writes the EXIF data anew, which are not kept here, and fails where they are odd.
+    """
+    turn = _TURNS.get(held(frame))
+    return frame.copy() if turn is None else frame.transpose(turn)
 
 
 def _resized(frame: Frame, step: Step, size: Size) -> Frame:

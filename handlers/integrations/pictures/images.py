@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,18 +18,22 @@ from PIL import Image, ImageFile, ImageSequence, UnidentifiedImageError
 
 from daemon.errors import PermanentError
 from handlers.integrations.pictures.fitting import Size, fitted, within
-from handlers.integrations.pictures.frames import Frame, Step, plain, scaled, transformed, upright
+from handlers.integrations.pictures.frames import Frame, Step, held, plain, scaled, transformed, upright
 from handlers.integrations.process_child import Tell
 
 #: What is opened; anything else is refused, whatever its suffix says.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP")
 TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
 QUALITY = {"jpeg": 80, "webp": 80, "avif": 50}
-#: A frame without a duration, milliseconds.
-DURATION = 100
+#: How long a frame is shown that does not say, and the longest one can be (a GIF's), milliseconds.
+DURATION, LONGEST_DURATION = 100, 655_350
 MOST_FRAMES = 2000
-#: EXIF's tag of how a camera was held; from 5 on width and height change places.
-ORIENTATION = 0x0112
+
+#: What Pillow's decoders raise; that of AVIF a RuntimeError for anything.
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
+    *(RuntimeError, struct.error),
+)
 
 # Ours is the limit on pixels, and a picture is whole or refused.
 Image.MAX_IMAGE_PIXELS = None
@@ -99,7 +104,7 @@ def _readable() -> Iterator[None]:
         yield
     except PermanentError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except _UNREADABLE as error:
         raise PermanentError(f"the picture cannot be read: {_told(error)}") from error
 
 
@@ -138,7 +143,7 @@ def _made(
 ) -> list[Frame]:
     """Decode and transform the frames; each keeps its duration."""
     profile = picture.info.get("icc_profile")
-    turned = picture.getexif().get(ORIENTATION, 1) >= 5
+    turned = held(picture) >= 5
     whole = (picture.height, picture.width) if turned else picture.size
     if picture.format == "JPEG":
         wanted = _wanted(whole, steps, job)
@@ -151,7 +156,8 @@ def _made(
         duration = page.info.get("duration") or DURATION
         frame = transformed(plain(upright(page), profile), steps, marks, whole)
         frame = scaled(frame, within(frame.size if steps else whole, job["max_width"], job["max_height"]))
-        frame.info = {"duration": int(duration)}
+        # What an APNG says may be more than the other formats can add up.
+        frame.info = {"duration": min(max(0, int(duration)), LONGEST_DURATION)}
         made.append(frame)
         if not _animated(picture) or output.format == "jpeg":
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from random import Random
 from typing import Any
 
 import pytest
@@ -223,3 +224,46 @@ def test_the_words_of_watermarks_do_not_pile_up_in_a_process() -> None:
     for number in range(12):
         made(written(photograph(), "PNG"), {"type": "watermark", "text": f"© user {number}"})
     assert frames._written.cache_info().currsize <= 4
+
+
+def _broken(format: str) -> list[bytes]:
+    """A picture cut at many places, and with bytes changed at others."""
+    format, _, animated = format.partition(" ")
+    whole = animation(format, size=(24, 16)) if animated else written(photograph(24, 16), format)
+    random = Random(format)
+    changed = [bytearray(whole) for _ in range(250)]
+    for each in changed:
+        for _ in range(random.choice((1, 4))):
+            each[random.randrange(12, len(each))] = random.choice((0, 127, 255, random.randrange(256)))
+    return [*(whole[:end] for end in range(0, len(whole), max(1, len(whole) // 250))), *map(bytes, changed)]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "format", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PNG animated", "GIF animated", "WEBP animated"]
+)
+def test_what_is_broken_is_refused_in_whatever_way_it_is(format: str) -> None:
+    """An error of a library's own would have the job tried again, for nothing."""
+    refused = 0
+    for source in _broken(format):
+        given = ProcessImage.model_validate({"path": "x", "output_format": "webp", "max_width": 8}).model_dump()
+        try:
+            process(given | {"max_pixels": 100_000}, [io.BytesIO(source), io.BytesIO()], lambda at: None)
+        except PermanentError:
+            refused += 1
+    assert refused > 50
+
+
+def test_odd_exif_data_are_no_fault_of_the_picture() -> None:
+    # Its maker becomes a width, which is no text.
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    source = written(photograph(160, 120), exif=exif).replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02", 1)
+    assert made(source).size == (120, 160)
+
+
+def test_frames_that_are_shown_for_ever() -> None:
+    """Milliseconds of all frames together have 31 bits in WebP."""
+    first, *others = [Image.new("RGB", (8, 8), colour) for colour in COLOURS]
+    source = written(first, "PNG", save_all=True, append_images=others, duration=65_535_000)
+    assert made(source, output_format="webp").n_frames == 4  # type: ignore[attr-defined]

@@ -173,7 +173,8 @@ async def _read(request: Request, stream: HttpStream, take: Callable[[str], Awai
         raise StreamBroken(f"{host} answers with something that is no stream of a reply", used()) from None
     except HttpError as error:
         raise error if isinstance(error, StreamBroken) else StreamBroken(str(error), used()) from None
-    if not done and not finish:
+    # Some leave the reason out; one that says nothing at all has not answered.
+    if not finish and not (done and pieces):
         raise StreamBroken(f"{host}: the reply ends in the middle", used())
     return Reply("".join(pieces), finish or "stop", used())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
@@ -77,11 +76,11 @@ def transformed(frame: Frame, steps: Sequence[Step], marks: Sequence[Frame], who
 
 
 def held(frame: Frame) -> int:
-    """Give how the camera was held, by EXIF: 1 to 8, and 1, upright, where that is not told in order."""
-    try:
-        told = frame.getexif().get(ORIENTATION)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        return 1
+    """Give how the camera was held, by EXIF: 1 to 8, and 1, upright, where that is not told in order.
+
+    It may load the frame, and raises what that raises.
+    """
+    told = frame.getexif().get(ORIENTATION)
     return told if isinstance(told, int) and told in _TURNS else 1
 
 

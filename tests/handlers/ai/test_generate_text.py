@@ -184,6 +184,19 @@ async def test_a_stream_that_is_none(writer: MakeWriter, body: bytes) -> None:
     assert (await writing.usage())[0].ended_at is not None
 
 
+@pytest.mark.parametrize(
+    "body", [b"data: [DONE]\n\n", b"\n\n", b": busy\n\n", b'data: {"choices": []}\n\ndata: [DONE]\n\n']
+)
+async def test_a_stream_without_a_reply(writer: MakeWriter, body: bytes) -> None:
+    writing = await writer()
+    writing.server.answers = [Answer(body=body)]
+    run = await writing.run()
+    assert isinstance(run.error, StreamBroken), run.error
+    # One that says no reason has answered all the same.
+    writing.server.answers = [Answer(body=b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n')]
+    assert (await writing.run()).value().text == "Hi"
+
+
 async def test_no_answer(writer: MakeWriter) -> None:
     writing = await writer()
     writing.server.answers = [Answer(cut="before")]

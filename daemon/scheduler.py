@@ -40,6 +40,8 @@ LOOK_SECONDS = 10.0
 #: How long pops block; that of wake-ups only hurries the next look.
 BLOCK_SECONDS, BLOCK_WAKE_SECONDS = 5.0, 10.0
 AGAIN_SECONDS = 1.0
+#: How long it waits for its process's workers before it leads.
+START_SECONDS = 10.0
 
 Call = Callable[[], Awaitable[None]]
 
@@ -92,10 +94,19 @@ class Scheduler:
         """Have something called when Redis goes away while this process leads, and when it is back (with None)."""
         self._away.append(call)
 
-    async def run(self) -> None:
-        """Wait for the lease and lead, again and again; Redis may come and go."""
+    async def run(self, ready: Callable[[], bool] = lambda: True) -> None:
+        """Wait for the lease and lead, again and again; Redis may come and go.
+
+        Args:
+            ready: whether this process's own workers have started. They are waited for, a while: who leads looks for
+                queues without a worker at once, and is not to find its own.
+        """
         away = led = False
         try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(START_SECONDS):
+                    while not ready():  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
             while True:
                 try:
                     left = await self._hold()

@@ -115,9 +115,7 @@ class Supervisor:
                     f"{family.name} is a plain arq class, which cannot work in a Redis Cluster: give it a single server"
                 )
             if family.stock is not None and isinstance(self.url, Servers) and family.name in self.url.families:
-                raise ConfigurationError(
-                    f"{family.name} is a plain arq class and stays on ARQD_REDIS_URL: unset its REDIS_URL"
-                )
+                raise ConfigurationError(f"{family.name}, a plain arq class, stays on ARQD_REDIS_URL: unset its own")
 
     # ------------------------------------------------------------------ what its workers ask
 
@@ -186,14 +184,13 @@ class Supervisor:
         make = functools.partial(Worker, supervisor=self, burst=self._burst, max_burst_jobs=self._max_burst_jobs)
         self.workers = [make(family) for family in self.families]
         self._wakeups = Wakeups(self, self.url)
-        if self._handle_signals:
-            spare_collector()  # the process is ours
         keepers = self._keepers()
         for keeper in keepers:
             keeper.start()
         watchdog = Watchdog(self.workers, self._replace_blocked)
         watchdog.start()
         if self._handle_signals:
+            spare_collector()  # the process is ours
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_signal, number)
         side = [asyncio.create_task(call(self), name="beside") for call in self._beside]
@@ -201,7 +198,7 @@ class Supervisor:
         side.append(asyncio.create_task(self._housekeeping(keepers, watchdog), name="housekeeping"))
         side.append(asyncio.create_task(self.courier.run(), name="courier"))
         if not self._burst:
-            side.append(asyncio.create_task(self.scheduler.run(), name="scheduler"))
+            side.append(asyncio.create_task(self.scheduler.run(lambda: self.state != "starting"), name="scheduler"))
         if self._heartbeat:
             side.append(asyncio.create_task(self._heartbeat.run(), name="heartbeat"))
         mains = [asyncio.create_task(worker.main(), name=worker.family.name) for worker in self.workers]
@@ -319,10 +316,13 @@ class Supervisor:
     async def _drain(self) -> None:
         for worker in self.workers:
             worker.drain()
-        limit = max(family.values.drain_timeout for family in self.families)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._hurry.wait()
+        clock, limit = asyncio.get_running_loop().time, max(family.values.drain_timeout for family in self.families)
+        began = clock()
+        while not self._hurry.is_set() and (took := clock() - began) < limit:
+            held = any(worker.running or worker.session.outcomes for worker in self.workers)
+            if took > LAST_CALLS_SECONDS and not (held or self.redis_up):
+                break  # nothing is left that Redis should hear of
+            await asyncio.sleep(0.05)
         for worker in self.workers:
             worker.hand_back()
         await asyncio.sleep(CLEAN_UP_SECONDS)

@@ -121,7 +121,7 @@ def test_where_a_family_is_stands_in_its_variable() -> None:
 def test_a_plain_arq_class_stays_on_the_default_server(url: Servers, tmp_path: Path) -> None:
     family = make_family("far", double)
     object.__setattr__(family, "stock", {})
-    with pytest.raises(ConfigurationError, match="plain arq class and stays on ARQD_REDIS_URL"):
+    with pytest.raises(ConfigurationError, match="plain arq class, stays on ARQD_REDIS_URL"):
         Supervisor([family], url, handle_signals=False)
 
 

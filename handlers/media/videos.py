@@ -111,7 +111,7 @@ class _Writer:
     ) -> None:
         self._source, self._output, self._job, self._tell = source, output, job, tell
         self._in_video = source.streams.video[0]
-        self._in_audio = source.streams.audio[0] if source.streams.audio else None
+        self._in_audio = next(filter(_is_known, source.streams.audio), None)
         self._graph: Callable[[VideoFrame | None], Iterator[VideoFrame]] | None = None
         self._told = 0.0
         self._ends = time.monotonic() + job["max_seconds"]
@@ -153,18 +153,18 @@ class _Writer:
             for frame in packet.decode():
                 if isinstance(frame, VideoFrame):
                     self._told_of(frame.time or 0.0)
-                    self._pictures(frame)
+                    self._pictures(frame, target)
                 else:
                     self._sound(frame)
             self._check(target)
-        self._pictures(None)
+        self._pictures(None, target)
         if self._audio is not None:
             self._sound(None)
         for stream in (self._video, self._audio):
             if stream is not None:
                 self._output.mux(stream.encode(None))
 
-    def _pictures(self, frame: VideoFrame | None) -> None:
+    def _pictures(self, frame: VideoFrame | None, target: BinaryIO) -> None:
         if self._graph is None:
             if frame is None:
                 return
@@ -172,6 +172,8 @@ class _Writer:
         for made in self._graph(frame):
             made.pict_type = 0
             self._output.mux(self._video.encode(made))
+            # A gap in the times of a video is filled with the picture before it, a million times perhaps.
+            self._check(target)
 
     def _sound(self, frame: Any) -> None:
         for made in self._resampler.resample(frame):
@@ -233,6 +235,8 @@ def _opened(file: BinaryIO) -> Iterator[av.container.InputContainer]:
     try:
         with av.open(file, "r", options={"format_whitelist": FORMATS, **PROBE}, **_ANY_TEXT) as container:
             for stream in container.streams.video:
+                if not _is_known(stream):
+                    raise PermanentError("the video cannot be read: its codec is not known here")
                 if stream.width * stream.height > MOST_PIXELS:
                     raise PermanentError(f"the video is {stream.width}x{stream.height}: too large")
                 stream.codec_context.thread_count = 1
@@ -241,6 +245,11 @@ def _opened(file: BinaryIO) -> Iterator[av.container.InputContainer]:
         raise
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise PermanentError(f"the video cannot be read: {str(error)[:200]}") from error
+
+
+def _is_known(stream: Any) -> bool:
+    """Whether FFmpeg knows the codec of a stream; one of another has no context."""
+    return stream.codec_context is not None
 
 
 @contextmanager
@@ -287,7 +296,7 @@ def _facts(container: av.container.InputContainer, file: BinaryIO) -> Facts:
         "rotation": rotation,
         "bitrate": int(8 * whole / duration) if duration else None,
         "video": video.codec_context.name if video else None,
-        "audio": audio.codec_context.name if audio else None,
+        "audio": audio.codec_context.name if audio and _is_known(audio) else None,
         "size": whole,
     }
 

@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from daemon.errors import PermanentError
 from daemon.testing.handlers import HandlerRun, run_handler
 from handlers.integrations.processes import InputRefused
 from handlers.media.payloads import ProcessVideo
 from handlers.media.tasks import process_video
+from handlers.media.videos import transcode
 from handlers.media.worker import WorkerSettings, close_media, open_media
 from tests.handlers.media.pictures import corners
 
@@ -188,6 +190,37 @@ async def test_a_result_may_be_too_large(settings: SimpleNamespace, video: bytes
     run = await processed(ctx, video, output_format="mp4", poster=False)
     assert "ARQD_MEDIA__MAX_VIDEO_RESULT" in str(run.error)
     await close_media(ctx)
+
+
+async def test_codecs_nobody_knows(opened: dict[Any, Any], video: bytes) -> None:
+    """A picture that cannot be decoded is refused; sound that cannot is left out."""
+    run = await processed(opened, video.replace(b"avc1", b"zzzz"))
+    assert (run.ending, run.reason) == ("failed", "permanent")
+    assert "its codec is not known here" in str(run.error)
+    made = (
+        await processed(
+            opened, video.replace(b"mp4a", b"zzzz").replace(b"esds", b"free"), output_format="mp4", poster=False
+        )
+    ).value()
+    assert (made.source.audio, made.result.audio, made.result.video) == (None, None, "h264")
+
+
+def test_a_gap_in_its_times_is_filled_within_the_limits() -> None:
+    """It is filled with the picture before it: a few bytes of a timestamp would else be hours of work."""
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
+        with av.open(source, "w", format="matroska") as output:
+            video: Any = output.add_stream("mjpeg", rate=RATE)
+            video.width, video.height, video.pix_fmt = 32, 24, "yuvj420p"
+            for at in (0, 1, 2, 100_000):
+                frame = av.VideoFrame.from_image(Image.effect_noise((32, 24), 100).convert("RGB"))
+                frame.pts = at
+                output.mux(video.encode(frame))
+            output.mux(video.encode(None))
+        most = 50_000
+        wanted = ProcessVideo(path="x", output_format="webm").model_dump() | {"max_size": most, "max_seconds": 600}
+        with pytest.raises(PermanentError, match="more than 50,000 bytes"):
+            transcode(wanted, [source, target], lambda told: None)
+        assert target.seek(0, 2) < 4 * most
 
 
 def test_payloads() -> None:

@@ -6,11 +6,13 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from daemon import budget
 from daemon.connections import translated
 from daemon.errors import Unreadable
+from daemon.job import from_ms
 from daemon.job_info import BLOCKED, HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT
 from daemon.keys import JOB, FamilyKeys
 from daemon.limits import lane_of_group
@@ -71,7 +73,7 @@ class WorkerInfo:
     functions: list[str] = field(default_factory=list)
     shared_limits: list[str] = field(default_factory=list)
     max_tries: dict[str, int] = field(default_factory=dict)
-    started: float = 0.0
+    started: datetime | None = None
     mean_seconds: float | None = None
     lag: float = 0.0
     memory: int | None = None
@@ -228,4 +230,12 @@ async def _read_workers(redis: Any, families: Sequence[FamilyKeys], now: int) ->
 def _worker(family: str, session: str, lease: float, info: bytes | None, holds: int) -> WorkerInfo:
     """Read what a worker publishes; one of a later release may tell more than is known here."""
     told = {name: value for name, value in json.loads(info or b"{}").items() if name in WorkerInfo.__slots__}
+    if told.get("started"):
+        told["started"] = _moment(told["started"])
+    if told.get("stalled"):
+        told["stalled"] = {**told["stalled"], "at": _moment(told["stalled"]["at"])}
     return WorkerInfo(session, family, lease, holds, **told)
+
+
+def _moment(seconds: float) -> datetime:
+    return from_ms(round(seconds * 1000))

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli.common import Json, audited, instant, print_json, print_table, redis_url, settings
+from daemon.job import from_ms
 
 if TYPE_CHECKING:
     from daemon.alerts.book import Alert, Book, Silence
@@ -40,7 +42,8 @@ def list_alerts(json: Json = False) -> None:
     """List what fires, the worst first, and silences."""
     firing, silences = asyncio.run(_list())
     if json:
-        print_json({"alerts": firing, "silences": silences})
+        told = [_dated(alert, "since", "seen", "told") for alert in firing]
+        print_json({"alerts": told, "silences": [_dated(silence, "starts", "ends") for silence in silences]})
         return
     now = time.time()
     print_table(
@@ -56,6 +59,14 @@ def list_alerts(json: Json = False) -> None:
                 for s in silences
             ],
         )
+
+
+def _dated(told: Alert | Silence, *names: str) -> dict[str, Any]:
+    """Give its fields, those that are Unix seconds as times; 0 is none."""
+    found = asdict(told)
+    for name in names:
+        found[name] = from_ms(round(found[name] * 1000)) if found[name] else None
+    return found
 
 
 async def _list() -> tuple[list[Alert], list[Silence]]:
@@ -78,7 +89,7 @@ def silence(
     begins = instant(starts, "--starts").timestamp() if starts else None
     made = asyncio.run(_silence(seconds(lasts), begins, alert, subject, reason))
     if json:
-        print_json(made)
+        print_json(_dated(made, "starts", "ends"))
     else:
         print(made.id)
 

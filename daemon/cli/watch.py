@@ -15,6 +15,7 @@ import typer
 from daemon.cli.common import (
     Function,
     Json,
+    away_json,
     cell,
     inspector,
     instant,
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from daemon.answers import Answers
     from daemon.errors import RedisError
     from daemon.events import Event, Since
-    from daemon.inspector import Inspector, WorkerInfo
+    from daemon.inspector import Inspector, QueueStats, WorkerInfo
     from daemon.statistics import FamilyStatistics, Figures
+
+    _Seen = tuple[QueueStats, Figures, list[WorkerInfo]]
 
 REFRESH_SECONDS = 1.0
 _OUTCOMES = ("completed", "failed", "retried", "aborted", "expired", "released", "parked")
@@ -145,8 +148,18 @@ def top(
     once: Annotated[
         bool, typer.Option("--once", help="Print one frame and end, as where there is no terminal.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Watch queues and workers, anew each second; Ctrl-C ends it. Rates and times are of the last minute or two."""
+    if json:
+        answers = asyncio.run(_known(families))
+        told = [each for part in answers.some() for each in part]
+        print_json({
+            "queues": [*({"stats": queue, "minute": last} for queue, last, _ in told), *away_json(answers.away)],
+            "workers": [worker for _, _, several in told for worker in several],
+        })  # fmt: skip
+        refuse_away(answers.away)
+        return
     if once or not sys.stdout.isatty():
         queues, workers, away = asyncio.run(_frame(families))
         print_table(*queues)
@@ -190,27 +203,39 @@ async def _tables(found: Inspector, families: list[str] | None) -> tuple[Table, 
         RedisError: where no server answers.
     """
 
-    async def look(part: Inspector) -> list[tuple[tuple[Any, ...], list[WorkerInfo]]]:
-        return [await _row(part, name, unknown=bool(families)) for name in sorted(part.families)]
-
-    answers = await found.only(families or found.families).ask(look)
-    told = sorted((each for part in answers.some() for each in part), key=lambda each: str(each[0][0]))
-    rows = with_away((row for row, _ in told), answers.away, len(_QUEUES))
-    workers = [tuple(getattr(worker, field) for field in _WORKERS) for _, several in told for worker in several]
+    answers = await _look(found, families)
+    told = sorted((each for part in answers.some() for each in part), key=lambda each: each[0].family)
+    rows = with_away((_row(queue, last) for queue, last, _ in told), answers.away, len(_QUEUES))
+    workers = [tuple(getattr(worker, field) for field in _WORKERS) for _, _, several in told for worker in several]
     return (_QUEUES, rows), (_WORKERS, workers), answers.away
 
 
-async def _row(found: Inspector, name: str, *, unknown: bool) -> tuple[tuple[Any, ...], list[WorkerInfo]]:
-    """Give a queue's line and its workers; one that may be ``unknown`` is refused if it is."""
-    queue, last = await found.queue(name), (await found.stats(name, last=60)).total
-    if unknown:
-        await refuse_unknown_family(found, name)
-    row = (
-        name, queue.waiting, queue.active, queue.delayed, queue.failed, f"{last.throughput:.2f}", last.failed,
+async def _known(families: list[str] | None) -> Answers[list[_Seen]]:
+    async with inspector(*families or ()) as found:
+        return await _look(found, families)
+
+
+async def _look(found: Inspector, families: list[str] | None) -> Answers[list[_Seen]]:
+    """Look at queues; one that was named is refused where it is unknown."""
+
+    async def look(part: Inspector) -> list[_Seen]:
+        seen = []
+        for name in sorted(part.families):
+            queue, last = await part.queue(name), (await part.stats(name, last=60)).total
+            if families:
+                await refuse_unknown_family(part, name)
+            seen.append((queue, last, await part.workers(name)))
+        return seen
+
+    return await found.only(families or found.families).ask(look)
+
+
+def _row(queue: QueueStats, last: Figures) -> tuple[Any, ...]:
+    return (
+        queue.family, queue.waiting, queue.active, queue.delayed, queue.failed, f"{last.throughput:.2f}", last.failed,
         last.retried, _short(last.p95_run), _short(last.p95_wait), queue.oldest_age_seconds, queue.workers,
         queue.slots, queue.paused,
     )  # fmt: skip
-    return row, await found.workers(name)
 
 
 def _table(shown: Table) -> RenderableType:

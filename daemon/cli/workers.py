@@ -48,9 +48,9 @@ def _print_workers(found: list[WorkerInfo], away: Mapping[str, RedisError], stac
     print_table(_COLUMNS, with_away(rows, away, len(_COLUMNS)))
     for worker in found:
         if (stalled := worker.stalled) is not None:
-            at = datetime.fromtimestamp(stalled["at"], UTC)
+            at = cell(stalled["at"])
             who = f"{worker.host}:{worker.pid} {worker.family}"
-            print(f"\n{who}: blocked at {cell(at)} by job {cell(stalled['job_id'])}, {cell(stalled['where'])}")
+            print(f"\n{who}: blocked at {at} by job {cell(stalled['job_id'])}, {cell(stalled['where'])}")
             for line in stalled["stack"].splitlines() if stacks else ():
                 print("  " + plain(line))
 

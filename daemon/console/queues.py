@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from daemon.console.services import Services
 from daemon.errors import RedisError, RedisUnavailable
 from daemon.inspector import Inspector, QueueStats, WorkerInfo
+from daemon.job import JobInfo, JobState
 from daemon.statistics import Figures
 
 #: How long an answer to somebody without login may be old, seconds.
 CACHE_SECONDS = 2.0
+#: Running jobs of a family that are looked at.
+LOOKED_AT = 200
 #: A queue is failing when of this many jobs that ended in the last hour more than this share failed.
 FAILING_OF, FAILING_SHARE = 50, 0.1
 #: A budget is nearly used up from this share on.
@@ -36,6 +39,13 @@ class QueueAway:
 
     family: str
     error: str
+
+
+@dataclass(slots=True)
+class WorkerView(WorkerInfo):
+    """A process that works a queue, with ids of jobs that it runs."""
+
+    jobs: list[str] = field(default_factory=list)
 
 
 class Status(StrEnum):
@@ -93,11 +103,32 @@ async def views(services: Services) -> list[QueueView | QueueAway]:
     return [*told, *away_of(answers.away)]
 
 
-async def workers(services: Services) -> list[WorkerInfo | QueueAway]:
+async def workers(services: Services) -> list[WorkerView | QueueAway]:
     """Give the processes that work the queues, by queue, and behind them the queues that cannot be asked."""
-    answers = await services.inspector.ask(Inspector.workers)
+
+    async def look(part: Inspector) -> list[WorkerView]:
+        found = await part.workers()
+        running = await running_jobs(part, {worker.family for worker in found if worker.holds})
+        return [
+            WorkerView(
+                **{each.name: getattr(worker, each.name) for each in fields(worker)},
+                jobs=[job.id for job in running.get((worker.family, worker.session), [])],
+            )
+            for worker in found
+        ]
+
+    answers = await services.inspector.ask(look)
     told = sorted((each for part in answers.some() for each in part), key=lambda each: each.family)
     return [*told, *away_of(answers.away)]
+
+
+async def running_jobs(inspector: Inspector, families: set[str]) -> dict[tuple[str, str], list[JobInfo]]:
+    """Give running jobs by family and session of their worker, `LOOKED_AT` of a family at most."""
+    found: dict[tuple[str, str], list[JobInfo]] = {}
+    for family in sorted(families):
+        for job in await inspector.jobs(family, JobState.ACTIVE, limit=LOOKED_AT):
+            found.setdefault((family, job.worker or ""), []).append(job)
+    return found
 
 
 def away_of(away: Mapping[str, RedisError]) -> list[QueueAway]:

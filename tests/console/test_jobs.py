@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -232,6 +233,8 @@ async def test_a_running_job_is_told_to_stop(redis_url: str) -> None:
         await eventually(lambda: is_in(job.status, JobState.ACTIVE))
         (worker,) = (await client.get(f"{API}/workers")).json()
         assert (worker["family"], worker["running"] + worker["holds"] > 0) == ("t", True)
+        assert worker["jobs"] == [job.id]
+        assert abs((datetime.now(UTC) - datetime.fromisoformat(worker["started"])).total_seconds()) < 3600
         assert (await client.delete(f"{API}/jobs/{job.id}")).json()["detail"] == f"{job.id}: it is running"
         assert (await client.post(f"{API}/jobs/{job.id}/abort")).json()["outcome"] == "asked"
         await eventually(lambda: is_in(job.status, JobState.ABORTED))

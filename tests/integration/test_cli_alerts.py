@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 
 import pytest
 
@@ -23,7 +24,11 @@ def test_what_fires_is_listed_and_silenced(queue: Arqd, redis_url: str) -> None:
     asyncio.run(look())
     (alert,) = queue("alerts", "list", "--json").json()["alerts"]
     assert (alert["alert"], alert["subject"], alert["severity"]) == ("paused", "greetings", "critical")
+    assert datetime.fromisoformat(alert["since"]) <= datetime.fromisoformat(alert["told"])
     silence = queue("alerts", "silence", "2h", "--alert", "paused", "--reason", "new disks").out.strip()
+    (lasting,) = queue("alerts", "list", "--json").json()["silences"]
+    length = datetime.fromisoformat(lasting["ends"]) - datetime.fromisoformat(lasting["starts"])
+    assert length.total_seconds() == 7200
     told = queue("alerts", "list").out
     assert all(word in told for word in (silence, "new disks", "paused", "yes"))
     assert queue("alerts", "unsilence", silence).out == f"{silence} ended\n"

@@ -111,6 +111,14 @@ class TestTop:
             zip(header, row, strict=False)
         )
 
+    def test_a_frame_for_programs(self, arqd: Arqd) -> None:
+        status, out, err = arqd("top", "email", "--json")
+        assert (status, err) == (0, "")
+        (told,) = json.loads(out)["queues"]
+        assert (told["stats"]["family"], told["stats"]["waiting"], told["stats"]["failed"]) == ("email", 1, 1)
+        assert "throughput" in told["minute"]
+        assert json.loads(out)["workers"] == []
+
     def test_an_unknown_family(self, arqd: Arqd) -> None:
         status, _, err = arqd("top", "emial", "--once")
         assert status == 1

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 import xml.etree.ElementTree as ElementTree
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -62,6 +63,7 @@ async def test_a_blocked_worker_is_profiled_and_its_stack_kept(
         assert f'last blocked by <a class="id" href="/jobs/{quote(job.id, safe="")}">' in shown_page
         (listed,) = (await asyncio.to_thread(queue, "workers", "--json")).json()
         assert listed["pid"] == os.getpid()
+        assert datetime.fromisoformat(listed["started"]) <= datetime.fromisoformat(listed["stalled"]["at"])
     drawn = (tmp_path / "flames.svg").read_text()
     ElementTree.fromstring(drawn)
     assert "spin (test_cli_workers.py): " in drawn

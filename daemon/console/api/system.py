@@ -19,7 +19,6 @@ from daemon.console.filters import moment
 from daemon.console.live import Away, Place, Snapshot
 from daemon.console.services import Services
 from daemon.events import Event
-from daemon.inspector import WorkerInfo
 
 router = APIRouter(tags=["system"])
 #: What whoever asks may send anything to.
@@ -56,7 +55,7 @@ async def get_health(
 
 
 @router.get("/workers", responses=problems())
-async def list_workers(services: Given, actor: Viewer) -> list[WorkerInfo | queues.QueueAway]:
+async def list_workers(services: Given, actor: Viewer) -> list[queues.WorkerView | queues.QueueAway]:
     """The processes that work the queues; of a queue that cannot be asked why not."""
     return await queues.workers(services)
 

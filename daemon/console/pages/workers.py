@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,15 +13,16 @@ from daemon.connections import translated
 from daemon.console.api.common import Viewer
 from daemon.console.pages import formats
 from daemon.console.pages.frame import board_of, page
+from daemon.console.queues import running_jobs
 from daemon.console.services import Services, services_of
 from daemon.errors import RedisRefused
 from daemon.inspector import WorkerInfo
-from daemon.job import JobInfo, JobState
+from daemon.job import JobInfo
 
 router = APIRouter()
 
-#: Jobs of one worker that are named, and running jobs of a family that are looked at.
-NAMED, LOOKED_AT = 5, 200
+#: Jobs of one worker that are named.
+NAMED = 5
 
 
 @dataclass(slots=True)
@@ -74,8 +75,7 @@ class Process:
     @property
     def started(self) -> datetime | None:
         """When it started."""
-        started = self.rows[0].worker.started
-        return datetime.fromtimestamp(started, UTC) if started else None
+        return self.rows[0].worker.started
 
 
 @router.get("/workers")
@@ -84,7 +84,7 @@ async def workers(request: Request, actor: Viewer) -> Response:
     services = services_of(request)
     board = await board_of(request).board()
     found = await services.inspector.only(queue.family for queue in board.queues).workers()
-    running = await _running(services, {worker.family for worker in found if worker.holds})
+    running = await running_jobs(services.inspector, {worker.family for worker in found if worker.holds})
     processes: dict[str, Process] = {}
     for worker in found:
         jobs = running.get((worker.family, worker.session), [])
@@ -103,15 +103,6 @@ async def workers(request: Request, actor: Viewer) -> Response:
         slots=sum(worker.slots for worker in live),
         server=await _server(services),
     )
-
-
-async def _running(services: Services, families: set[str]) -> dict[tuple[str, str], list[JobInfo]]:
-    """Give running jobs by family and session of their worker."""
-    found: dict[tuple[str, str], list[JobInfo]] = {}
-    for family in sorted(families):
-        for job in await services.inspector.jobs(family, JobState.ACTIVE, limit=LOOKED_AT):
-            found.setdefault((family, job.worker or ""), []).append(job)
-    return found
 
 
 async def _server(services: Services) -> list[tuple[str, str]]:

@@ -78,7 +78,7 @@ async def fill(site: Site) -> list[str]:
         "/jobs/shop:ada", f"/jobs/{quote(dead[0].id)}", "/jobs/mail:done", "/dead", f"/dead/{group.id}", "/dead/retry",
         "/dead/archive",
         "/schedules", "/schedules/add", "/workers", "/audit", "/enqueue", "/queues/shop/limits", "/queues/shop/clean",
-        "/confirm/priority?id=shop:ada", "/jobs/shop:unknown",
+        "/confirm/priority?id=shop:ada", "/jobs/shop:unknown", f"/jobs/shop:{'W' * 200}",
     ]  # fmt: skip
 
 

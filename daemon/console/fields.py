@@ -19,9 +19,17 @@ def _given(text: Any) -> Any:
     return None if text == "" else text
 
 
+def _not_empty(text: Any) -> Any:
+    """Refuse an empty text: where jobs are acted on, a name that turned out empty must not stand for all of them."""
+    if text == "":
+        raise ValueError("it is empty: leave it out to ask for nothing, or name one")
+    return text
+
+
 Counted = BeforeValidator(_no_truth)
 IfGiven = BeforeValidator(_given)
 Whole = Annotated[int, Counted]
 Number = Annotated[float, Counted]
+Named = Annotated[str, BeforeValidator(_not_empty)]
 Level = Annotated[int | str, Counted, Field(description="1 (first) to 10 (last), or a name such as `high`")]
 Duration = Annotated[float | str, Counted, Field(description="seconds, or text such as `30s`, `15m`, `2d`")]

@@ -97,6 +97,15 @@ async def test_empty_parameters_ask_for_nothing(redis_url: str) -> None:
             assert (await client.get(API + path)).status_code == 200, path
 
 
+@pytest.mark.parametrize("name", ["cause", "function", "tag", "group", "error", "since"])
+async def test_an_empty_name_does_not_stand_for_every_dead_letter(redis_url: str, name: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        for path in ("/dead/discard", "/dead/retry", "/queues/t/retry"):
+            answer = await client.post(API + path, json={name: ""})
+            assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (422, [name]), path
+
+
 async def test_the_address_of_a_job_leads_to_it_whatever_its_id(redis_url: str) -> None:
     async with console(redis_url) as found:
         client = await found.of("operator")

@@ -22,6 +22,7 @@ from daemon.console.api.common import (
     Viewer,
     problems,
 )
+from daemon.console.fields import Named
 
 router = APIRouter(tags=["dead letters"])
 
@@ -54,13 +55,13 @@ class Restore(DryRun):
     """Which letters: some by their numbers, or those of a filter of which nothing has become yet."""
 
     numbers: list[Number] | None = Field(None, min_length=1, max_length=500)
-    family: str | None = None
-    function: str | None = None
-    error: str | None = None
-    cause: str | None = None
-    q: str | None = None
-    since: str | None = None
-    until: str | None = None
+    family: Named | None = None
+    function: Named | None = None
+    error: Named | None = None
+    cause: Named | None = None
+    q: Named | None = None
+    since: Named | None = None
+    until: Named | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

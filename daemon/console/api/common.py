@@ -9,7 +9,7 @@ from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.console.access import require
-from daemon.console.fields import IfGiven
+from daemon.console.fields import IfGiven, Named
 from daemon.console.filters import job_filter
 from daemon.console.problems import MEDIA_TYPE, Problem
 from daemon.console.roles import Actor, Role
@@ -91,13 +91,13 @@ class DryRun(Body):
 class Selection(Body):
     """Which dead letters; what is left out asks for nothing."""
 
-    function: str | None = None
-    tag: str | None = None
-    group: str | None = Field(None, description="the tenant or workspace it was enqueued for")
-    error: str | None = Field(None, description="type of the error, `TimeoutError`")
-    cause: str | None = Field(None, description="the group, as `GET /dead/groups` tells it")
-    since: str | None = Field(None, description="not before: `2030-01-31T08:00:00Z`, or `2h` for two hours ago")
-    until: str | None = None
+    function: Named | None = None
+    tag: Named | None = None
+    group: Named | None = Field(None, description="the tenant or workspace it was enqueued for")
+    error: Named | None = Field(None, description="type of the error, `TimeoutError`")
+    cause: Named | None = Field(None, description="the group, as `GET /dead/groups` tells it")
+    since: Named | None = Field(None, description="not before: `2030-01-31T08:00:00Z`, or `2h` for two hours ago")
+    until: Named | None = None
 
     def where(self) -> JobFilter:
         """Give the filter.

@@ -190,8 +190,15 @@ class Endpoints:
             return [Attempt(**row) for row in (await connection.execute(query)).mappings()]
 
     async def prune(self, before: datetime) -> int:
-        """Remove tries that are older from the log, in portions; gives how many."""
+        """Remove tries that are older from the log, in portions; gives how many.
+
+        An endpoint that nobody has registered, that came in a job and has only failed since, is forgotten as well.
+        """
         removed = 0
+        row = ENDPOINTS.c
+        failing = (row.registered.is_(False), row.disabled_at.is_(None), row.failing_since < before)
+        async with self.database.begin() as connection:
+            await connection.execute(delete(ENDPOINTS).where(*failing))
         while True:
             old = select(DELIVERIES.c.id).where(DELIVERIES.c.at < before).limit(PORTION)
             async with self.database.begin() as connection:

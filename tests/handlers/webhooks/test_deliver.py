@@ -19,7 +19,7 @@ from daemon.producer import Producer
 from daemon.testing.handlers import run_handler
 from handlers.integrations.database import Database
 from handlers.webhooks import turns
-from handlers.webhooks.endpoints import Attempt, Endpoints
+from handlers.webhooks.endpoints import Attempt, Endpoint, Endpoints
 from handlers.webhooks.payloads import Delivered, endpoint_name
 from handlers.webhooks.tables import TURNS
 from handlers.webhooks.tasks import STANDARD, NotDeliveredYet, deliver_webhook
@@ -298,3 +298,16 @@ async def test_the_log_is_pruned(database: Database, endpoints: Endpoints, recei
         await endpoints.record(endpoint, Attempt("shop", "m", "x", 1, now - timedelta(days=days), 0.1, 200, ""))
     assert await endpoints.prune(now - timedelta(days=2, hours=1)) == 2
     assert await endpoints.count() == 3
+
+
+async def test_urls_that_only_fail_are_forgotten(database: Database, endpoints: Endpoints) -> None:
+    """Each that comes in a job and fails has a row, which only a success removes."""
+    now = datetime.now(UTC)
+    registered = await endpoints.register("shop", "https://shop.example/hook", "shop")
+    old, new, gone = (Endpoint(name, f"https://{name}/", "shop", "family", False) for name in ("a#1", "b#2", "c#3"))
+    for endpoint, days, status in ((registered, 9, 500), (old, 9, 500), (new, 1, 500), (gone, 9, 410)):
+        await endpoints.record(
+            endpoint, Attempt(endpoint.name, "m", "x", 1, now - timedelta(days=days), 0.1, status, "")
+        )
+    await endpoints.prune(now - timedelta(days=2))
+    assert [each.name for each in await endpoints.listed()] == ["b#2", "c#3", "shop"]

@@ -151,6 +151,8 @@ class Channel:
         self._key = key
         self._link: _Wire | _Steps | None = None
         self._opening: asyncio.Lock | None = None
+        self._failure: Exception | None = None
+        self._failures = 0
         self.opened = 0
 
     @property
@@ -196,19 +198,31 @@ class Channel:
     async def _open(self) -> _Wire | _Steps:
         if self._opening is None:
             self._opening = asyncio.Lock()
+        failures = self._failures
         async with self._opening:
             if self._link is not None and not self._link.lost:
                 return self._link
-            server = await node_of(self._client, self._key)
-            connection = server.connection_pool.make_connection()
+            if self._failures != failures and self._failure is not None:
+                # It failed while this call waited for it; each trying anew would wait for all before it, too.
+                raise self._failure
             try:
-                await connection.connect()
-                self._link = _Wire(connection) if getattr(connection, "_writer", None) else _Steps(connection)
-            except BaseException:
-                await connection.disconnect(nowait=True)
+                self._link = await self._connect()
+            except BaseException as error:
+                self._failure = error if isinstance(error, Exception) else None
+                self._failures += 1
                 raise
             self.opened += 1
             return self._link
+
+    async def _connect(self) -> _Wire | _Steps:
+        server = await node_of(self._client, self._key)
+        connection = server.connection_pool.make_connection()
+        try:
+            await connection.connect()
+            return _Wire(connection) if getattr(connection, "_writer", None) else _Steps(connection)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""

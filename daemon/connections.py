@@ -13,7 +13,12 @@ from redis import exceptions
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.cluster import ClusterParser
 from redis.asyncio.connection import DefaultParser, parse_url
-from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
 from daemon.errors import ConfigurationError, RedisError, RedisFull, RedisRefused, RedisUnavailable
 from daemon.servers import RedisUrl, Servers, Spread, url_of
@@ -58,6 +63,22 @@ class _Mended:
             raise exceptions.TimeoutError("Timeout writing to socket") from None
         finally:
             self.socket_timeout = limit
+
+
+class _Unlocked(ConnectionPool):
+    """redis-py opens one connection after the other: on a server that hangs each caller waits for all before it."""
+
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        connection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+
+class _WatchedPool(_Unlocked, SentinelConnectionPool): ...
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
@@ -175,7 +196,7 @@ def connect(url: RedisUrl, *, redis_class: type[Any] = Redis, timeout: float = 5
             return _sentinel(address, options, redis_class)
         if address.topology == "cluster":
             return _cluster(address, options, redis_class, timeout)
-        pool = ConnectionPool.from_url(url, **options)
+        pool = _Unlocked.from_url(url, **options)
         pool.connection_class = _PACKED[pool.connection_class]
         # from_pool: closing the client closes its connections, too.
         return redis_class.from_pool(pool)
@@ -193,7 +214,8 @@ def _sentinel(address: _Address, options: dict[str, Any], redis_class: type[Any]
     ]
     kind = _WatchedTls if address.options["ssl"] else _Watched
     own = {name: value for name, value in address.options.items() if name != "ssl"}
-    return sentinel.master_for(address.service, redis_class=redis_class, connection_class=kind, **{**options, **own})
+    classes = {"redis_class": redis_class, "connection_pool_class": _WatchedPool, "connection_class": kind}
+    return sentinel.master_for(address.service, **classes, **{**options, **own})
 
 
 def _cluster(address: _Address, options: dict[str, Any], redis_class: type[Any], timeout: float) -> Any:
@@ -205,7 +227,7 @@ def _cluster(address: _Address, options: dict[str, Any], redis_class: type[Any],
 
     def open_node(node: tuple[str, int]) -> Any:
         host, port = node
-        return redis_class.from_pool(ConnectionPool(connection_class=kind, host=host, port=port, **{**options, **own}))
+        return redis_class.from_pool(_Unlocked(connection_class=kind, host=host, port=port, **{**options, **own}))
 
     return Cluster(address.hosts, open_node, timeout)
 

@@ -13,6 +13,7 @@ from daemon.connections import LOST, translated
 from daemon.encryption import SEALED_JSON
 from daemon.errors import InClear, RedisUnavailable
 from daemon.handle import JobHandle
+from daemon.routed import NOT_DONE
 
 if TYPE_CHECKING:
     from daemon.options import JobOptions
@@ -40,12 +41,14 @@ REBINDS = 5
 async def hand_over(
     broker: Broker, jobs: Sequence[NewJob], *, resend: bool = False, waiting: str = ""
 ) -> list[bool | Repeat]:
-    """Enqueue; after a lost connection once more.
+    """Enqueue; after a lost connection once more, not after a cluster has refused it all the time it may take.
 
     Raises: as `Broker.enqueue`.
     """
     try:
         return await broker.enqueue(jobs, resend=resend, waiting=waiting)
+    except NOT_DONE:
+        raise
     except LOST:
         # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
         return await broker.enqueue(jobs, resend=True, waiting=waiting)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from redis.exceptions import RedisError
@@ -34,6 +36,12 @@ MAX_SETTLES, MAX_SETTLE_BYTES = 128, 1_000_000
 RESEND_SECONDS, RESEND_COUNT = 3.0, 4096
 SUSPECT_SCORE = 2**46
 LONGEST_PAUSE, TELL_EVERY = 1.0, 30.0
+#: A worker that is to end and has nothing to tell waits no longer for a Redis that is away, seconds.
+PARTING_SECONDS = 2.0
+
+
+class _Parted(Exception):
+    """Redis is away, and the worker is to end and owes it nothing."""
 
 
 class Session:
@@ -70,6 +78,8 @@ class Session:
         self._channel = Channel(worker.broker.redis, worker.keys.queue)
         self._doubtful = False
         self._renewed = False
+        # Whether a call whose reply was lost may have claimed jobs; the next registration releases them.
+        self._unheard = False
         # Which of its connections has the script that `begin` calls.
         self._loaded = 0
 
@@ -77,6 +87,11 @@ class Session:
     def carries(self) -> bool:
         """Whether it has statistics to send."""
         return bool(self._carried)
+
+    @property
+    def owes(self) -> bool:
+        """Whether Redis has still to hear of what runs, has ended or may have been claimed."""
+        return bool(self.worker.running or self.outcomes or self._unheard)
 
     @property
     def number(self) -> int:
@@ -132,6 +147,7 @@ class Session:
                 slots,
             )
         except (*LOST, RedisError) as error:
+            self._unheard = self._unheard or wanted > 0
             if worker.permits is not None:
                 # It may have been done.
                 worker.permits.used(wanted)
@@ -219,8 +235,9 @@ class Session:
         Raises:
             RedisRefused: when Redis refuses this user before the worker has started.
             redis.exceptions.RedisError: of the last try, when the process is ending and may not wait any longer.
+            _Parted: when the worker is to end and has nothing to wait for; `kept` takes it.
         """
-        worker, delay, quiet_until = self.worker, 0.05, 0.0
+        worker, delay, quiet_until, began = self.worker, 0.05, 0.0, time.monotonic()
         while True:
             try:
                 result = await call()
@@ -233,6 +250,8 @@ class Session:
                     raise refused from None
                 if worker.draining and not worker.supervisor.patient:
                     raise
+                if worker.draining and not self.owes and time.monotonic() - began > PARTING_SECONDS:
+                    raise _Parted from None
                 if time.monotonic() >= quiet_until:
                     quiet_until = time.monotonic() + (TELL_EVERY if delay == LONGEST_PAUSE else 0)
                     logger.warning("%s: Redis cannot be reached, again in %.1f s: %s", worker.family.name, delay, error)
@@ -260,6 +279,7 @@ class Session:
                 lost = await self._sync(worker.broker, held.values(), leave)
         finally:
             self.registering = False
+        self._unheard = False
         if not leave:
             await publish(worker.broker.redis, worker.keys, values.search, int(values.max_search))
         if worker.dialect.guards and not leave:
@@ -329,11 +349,20 @@ class Session:
             self.outcomes.extendleft(reversed(outcomes))
             self._together.appendleft(len(outcomes))
 
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """A worker's life: at its end it leaves."""
+        with contextlib.suppress(_Parted):
+            yield
+        await self.leave()
+
     async def leave(self) -> None:
         """Deregister; nothing is held any more."""
         self._channel.close()
         try:
             await self.register(leave=True)
         except (*LOST, RedisError) as error:
+            # What is left to do is not worth its time limits.
+            self.worker.supervisor.redis_up = False
             name = self.worker.family.name
             logger.warning("%s: left without telling Redis, the lease will end by itself: %s", name, error)

@@ -276,10 +276,10 @@ class Supervisor:
     async def _end(self, keeper: LeaseKeeper) -> None:
         # An entry on a control list ends the thread's blocking pop.
         with contextlib.suppress(*LOST, RedisError):
-            await self.redis.rpush(keeper.wake, "stop")
+            await (self.redis.rpush(keeper.wake, "stop") if self.redis_up else asyncio.sleep(0))
         await asyncio.to_thread(keeper.join, 3.0)
         with contextlib.suppress(*LOST, RedisError):
-            await self.redis.delete(keeper.wake)
+            await (self.redis.delete(keeper.wake) if self.redis_up else asyncio.sleep(0))
 
     async def _housekeeping(self, keepers: list[LeaseKeeper], watchdog: Watchdog) -> None:
         while True:

@@ -200,25 +200,25 @@ class Worker(ArqWorker):
         """Work until drained (or, in a burst, until nothing waits)."""
         self.executor = Executor.chosen(self)
         self.ctx["redis"] = self.pool
-        await self.session.until_reached(self.session.register)
-        if "on_startup" in self.family.hooks:
-            try:
-                await self.family.hooks["on_startup"](self.ctx)
-            except BaseException:
-                # It must not count as a worker until its lease ends.
-                await self.session.leave()
-                raise
-        self.started = True
-        known = ", ".join(sorted(self.family.functions))
-        logger.info("%s: %d slots, functions %s", self.family.name, self.family.values.max_jobs, known)
-        while True:
-            if self._must_tick():
-                await self._round()
-            elif (self.draining and not self.busy) or (self.burst and not self.busy and await self._burst_over()):
-                break
-            else:
-                await self._idle()
-        await self.session.leave()
+        async with self.session.kept():
+            await self.session.until_reached(self.session.register)
+            if "on_startup" in self.family.hooks:
+                try:
+                    await self.family.hooks["on_startup"](self.ctx)
+                except BaseException:
+                    # It must not count as a worker until its lease ends.
+                    await self.session.leave()
+                    raise
+            self.started = True
+            known = ", ".join(sorted(self.family.functions))
+            logger.info("%s: %d slots, functions %s", self.family.name, self.max_jobs, known)
+            while True:
+                if self._must_tick():
+                    await self._round()
+                elif (self.draining and not self.busy) or (self.burst and not self.busy and await self._burst_over()):
+                    break
+                else:
+                    await self._idle()
 
     def _free(self, ahead: int = 0) -> int:
         """Slots it may fill now, with these that do not exist."""
@@ -397,4 +397,4 @@ class Worker(ArqWorker):
         if self._pool_of_processes is not None:
             end_pool(self._pool_of_processes)
         with contextlib.suppress(*LOST, RedisError):
-            await self.client.delete(self.health_check_key)
+            await (self.client.delete(self.health_check_key) if self.supervisor.redis_up else asyncio.sleep(0))

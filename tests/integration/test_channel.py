@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from typing import Self
 
 import pytest
 from redis import exceptions
@@ -12,6 +13,7 @@ from redis import exceptions
 from daemon.channel import Channel
 from daemon.connections import connect
 from tests.conftest import RedisServerFactory
+from tests.engine import until
 from tests.marks import one_server
 
 pytestmark = one_server
@@ -52,6 +54,52 @@ async def test_it_opens_at_once_for_all_who_call(redis_url: str) -> None:
     assert channel.opened == 2
     channel.close()
     await client.aclose()
+
+
+class Mute:
+    """A server that takes connections and never says a word."""
+
+    def __init__(self) -> None:
+        self.taken: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(lambda _, writer: self.taken.append(writer), "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in self.taken:
+            writer.close()
+
+
+async def test_who_waits_for_a_connection_hears_that_it_failed() -> None:
+    async with Mute() as mute:
+        channel = Channel(client := connect(mute.url, timeout=0.2))
+        calls = [channel.call("PING") for _ in range(20)]
+        failed = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(error) for error in failed} == {exceptions.TimeoutError}
+        # Not one try after the other, of which each takes the whole time.
+        assert len(mute.taken) == 1
+        # Who calls later tries anew, and who gives up takes nobody's try from him.
+        given_up, later = (asyncio.create_task(channel.call("PING")) for _ in range(2))
+        await until(lambda: len(mute.taken) == 2)
+        given_up.cancel()
+        with pytest.raises(exceptions.TimeoutError):
+            await later
+        assert len(mute.taken) == 3
+        await client.aclose()
+
+
+async def test_connections_of_a_pool_are_opened_side_by_side() -> None:
+    async with Mute() as mute:
+        client = connect(mute.url, timeout=60)
+        calls = [asyncio.create_task(client.ping()) for _ in range(20)]
+        await until(lambda: len(mute.taken) == 20, seconds=30)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await client.aclose()
 
 
 async def test_a_lost_connection_is_told_to_all_who_wait_and_opened_again(redis_url: str) -> None:

@@ -166,17 +166,26 @@ class Channel:
         Raises:
             redis.exceptions.RedisError: as redis-py's clients.
         """
-        return await (await self.start(*command))
+        return await (self._send(command) or await self.start(*command))
 
     async def start(self, *command: Any) -> Awaitable[Any]:
         """Send a command and give what to wait for: its reply."""
+        sent = self._send(command)
+        if sent is not None:
+            return sent
+        # Two turns of the loop: one to look at the sockets, one to be told.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         link = self._link
-        if link is not None and not link.lost and asyncio.get_running_loop().time() - link.used > STALE:
-            # Two turns of the loop: one to look at the sockets, one to be told.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
         if link is None or link.lost:
             link = await self._open()
+        return link.send(command)
+
+    def _send(self, command: tuple[Any, ...]) -> Awaitable[Any] | None:
+        """Send over the connection that is open; None when it has to be opened, or looked at first."""
+        link = self._link
+        if link is None or link.lost or asyncio.get_running_loop().time() - link.used > STALE:
+            return None
         return link.send(command)
 
     def tell(self, *command: Any) -> bool:
@@ -190,8 +199,6 @@ class Channel:
     async def overlap(self, meanwhile: Callable[[], None], *command: Any) -> Any:
         """Send a command, do something while the server works, and give the reply."""
         reply = await self.start(*command)
-        # uvloop writes at the end of a turn.
-        await asyncio.sleep(0)
         meanwhile()
         return await reply
 

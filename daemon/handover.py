@@ -67,6 +67,33 @@ class Fallback(Protocol):
         ...
 
 
+async def deliver_one(producer: Producer, asked: Asked, prepared: Prepared) -> JobHandle:
+    """Hand one job over that is to run now, without a fallback: what most calls are, so nothing more is on its way.
+
+    Args, raises: as `deliver`.
+    """
+    family, job, returns = prepared
+    job_id, level, when, ms, timeout, expires, tail = job
+    waiting = producer.replies.look_ahead(family, job_id)
+    reply = None
+    with translated():
+        try:
+            how = f"0 {waiting}" if waiting else 0
+            args = (how, 1, level, when, ms, timeout, expires, job_id, tail)
+            reply = await producer.broker(family).run("enqueue", *args)
+        except LOST:
+            # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
+            pass
+    if reply == [1]:
+        return JobHandle(producer, family, job_id, True, returns)
+    # Nothing was written, or it is unknown.
+    if waiting:
+        producer.replies.forget(job_id)
+    if reply == [0]:
+        return JobHandle(producer, family, job_id, False, returns)
+    return (await _enqueue(producer, (asked,), Lot(family, [job], [returns]), resend=reply is None))[0]
+
+
 async def deliver(producer: Producer, fallback: Fallback | None, asked: Sequence[Asked], lot: Lot) -> list[JobHandle]:
     """Hand jobs over, and where Redis is away have them kept if there is a fallback.
 
@@ -87,21 +114,26 @@ async def deliver(producer: Producer, fallback: Fallback | None, asked: Sequence
     return [JobHandle(producer, family, job.id, True, of) for job, of in zip(jobs, returns, strict=True)]
 
 
-async def _enqueue(producer: Producer, asked: Sequence[Asked], lot: Lot) -> list[JobHandle]:
+async def _enqueue(
+    producer: Producer, asked: Sequence[Asked], lot: Lot, *, resend: bool = False
+) -> list[JobHandle]:
     family, jobs, returns = lot
     broker, replies = producer.broker(family), producer.replies
     single = jobs[0] if len(jobs) == 1 else None
     waiting = replies.look_ahead(family, single.id) if single is not None and single.when == "now" else ""
     with translated():
         try:
-            added = await hand_over(broker, jobs, waiting=waiting)
+            if resend:
+                added = await broker.enqueue(jobs, resend=True, waiting=waiting)
+            else:
+                added = await hand_over(broker, jobs, waiting=waiting)
         except InClear as refused:
             # By name, or of a class that does not say so: the family's workers told its queue that it is encrypted.
             if refused.marked or not producer.keyring:
                 raise
             producer._encrypts([family])
             jobs = [producer._prepare(*one, job.id)[1] for one, job in zip(asked, jobs, strict=True)]
-            added = await hand_over(broker, jobs, resend=True)
+            added = await hand_over(broker, jobs, resend=True, waiting=waiting)
         if waiting and added[0] is not True:
             replies.forget(jobs[0].id)
         ids = ids_of(jobs)

@@ -14,7 +14,7 @@ from daemon.connections import LOST, connect, translate, translated
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
 from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
 from daemon.handle import JobHandle, SyncJobHandle
-from daemon.handover import Asked, Fallback, Prepared, deliver
+from daemon.handover import Asked, Fallback, Lot, Prepared, deliver, deliver_one
 from daemon.keys import FAMILY_NAME, JOB, RESULT, FamilyKeys, parse_id
 from daemon.options import JobOptions, as_arguments, checked_template, job_name, new_job, with_own_keys
 from daemon.replies import ReplyReader
@@ -196,7 +196,7 @@ class Producer:
             from daemon.flows import Node
 
             return cast(JobHandle, await enqueue_flow(self, Node(job, payload, family, (), "fail", options)))
-        return (await self._send([(job, payload, family, options)]))[0]
+        return await self._send_one((job, payload, family, options))
 
     @overload
     async def enqueue_flow(self, flow: Node) -> JobHandle: ...
@@ -299,6 +299,12 @@ class Producer:
         keys = self.broker(family).keys
         whole = encrypted or family in self._encrypted
         return JobCipher(self.keyring, keys.family, keys.job_id(job_id or job_name(options)), whole)
+
+    async def _send_one(self, asked: Asked) -> JobHandle:
+        prepared = family, job, returns = self._prepare(*asked)
+        if self._fallback is None and job.when == "now":
+            return await deliver_one(self, asked, prepared)
+        return (await deliver(self, self._fallback, (asked,), Lot(family, [job], [returns])))[0]
 
     async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
         return await deliver(self, self._fallback, asked, prepare_each(self, asked)) if asked else []

@@ -97,7 +97,7 @@ class Supervisor:
         self.workers: list[Worker] = []
         self.scheduler = Scheduler(url)
         self.scheduler.every(SWEEP_SECONDS, functools.partial(Courier(self.redis).sweep_all, self.scheduler.noted))
-        self.patient, self.turns = True, Turns()
+        self.patient, self.turns = True, Turns(len(families))
         self._burst, self._max_burst_jobs = burst, max_burst_jobs
         self._heartbeat = Heartbeat(heartbeat, self.snapshot) if heartbeat else None
         self._handle_signals = handle_signals

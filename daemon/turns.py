@@ -17,10 +17,15 @@ LONGEST = 0.02
 
 
 class Turns:
-    """The turns of one process."""
+    """The turns of one process.
 
-    def __init__(self) -> None:
+    Args:
+        callers: how many take turns.
+    """
+
+    def __init__(self, callers: int) -> None:
         self._free = asyncio.Semaphore(AT_ONCE)
+        self._longest = LONGEST if callers > AT_ONCE else None
 
     @property
     def all_taken(self) -> bool:
@@ -30,19 +35,25 @@ class Turns:
     async def take(self) -> Turn:
         """Wait for a turn."""
         await self._free.acquire()
-        return Turn(self._free)
+        return Turn(self._free, self._longest)
 
 
 class Turn:
-    """A turn that was taken; `end` it with the reply."""
+    """A turn that was taken; `end` it with the reply.
 
-    def __init__(self, free: asyncio.Semaphore) -> None:
+    Args:
+        longest: after so many seconds it ends by itself; None where nobody can be waiting for it.
+    """
+
+    def __init__(self, free: asyncio.Semaphore, longest: float | None) -> None:
         self._free = free
-        self._longest: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(LONGEST, self.end)
+        self._ended = False
+        self._timer = None if longest is None else asyncio.get_running_loop().call_later(longest, self.end)
 
     def end(self) -> None:
         """Let the next one call, if it may not already."""
-        if self._longest is not None:
-            self._longest.cancel()
-            self._longest = None
+        if not self._ended:
+            self._ended = True
+            if self._timer is not None:
+                self._timer.cancel()
             self._free.release()

@@ -23,18 +23,21 @@ if not registered or tonumber(ARGV[4]) <= tonumber(registered) then return {} en
 local record = redis.call('MGET', 'arq:job:' .. id)[1]
 local name = record and string.match(record, USUAL)
 if not name then return {} end
-local event = 'started\n' .. name .. '\n' .. id
-local written = written_with(event, redis.call('HGET', clock, 'events'), c[1])
-if not written then return {} end
+local event, written = 'started\n' .. name .. '\n' .. id, nil
+if c[1] ~= '0' then
+  local size = #event + EVENT_OVERHEAD
+  written = redis.call('HINCRBY', clock, 'events', size)
+  if not written_with(event, written - size, c[1]) then
+    redis.call('HINCRBY', clock, 'events', -size)
+    return {}
+  end
+end
 
-redis.call('DEL', mark)
+-- Nothing that frees memory comes first: a full server lets none of it through, and a tick claims the job.
 redis.call('SET', 'arq:in-progress:' .. id, ARGV[3] .. ':' .. ARGV[4], 'PX', whole(ARGV[5] + 10000))
 redis.call('ZADD', queue, whole(HELD + now), id)
 -- What tells of a job that has not begun: NOT_BEGUN in lua/prelude.lua.
 local begun = tonumber(redis.call('ZSCORE', workers, ARGV[3]) or 0) - now > ARGV[6] * 0.6
 redis.call('HSET', held, id, ARGV[4] .. ' ' .. score .. (begun and '' or ' ~'))
-if c[1] ~= '0' then
-  redis.call('HSET', clock, 'events', whole(written))
-  write_event(event, now, written)
-end
+if written then write_event(event, now, written) end
 return { now, id, record, score, begun and '1' or '0' }

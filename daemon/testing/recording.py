@@ -82,6 +82,9 @@ class RecordingProducer(Producer):
     ) -> list[JobHandle]:
         return await self._send([(payload, None, family, options) for payload in payloads])
 
+    async def _send_one(self, asked: Asked) -> JobHandle:
+        return (await self._send([asked]))[0]
+
     async def _send(self, asked: Sequence[Asked]) -> list[JobHandle]:
         handles: list[JobHandle] = []
         if not asked:

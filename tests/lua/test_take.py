@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from daemon.keys import JOB
 from tests.engine import calls
@@ -175,8 +176,12 @@ async def test_what_a_queue_was_told_to_wait_for_is_over_some_time(engine: Engin
     assert [mine.name for mine in await engine.claim_asleep()] == ["a"]
 
 
-async def test_a_full_server_lets_it_through(full: tuple[Engine, Fill]) -> None:
+async def test_on_a_full_server_the_job_is_left_to_a_tick(full: tuple[Engine, Fill]) -> None:
     engine, fill = full
     await engine.enqueue("a")
+    before = await engine.look("a")
     await fill()
-    assert [mine.name for mine in await engine.claim_asleep()] == ["a"]
+    with pytest.raises(OutOfMemoryError):
+        await engine.claim_asleep()
+    assert await engine.look("a") == before
+    assert [mine.name for mine in await engine.claim()] == ["a"]

@@ -8,7 +8,7 @@ from daemon.turns import AT_ONCE, Turns
 
 
 async def test_a_few_go_at_once_and_the_others_in_the_order_in_which_they_asked() -> None:
-    turns = Turns()
+    turns = Turns(AT_ONCE + 1)
     taken = [await turns.take() for _ in range(AT_ONCE)]
     order: list[int] = []
 
@@ -30,7 +30,7 @@ async def test_a_few_go_at_once_and_the_others_in_the_order_in_which_they_asked(
 
 
 async def test_a_turn_ends_once() -> None:
-    turns = Turns()
+    turns = Turns(AT_ONCE + 1)
     taken = [await turns.take() for _ in range(AT_ONCE)]
     taken[0].end()
     taken[0].end()
@@ -39,7 +39,7 @@ async def test_a_turn_ends_once() -> None:
 
 
 async def test_a_call_without_a_reply_holds_nobody_up() -> None:
-    turns = Turns()
+    turns = Turns(AT_ONCE + 1)
     unanswered = [await turns.take() for _ in range(AT_ONCE)]
     async with asyncio.timeout(30):
         await turns.take()

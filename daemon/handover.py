@@ -114,9 +114,7 @@ async def deliver(producer: Producer, fallback: Fallback | None, asked: Sequence
     return [JobHandle(producer, family, job.id, True, of) for job, of in zip(jobs, returns, strict=True)]
 
 
-async def _enqueue(
-    producer: Producer, asked: Sequence[Asked], lot: Lot, *, resend: bool = False
-) -> list[JobHandle]:
+async def _enqueue(producer: Producer, asked: Sequence[Asked], lot: Lot, *, resend: bool = False) -> list[JobHandle]:
     family, jobs, returns = lot
     broker, replies = producer.broker(family), producer.replies
     single = jobs[0] if len(jobs) == 1 else None

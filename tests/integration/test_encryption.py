@@ -187,6 +187,18 @@ async def test_nobody_hands_over_in_clear(redis_url: str, producer: Producer, va
         assert await many[-1].result(30) == "canary"
 
 
+async def test_the_result_of_a_job_that_was_encrypted_anew_comes_unasked_as_any_other(
+    redis_url: str, sealing: Producer, vault: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.replies.REMIND_SECONDS", 3600.0)
+    async with working(redis_url, vault, keyring=RING):
+        for job in await sealing.enqueue_many([Pick(text="one"), Pick(text="two")]):
+            await job.result(30)
+        # Two waits: the family refuses the first call, and the second is told to send the result.
+        job = await sealing.enqueue("pick", {"text": "three"}, family="vault")
+        assert await job.result(30) == "three"
+
+
 async def test_half_of_a_call_was_encrypted_already(redis_url: str, sealing: Producer, vault: Family) -> None:
     await sealing.redis.hset(VAULT.key("conf"), "encrypted", "1")
     each: list[Any] = [((Pick(text=f"canary {n}"), None), {}) for n in range(1100)]

@@ -81,6 +81,8 @@ async def deliver_one(producer: Producer, asked: Asked, prepared: Prepared) -> J
             how = f"0 {waiting}" if waiting else 0
             args = (how, 1, level, when, ms, timeout, expires, job_id, tail)
             reply = await producer.broker(family).run("enqueue", *args)
+        except NOT_DONE:
+            raise
         except LOST:
             # Unknown whether it was done: the script knows its own jobs again, so once more is safe.
             pass

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -23,7 +24,7 @@ from daemon import courier
 from daemon.connections import LOST, connect, translate
 from daemon.lua import SCRIPTS
 from daemon.noted import Noted
-from daemon.routed import Routed
+from daemon.routed import Routed, place_of
 from daemon.search import indexer
 from daemon.servers import RedisUrl
 from daemon.ticks import Ticks, ticks_of
@@ -77,6 +78,8 @@ class Scheduler:
         self._away: list[Callable[[Exception | None], Awaitable[None]]] = []
         self._ticks: dict[str, Ticks] = {}
         self._next: dict[str, float] = {}
+        #: What makes ticks just now, by server.
+        self._making: dict[Hashable, asyncio.Task[None]] = {}
         self._popping: asyncio.Task[Any] | None = None
         self.every(indexer.LOOK_SECONDS, indexer.Indexer(self._client, self.noted).catch_up)
 
@@ -181,13 +184,13 @@ class Scheduler:
                 if now >= look:
                     await self._look()
                     look = now + LOOK_SECONDS
-                for family in [family for family, at in self._next.items() if at <= now]:
-                    await self._make_due(family)
-                await self._sleep(min(renew, look, *self._next.values()))
+                self._begin(now)
+                # Those still due are of servers that are being asked: when that has ended it goes on with them.
+                await self._sleep(min(renew, look, *(at for at in self._next.values() if at > now)))
         finally:
             self.leading = False
-            tasks = [*periodic, *([self._popping] if self._popping else [])]
-            self._popping = None
+            tasks = [*periodic, *self._making.values(), *([self._popping] if self._popping else [])]
+            self._popping, self._making = None, {}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -199,26 +202,42 @@ class Scheduler:
             self._ticks.setdefault(family, ticks_of(self._client, family))
             self._next[family] = 0.0
 
-    async def _make_due(self, family: str) -> None:
-        try:
-            wait = await self._ticks[family].make_due()
-        except LOST as error:
-            if not isinstance(self._client, Routed):
-                raise
-            # Of several servers one is away: it holds up its own families only. Were it the lease's, that is noticed.
-            logger.warning("schedules of %s are late, trying again: %s", family, error)
-            wait = None
-        except RedisError as error:
-            # Its memory is full, perhaps: the ticks stay due.
-            logger.error("schedules of %s are late, trying again: %s", family, error)
-            wait = AGAIN_SECONDS
-        self._next[family] = time.monotonic() + LOOK_SECONDS if wait is None else time.monotonic() + wait
+    def _begin(self, now: float) -> None:
+        """Begin to make due ticks, of each server by itself: the others and the lease wait for none that hangs."""
+        due: dict[Hashable, list[str]] = {}
+        for family, at in self._next.items():
+            if at <= now:
+                due.setdefault(place_of(self._client, self._ticks[family].broker.keys.queue), []).append(family)
+        for place in due.keys() - self._making.keys():
+            # A wake-up that comes meanwhile makes it due again.
+            self._next.update(dict.fromkeys(due[place], math.inf))
+            self._making[place] = asyncio.create_task(self._make_due(due[place]))
+
+    async def _make_due(self, families: Sequence[str]) -> None:
+        """Make due ticks of families of one server."""
+        for family in families:
+            try:
+                wait = await self._ticks[family].make_due()
+            except LOST as error:
+                if not isinstance(self._client, Routed):
+                    raise
+                # Of several servers one is away. Were it the lease's, that is noticed.
+                logger.warning("schedules of %s are late, trying again: %s", family, error)
+                wait = None
+            except RedisError as error:
+                # Its memory is full, perhaps: the ticks stay due.
+                logger.error("schedules of %s are late, trying again: %s", family, error)
+                wait = AGAIN_SECONDS
+            self._next[family] = min(self._next[family], time.monotonic() + (LOOK_SECONDS if wait is None else wait))
 
     async def _sleep(self, until: float) -> None:
-        """Sleep until a time or until schedules have changed."""
+        """Sleep until a time, until schedules have changed or until the ticks of a server are made."""
         if self._popping is None:
             self._popping = asyncio.create_task(self._wakes.bzpopmin(WAKE, BLOCK_WAKE_SECONDS))
-        await asyncio.wait({self._popping}, timeout=max(until - time.monotonic(), 0))
+        waits = {self._popping, *self._making.values()}
+        await asyncio.wait(waits, timeout=max(until - time.monotonic(), 0), return_when=asyncio.FIRST_COMPLETED)
+        for place in [place for place, task in self._making.items() if task.done()]:
+            self._making.pop(place).result()
         if self._popping.done():
             popped, self._popping = self._popping, None
             found = popped.result()

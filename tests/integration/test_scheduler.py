@@ -15,6 +15,7 @@ from daemon import scheduler as module
 from daemon.keys import FamilyKeys
 from daemon.scheduler import FREE, LEASE, Scheduler
 from daemon.schedules import Schedules
+from daemon.ticks import Ticks
 from tests.conftest import RedisServerFactory
 from tests.engine import calls, eventually, until
 
@@ -111,6 +112,30 @@ async def test_it_sleeps_until_a_schedule_changes(
         await schedules.change("t:s", cron="@yearly")
         await schedules.resume("t:s")
         await schedules.change("t:s", every=1)
+        await eventually(lambda: made(schedules))
+
+
+async def test_a_schedule_that_changes_while_ticks_are_made_is_looked_at_again(
+    redis_url: str, schedules: Schedules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 3600)
+    read, changed, make_due = asyncio.Event(), asyncio.Event(), Ticks.make_due
+
+    async def make_due_slowly(ticks: Ticks) -> float | None:
+        wait = await make_due(ticks)
+        read.set()
+        await changed.wait()
+        return wait
+
+    monkeypatch.setattr(Ticks, "make_due", make_due_slowly)
+    await schedules.add("s", "work", family="t", cron="@yearly")
+    await schedules.redis.delete(module.WAKE)
+    scheduler = Scheduler(redis_url)
+    async with running(scheduler):
+        await asyncio.wait_for(read.wait(), 60)
+        await schedules.change("t:s", every=1)
+        await until(lambda: scheduler._next["t"] == 0)
+        changed.set()
         await eventually(lambda: made(schedules))
 
 

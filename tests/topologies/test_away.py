@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from daemon import scheduler
 from daemon.errors import RedisUnavailable
 from daemon.inspector import Inspector
+from daemon.keys import FamilyKeys
 from daemon.producer import Producer
+from daemon.schedules import Schedules
 from daemon.servers import Servers
 from tests.alerts.support import guarding
 from tests.away import FAMILIES, near_gone_stuck
@@ -105,3 +109,41 @@ async def test_alerts_and_reports_are_of_the_others(
         assert [(record.family, record.waiting) for record in caplog.records if record.name == "arqd.queues"] == [
             ("near", 1)
         ]  # type: ignore[attr-defined]
+
+
+async def test_schedules_of_a_server_that_hangs_hold_up_no_others(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than most tests: as long as the lease, and a question to a server that hangs, can last."""
+    monkeypatch.setattr(scheduler, "RENEW_SECONDS", 1.0)
+    monkeypatch.setattr(scheduler, "LOOK_SECONDS", 1.0)
+    main, far = (RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2))
+    stuck = [f"stuck{n}" for n in range(3)]
+    url = Servers(main.url, dict.fromkeys(stuck, far.url))
+    try:
+        async with Schedules.connect(url) as schedules, asyncio.TaskGroup() as group:
+
+            async def ticked(since: float, *families: str) -> bool:
+                found = [await schedules.redis.zrange(FamilyKeys.of(family).queue, -1, -1) for family in families]
+                return all(names and int(names[0].decode().rpartition(":")[2]) > since * 1000 for names in found)
+
+            for family in (*stuck, "near"):
+                await schedules.add("s", "double", [1], family=family, every=1)
+            candidates = [group.create_task(scheduler.Scheduler(url).run()) for _ in range(2)]
+            await eventually(lambda: ticked(0, *stuck, "near"))
+            leader = await schedules.redis.get(scheduler.LEASE)
+            far.pause()
+            paused = time.time()
+
+            async def ticked_under_the_same_leader() -> bool:
+                assert await schedules.redis.get(scheduler.LEASE) == leader
+                return await ticked(paused + 8, "near")
+
+            await eventually(ticked_under_the_same_leader)
+            far.resume()
+            await eventually(lambda: ticked(paused + 8, *stuck))
+            for candidate in candidates:
+                candidate.cancel()
+    finally:
+        main.kill()
+        far.kill()

@@ -7,10 +7,9 @@ they have had. docs/flows.md has the protocol and what happens when a courier di
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -67,6 +66,7 @@ class Courier:
         self._spread = isinstance(redis, Routed)
         self._brokers: dict[str, FlowBroker] = {}
         self._woken = asyncio.Event()
+        self._delivering = asyncio.Lock()
 
     def wake(self) -> None:
         """Something was written to an outbox: `run` looks at once."""
@@ -90,28 +90,39 @@ class Courier:
 
     async def sweep(self) -> float:
         """Deliver what stands in the outboxes of its families; gives the seconds until it should look again."""
+        if not self._spread:
+            return await self._sweep(self._families)
+        places: dict[Hashable, list[str]] = {}
+        for family in self._families:
+            places.setdefault(place_of(self._redis, FamilyKeys.of(family).key("outbox")), []).append(family)
+        pause = SWEEP_SECONDS
+        for each in await asyncio.gather(*map(self._sweep, places.values()), return_exceptions=True):
+            if isinstance(each, BaseException):
+                raise each
+            pause = min(pause, each)
+        return pause
+
+    async def _sweep(self, families: Sequence[str]) -> float:
+        """Sweep families of one server; of several one that is away, or hangs, holds up its own families only."""
         try:
-            found = await self._written(self._families)
-        except LOST:
+            found = await self._written(families)
+        except LOST as error:
             if not self._spread:
                 raise
-            found = []
-            for family in self._families:
-                # A server that is away holds up its own families only.
-                with contextlib.suppress(*LOST):
-                    found += await self._written([family])
-        return await self.deliver(found)
+            logger.debug("outboxes of %s: %s", ", ".join(families), error)
+            return SWEEP_SECONDS
+        async with self._delivering:
+            return await self.deliver(found)
 
     async def _written(self, families: Sequence[str]) -> list[str]:
-        """Give those families in whose outboxes something stands."""
+        """Give those of one server's families in whose outboxes something stands."""
         outboxes = [FamilyKeys.of(family).key("outbox") for family in families]
-        together = len({place_of(self._redis, outbox) for outbox in outboxes}) == 1
-        if together and not await self._redis.exists(*outboxes):
+        if not outboxes or not await self._redis.exists(*outboxes):
             return []
         async with self._redis.pipeline(transaction=False) as pipe:
             for outbox in outboxes:
                 pipe.exists(outbox)
-            found = await pipe.execute() if families else []
+            found = await pipe.execute()
         return [family for family, there in zip(families, found, strict=True) if there]
 
     async def sweep_all(self, noted: Noted) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from daemon.events import told
 from daemon.keys import FamilyKeys
 from daemon.noted import Noted
 from daemon.pages import describe
-from daemon.routed import Routed
+from daemon.routed import Routed, place_of
 from daemon.search.postings import DOCS, Doc, Write, doc_of, set_of
 from daemon.search.words import OFF
 
@@ -310,26 +310,35 @@ class Indexer:
         try:
             for name in await self._noted.families(FAMILIES):
                 self._families.setdefault(name, indexer_of(self._redis, name))
-            behind, late = list(self._families.values()), list[Exception]()
-            while behind:
-                behind = [indexer for indexer in behind if await self._step(indexer, late)]
-            if late:
-                raise late[0]
+            places: dict[Hashable, list[FamilyIndexer]] = {}
+            for each in self._families.values():
+                places.setdefault(place_of(self._redis, each.broker.keys.queue), []).append(each)
+            for failure in await asyncio.gather(*map(self._catch_up, places.values()), return_exceptions=True):
+                if failure is not None:
+                    raise failure
             self._failing = False
         except (*LOST, RedisError) as error:
             if not self._failing:
                 logger.warning("search indexes are late, trying again: %s", error)
             self._failing = True
 
-    async def _step(self, indexer: FamilyIndexer, late: list[Exception]) -> bool:
-        """Go a step on with one index; of several servers one that is away holds up its own families only."""
-        try:
-            return await indexer.step()
-        except (*LOST, RedisError) as error:
-            if not isinstance(self._redis, Routed):
-                raise
-            late.append(error)
-            return False
+    async def _catch_up(self, behind: Sequence[FamilyIndexer]) -> None:
+        """Bring the indexes of one server up to date; of several one that is away holds up its own families only."""
+        late: Exception | None = None
+        while behind:
+            again = []
+            for indexer in behind:
+                try:
+                    if await indexer.step():
+                        again.append(indexer)
+                except (*LOST, RedisError) as error:
+                    if not isinstance(self._redis, Routed) or isinstance(error, LOST):
+                        # If it hangs, each of the others takes as long to show it.
+                        raise
+                    late = late or error
+            behind = again
+        if late is not None:
+            raise late
 
 
 def _changed(text: bytes) -> list[str]:

@@ -9,15 +9,20 @@ from collections.abc import Iterator
 import pytest
 
 from daemon import scheduler
+from daemon.connections import connect
+from daemon.courier import Courier
 from daemon.errors import RedisUnavailable
+from daemon.flows import node
 from daemon.inspector import Inspector
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from daemon.schedules import Schedules
+from daemon.search.indexer import Indexer, publish
 from daemon.servers import Servers
 from tests.alerts.support import guarding
 from tests.away import FAMILIES, near_gone_stuck
 from tests.engine import eventually
+from tests.searching import caught_up
 from tests.servers import RedisServer, looking_at
 
 
@@ -145,5 +150,62 @@ async def test_schedules_of_a_server_that_hangs_hold_up_no_others(
             for candidate in candidates:
                 candidate.cancel()
     finally:
+        main.kill()
+        far.kill()
+
+
+async def test_outboxes_of_a_server_that_hangs_hold_up_no_others(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, far = (RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2))
+    url = Servers(main.url, {"stuck": far.url})
+    redis = connect(url, timeout=120)
+    try:
+        async with Producer.connect(url) as producer:
+            with monkeypatch.context() as patch:
+
+                async def dies(*_: object) -> set[str]:
+                    raise asyncio.CancelledError
+
+                patch.setattr(Courier, "make", dies)
+                flow = node("double", [1], family="near", children=[node("double", [1], family="other")])
+                with pytest.raises(asyncio.CancelledError):
+                    await producer.enqueue_flow(flow)
+            far.pause()
+            sweeping = asyncio.create_task(Courier(redis, ["stuck", "near", "other"]).sweep())
+
+            async def delivered() -> bool:
+                return bool(await producer.redis.exists(FamilyKeys.of("other").queue))
+
+            await eventually(delivered)
+            assert not sweeping.done()
+            far.resume()
+            await sweeping
+    finally:
+        await redis.aclose()
+        main.kill()
+        far.kill()
+
+
+async def test_search_indexes_of_a_server_that_hangs_hold_up_no_others(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    main, far = (RedisServer(tmp_path_factory.mktemp("valkey")).start() for _ in range(2))
+    url = Servers(main.url, {"stuck": far.url})
+    redis = connect(url, timeout=120)
+    try:
+        async with Inspector.connect(url, ["near", "stuck"]) as inspector, Producer.connect(url) as producer:
+            for family in ("stuck", "near"):
+                await producer.enqueue("double", [1], family=family)
+                await publish(redis, FamilyKeys.of(family), "errors", 10**6)
+            far.pause()
+            indexing = asyncio.create_task(Indexer(redis).catch_up())
+            await eventually(lambda: caught_up(inspector.redis, inspector, "near"))
+            assert not indexing.done()
+            far.resume()
+            await indexing
+            assert await caught_up(redis, inspector, "stuck")
+    finally:
+        await redis.aclose()
         main.kill()
         far.kill()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -24,7 +24,7 @@ from daemon.flow_broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, Flo
 from daemon.keys import FamilyKeys, family_of, spoken_id
 from daemon.noted import Noted
 from daemon.records import tail_of
-from daemon.routed import Routed, place_of
+from daemon.routed import Routed, by_place
 
 logger = logging.getLogger("arqd.courier")
 
@@ -92,9 +92,7 @@ class Courier:
         """Deliver what stands in the outboxes of its families; gives the seconds until it should look again."""
         if not self._spread:
             return await self._sweep(self._families)
-        places: dict[Hashable, list[str]] = {}
-        for family in self._families:
-            places.setdefault(place_of(self._redis, FamilyKeys.of(family).key("outbox")), []).append(family)
+        places = by_place(self._redis, self._families, lambda family: FamilyKeys.of(family).key("outbox"))
         pause = SWEEP_SECONDS
         for each in await asyncio.gather(*map(self._sweep, places.values()), return_exceptions=True):
             if isinstance(each, BaseException):

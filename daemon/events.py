@@ -20,7 +20,7 @@ from daemon.encryption import MASK, SEALED_JSON
 from daemon.errors import InvalidJob, RedisError, RedisUnavailable
 from daemon.job import from_ms
 from daemon.keys import FamilyKeys, spoken_id
-from daemon.routed import place_of
+from daemon.routed import by_place
 
 #: What can happen; docs/events.md tells when.
 KINDS = (
@@ -203,10 +203,7 @@ class EventReader:
 
     def _by_place(self, client: Any) -> dict[Hashable, list[bytes]]:
         """A command reads streams of one server, in a cluster of one slot."""
-        places: dict[Hashable, list[bytes]] = {}
-        for stream in self._streams:
-            places.setdefault(place_of(client, stream.decode()), []).append(stream)
-        return places
+        return by_place(client, self._streams, bytes.decode)
 
     async def _first_of(self, client: Any, places: Mapping[Hashable, list[bytes]], block: int) -> list[Event]:
         """Read in all places at once, until anything has come; the other reads go on until the next call."""

@@ -5,7 +5,7 @@ It never scans the key space: counts are ZCOUNTs of score bands, lists are pages
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,7 +21,7 @@ from daemon.job_info import job_logs
 from daemon.keys import FamilyKeys, parse_id, raw_id
 from daemon.pages import EVERY, PAGE, JobFilter, JobPage, Listing, describe, server_ms
 from daemon.queue_stats import QueueStats, WorkerInfo, oldest_of_group, read_queues, read_workers
-from daemon.routed import Routed, in_cluster, name_of, place_of, single_of
+from daemon.routed import Routed, by_place, in_cluster, name_of, single_of
 from daemon.search.query import search
 from daemon.server_info import ServerInfo, read_servers
 from daemon.servers import RedisUrl
@@ -105,9 +105,7 @@ class Inspector:
         """
         if not isinstance(self.redis, Routed):
             return Answers([await question(self)], {})
-        places: dict[Hashable, list[str]] = {}
-        for name in sorted(self.families):
-            places.setdefault(place_of(self.redis, self.families[name].queue), []).append(name)
+        places = by_place(self.redis, sorted(self.families), lambda name: self.families[name].queue)
         limit, asked = ANSWER_SECONDS if within is None else within, []
         for place, names in places.items():
             part = self.only(names, single_of(self.redis, self.of(names[0]).queue))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from daemon.keys import JOB, FamilyKeys
 from daemon.limits import lane_of_group
 from daemon.pages import INDEX, server_ms
 from daemon.records import split_head, split_record
-from daemon.routed import place_of
+from daemon.routed import by_place
 
 T = TypeVar("T")
 
@@ -98,9 +98,7 @@ async def _by_place(
     redis: Any, families: Sequence[FamilyKeys], read: Callable[[Any, Sequence[FamilyKeys], int], Awaitable[list[T]]]
 ) -> list[T]:
     """Read of families server by server, each by its own clock; gives what was read in their order."""
-    groups: dict[Hashable, list[FamilyKeys]] = {}
-    for keys in families:
-        groups.setdefault(place_of(redis, keys.queue), []).append(keys)
+    groups = by_place(redis, families, lambda keys: keys.queue)
     found: dict[str, T] = {}
     for group in groups.values():
         answers = await read(redis, group, await server_ms(redis, group[0]))

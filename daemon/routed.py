@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 from redis.commands import AsyncCoreCommands
 from redis.exceptions import AskError, ClusterDownError, RedisError, TryAgainError, WatchError
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 Command = tuple[Any, ...]
 #: What is done with a client of one server.
 Call = Callable[[Any], Awaitable[T]]
@@ -199,6 +200,14 @@ def place_of(client: Any, key: str) -> Hashable:
     """Name where a key is (see `Routed.place`); of a client of one server everything is in one place."""
     # isinstance() asks protocols, which takes longer than all the rest.
     return client.place(key.encode()) if Routed in type(client).__mro__ else None
+
+
+def by_place(client: Any, items: Iterable[Item], key: Callable[[Item], str]) -> dict[Hashable, list[Item]]:
+    """Give what has keys by where these are (see `place_of`), in its order."""
+    places: dict[Hashable, list[Item]] = {}
+    for item in items:
+        places.setdefault(place_of(client, key(item)), []).append(item)
+    return places
 
 
 async def at_key(client: Any, key: str, call: Call[T]) -> T:

@@ -24,7 +24,7 @@ from daemon import courier
 from daemon.connections import LOST, connect, translate
 from daemon.lua import SCRIPTS
 from daemon.noted import Noted
-from daemon.routed import Routed, place_of
+from daemon.routed import Routed, by_place
 from daemon.search import indexer
 from daemon.servers import RedisUrl
 from daemon.ticks import Ticks, ticks_of
@@ -204,10 +204,8 @@ class Scheduler:
 
     def _begin(self, now: float) -> None:
         """Begin to make due ticks, of each server by itself: the others and the lease wait for none that hangs."""
-        due: dict[Hashable, list[str]] = {}
-        for family, at in self._next.items():
-            if at <= now:
-                due.setdefault(place_of(self._client, self._ticks[family].broker.keys.queue), []).append(family)
+        families = [family for family, at in self._next.items() if at <= now]
+        due = by_place(self._client, families, lambda family: self._ticks[family].broker.keys.queue)
         for place in due.keys() - self._making.keys():
             # A wake-up that comes meanwhile makes it due again.
             self._next.update(dict.fromkeys(due[place], math.inf))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from daemon.events import told
 from daemon.keys import FamilyKeys
 from daemon.noted import Noted
 from daemon.pages import describe
-from daemon.routed import Routed, place_of
+from daemon.routed import Routed, by_place
 from daemon.search.postings import DOCS, Doc, Write, doc_of, set_of
 from daemon.search.words import OFF
 
@@ -310,9 +310,7 @@ class Indexer:
         try:
             for name in await self._noted.families(FAMILIES):
                 self._families.setdefault(name, indexer_of(self._redis, name))
-            places: dict[Hashable, list[FamilyIndexer]] = {}
-            for each in self._families.values():
-                places.setdefault(place_of(self._redis, each.broker.keys.queue), []).append(each)
+            places = by_place(self._redis, self._families.values(), lambda indexer: indexer.broker.keys.queue)
             for failure in await asyncio.gather(*map(self._catch_up, places.values()), return_exceptions=True):
                 if failure is not None:
                     raise failure

@@ -276,10 +276,12 @@ class Supervisor:
     async def _end(self, keeper: LeaseKeeper) -> None:
         # An entry on a control list ends the thread's blocking pop.
         with contextlib.suppress(*LOST, RedisError):
-            await (self.redis.rpush(keeper.wake, "stop") if self.redis_up else asyncio.sleep(0))
+            if self.redis_up:
+                await self.redis.rpush(keeper.wake, "stop")
         await asyncio.to_thread(keeper.join, 3.0)
         with contextlib.suppress(*LOST, RedisError):
-            await (self.redis.delete(keeper.wake) if self.redis_up else asyncio.sleep(0))
+            if self.redis_up:
+                await self.redis.delete(keeper.wake)
 
     async def _housekeeping(self, keepers: list[LeaseKeeper], watchdog: Watchdog) -> None:
         while True:
@@ -316,13 +318,10 @@ class Supervisor:
     async def _drain(self) -> None:
         for worker in self.workers:
             worker.drain()
-        clock, limit = asyncio.get_running_loop().time, max(family.values.drain_timeout for family in self.families)
-        began = clock()
-        while not self._hurry.is_set() and (took := clock() - began) < limit:
-            held = any(worker.running or worker.session.outcomes for worker in self.workers)
-            if took > LAST_CALLS_SECONDS and not (held or self.redis_up):
-                break  # nothing is left that Redis should hear of
-            await asyncio.sleep(0.05)
+        limit = max(family.values.drain_timeout for family in self.families)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._hurry.wait()
         for worker in self.workers:
             worker.hand_back()
         await asyncio.sleep(CLEAN_UP_SECONDS)

@@ -86,9 +86,8 @@ class Worker(ArqWorker):
         self.keep_failed_ms = round(values.keep_failed * 1000)
         self.session = Session(self)
         self.permits = Permits(self) if values.shared_limits else None
-        self.prefetch = Prefetch(self)
+        self.prefetch, self.listeners = Prefetch(self), Listeners(self)
         self._claimed: list[tuple[Claim, int, int]] = []
-        self.listeners = Listeners(self)
         self._claimable = True
         self._in_call = self._restore_mark = self._heard = self._awoken = False
         self._due: asyncio.TimerHandle | None = None
@@ -397,4 +396,5 @@ class Worker(ArqWorker):
         if self._pool_of_processes is not None:
             end_pool(self._pool_of_processes)
         with contextlib.suppress(*LOST, RedisError):
-            await (self.client.delete(self.health_check_key) if self.supervisor.redis_up else asyncio.sleep(0))
+            if self.supervisor.redis_up:
+                await self.client.delete(self.health_check_key)

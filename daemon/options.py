@@ -77,9 +77,11 @@ def job_name(options: JobOptions) -> str:
     Raises:
         InvalidJob: for an id that is none.
     """
-    job_id: Any = options.get("job_id") or new_id()
-    if not isinstance(job_id, str) or not job_id.isprintable() or len(job_id) > 256:
-        raise InvalidJob(f"job_id {str(job_id)[:40]!r} must be plain text of at most 256 characters")
+    job_id: Any = options.get("job_id")
+    if job_id is None:
+        return new_id()
+    if not isinstance(job_id, str) or not job_id.isprintable() or not 0 < len(job_id) <= 256:
+        raise InvalidJob(f"job_id {str(job_id)[:40]!r} must be plain text of 1 to 256 characters, or left out")
     return job_id
 
 

@@ -186,7 +186,7 @@ async def test_clear_removes_all_but_what_runs(redis_url: str, producer: Produce
     assert await control.clear("t", dry_run=True) == expected
     assert await control.clear("t") == expected
     assert await counts(control) == (0,) * 6
-    lasting = {b"{t}:totals", b"{t}:clock", b"{t}:conf", b"{t}:events"}
+    lasting = {b"{t}:totals", b"{t}:clock", b"{t}:conf", b"{t}:events", b"{t}:schema"}
     assert {key for key in await producer.redis.keys("*t}*") if b"}:stats:" not in key} <= lasting
     assert set((await control.clear("t")).values()) == {0}
 

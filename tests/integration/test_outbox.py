@@ -388,6 +388,8 @@ async def test_the_relay_outlives_an_outage(
             await asyncio.sleep(0.02)
         assert len(await ids(redis)) == 10
         running.cancel()
+        # Before its database is closed: a call under way would wait for a thread that has ended.
+        await asyncio.gather(running, return_exceptions=True)
 
 
 # ---------------------------------------------------------------- the command

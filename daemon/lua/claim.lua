@@ -297,6 +297,8 @@ end
 
 write_lanes()
 write_events()
+-- What was told is in the budget, too.
+if #ARGV >= first_settle then keep_within_budget() end
 
 -- ---------------------------------------------------------------- wake-up
 if #claims > 0 and (limit[2] or limit[4]) then free, rate_wait = room() end

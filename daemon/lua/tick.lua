@@ -164,7 +164,6 @@ if #ARGV >= first_settle then
   if counts.a then trim(aborted, -1, keep_age) end
   if counts.e then trim(expired, -1, keep_age) end
   if counts.b then trim_dead() end
-  keep_within_budget()
 end
 
 if #refused == 0 then count_up(ARGV, 15, first_settle - 1) end

@@ -316,3 +316,13 @@ async def test_events_are_in_the_count(engine: Engine) -> None:
         await engine.remove(f"j{number}")
     with pytest.raises(QueueFull):
         await engine.enqueue(engine.job("big", body=body(12_000)))
+
+
+async def test_the_event_of_what_ended_is_in_the_count(engine: Engine) -> None:
+    """Whatever a call tells, too: behind each end the budget holds to the byte."""
+    await engine.sync(A, max_bytes=30_000, max_events=MANY)
+    for number in range(60):
+        await complete(engine, f"j{number}", 500 + 37 * number)
+        events = int(await engine.redis.hget(engine.keys.key("clock"), "events") or 0)
+        assert await counted(engine) + events <= 30_000, f"after {number + 1} jobs"
+    assert len(await names(engine, "completed")) > 5

@@ -1,7 +1,7 @@
 """What was sent before: receipts in Redis, one hash per message, one field per recipient who has it.
 
 ``<data>:sent:<sha256 of the idempotency key>``     recipient (hashed) -> ``{"at", "id"}``, kept 30 days
-``<data>:sending:<sha256 of the idempotency key>``  the id of the job that sends it now
+``<data>:sending:<sha256 of the idempotency key>``  the job that sends it now: its id, a line end, the try's own name
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
+import secrets
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,13 +26,21 @@ from handlers.integrations.addresses import parse_mailbox
 logger = logging.getLogger("arqd.email")
 
 KEEP = 30 * 86_400
-# Released when the job ends, whatever its end; so long after a worker died in mid-send, another job with the same key
-# may try. The job itself may at once.
+# A claim is released when the try ends, whatever its end. So long after the try's time limit, seconds, one of a worker
+# that died in mid-send lapses, and another job with the same key may try. The job itself may at once.
 CLAIM = 600
 # How long a job waits for another one that sends the same message, seconds.
 WAIT = 20
 
-# Only the holder may release: its claim may have lapsed and be another's by now.
+# Claims the message unless another job has it, and gives its receipts: whoever held it before has written what it sent.
+# A job that takes up the claim of its own earlier try has it for this try's time.
+_CLAIM = """
+local holder = redis.call('GET', KEYS[1])
+if holder and string.sub(holder, 1, #ARGV[1]) ~= ARGV[1] then return false end
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'EX', ARGV[3])
+return redis.call('HGETALL', KEYS[2])
+"""
+# Only the holder may release: its claim may be another's by now, or that of another try of the same job.
 _RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
 
 
@@ -53,7 +63,8 @@ class Receipts:
     def __init__(self, ctx: JobContext, key: str) -> None:
         digest = hashlib.sha256(key.encode()).hexdigest()
         self._redis: Any = ctx.redis
-        self._job_id = ctx.job_id.encode()
+        self._job, self._try = f"{ctx.job_id}\n".encode(), secrets.token_hex(8).encode()
+        self._lasts = CLAIM + math.ceil(ctx.remaining)
         self._sent = ctx.key("sent", digest)
         self._sending = ctx.key("sending", digest)
         self._known: dict[str, Receipt] = {}
@@ -64,16 +75,11 @@ class Receipts:
         Raises:
             RetryAfter: another job sends the same message now; no try is counted.
         """
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(self._sending, self._job_id, nx=True, ex=CLAIM)
-            pipe.get(self._sending)
-            # After the claim: who held it before has written what it sent.
-            pipe.hgetall(self._sent)
-            _, holder, sent = await pipe.execute()
-        if holder != self._job_id:
+        sent = await self._redis.eval(_CLAIM, 2, self._sending, self._sent, self._job, self._try, self._lasts)
+        if sent is None:
             logger.info("another job sends the same message now: looking again in %d s", WAIT)
             raise RetryAfter(WAIT, "job")
-        for field, value in sent.items():
+        for field, value in zip(sent[::2], sent[1::2], strict=True):
             receipt = json.loads(value)
             self._known[field.decode()] = Receipt(datetime.fromisoformat(receipt["at"]), receipt["id"])
         return self
@@ -81,7 +87,7 @@ class Receipts:
     async def __aexit__(self, *error: object) -> None:
         # The message may be out: not being able to release the claim, which lapses by itself, must not fail the job.
         with suppress(RedisError, OSError):
-            await self._redis.eval(_RELEASE, 1, self._sending, self._job_id)
+            await self._redis.eval(_RELEASE, 1, self._sending, self._job + self._try)
 
     def of(self, address: str) -> Receipt | None:
         """The receipt of a recipient, if it has the message."""

@@ -17,12 +17,12 @@ from daemon.job import JobState
 from handlers.email import tasks
 from handlers.email.message import Composer
 from handlers.email.payloads import RefusedRecipient, SendBulkEmail, SendEmail
-from handlers.email.receipts import KEEP, Receipts
+from handlers.email.receipts import CLAIM, KEEP, Receipts
 from handlers.email.settings import EmailSettings
 from handlers.email.tasks import MailService, TryAgainLater, send_bulk_email, send_email
 from handlers.integrations.mail import MailRefused, MailUnavailable, SpoolSink
 from tests.handlers.email.conftest import ContextFactory, ServerFactory
-from tests.handlers.email.support import Context, email
+from tests.handlers.email.support import Context, email, pass_time
 
 NO = "550 5.1.1 unknown"
 BUSY = "451 4.3.0 busy"
@@ -99,6 +99,42 @@ async def test_two_jobs_with_one_key_at_the_same_time(mail_server: ServerFactory
     assert len(server.received) == 1
 
 
+async def test_slow_job_keeps_its_claim_for_as_long_as_it_may_run(
+    mail_server: ServerFactory, context: ContextFactory, redis: Redis
+) -> None:
+    server = await mail_server()
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        arrived.set()
+        await go_on.wait()
+
+    server.before_data = hold
+    job = email(idempotency_key="order-42")
+    slow = context(server, "job-1")
+    slow.remaining = 1800.0
+    first = asyncio.create_task(send_email(slow, job))
+    await arrived.wait()
+    # Its server looks through the message for twenty-five minutes; meanwhile the same message is asked for again.
+    await pass_time(redis, 1500)
+    server.before_data = None
+    with pytest.raises(RetryAfter):
+        await send_email(context(server, "job-2"), job)
+    go_on.set()
+    assert (await first).sent_at is not None
+    assert (await send_email(context(server, "job-2"), job)).skipped
+    assert len(server.received) == 1
+
+
+async def test_claim_of_a_worker_that_died_lapses(
+    mail_server: ServerFactory, context: ContextFactory, redis: Redis
+) -> None:
+    server = await mail_server()
+    await Receipts(context(server, "job-1"), "order-42").__aenter__()
+    await pass_time(redis, 30 + CLAIM)
+    assert (await send_email(context(server, "job-2"), email(idempotency_key="order-42"))).sent_at is not None
+
+
 async def test_job_whose_worker_died_takes_up_its_own_claim(
     mail_server: ServerFactory, context: ContextFactory
 ) -> None:
@@ -109,6 +145,31 @@ async def test_job_whose_worker_died_takes_up_its_own_claim(
     with pytest.raises(RetryAfter):
         await send_email(context(server, "job-2"), job)
     assert (await send_email(context(server, "job-1"), job)).sent_at is not None
+
+
+async def test_a_try_that_takes_up_a_claim_has_it_for_its_own_time(
+    mail_server: ServerFactory, context: ContextFactory, redis: Redis
+) -> None:
+    server = await mail_server()
+    died, again, other = (context(server, name) for name in ("job-1", "job-1", "job-2"))
+    await Receipts(died, "order-42").__aenter__()
+    (claim,) = await redis.keys("*sending*")
+    await pass_time(redis, await redis.ttl(claim) - 10)
+    await Receipts(again, "order-42").__aenter__()
+    await pass_time(redis, 30)
+    with pytest.raises(RetryAfter):
+        await Receipts(other, "order-42").__aenter__()
+
+
+async def test_a_try_that_has_lost_its_job_does_not_release_the_claim_of_the_next(
+    mail_server: ServerFactory, context: ContextFactory
+) -> None:
+    server = await mail_server()
+    lost, holder, other = (context(server, name) for name in ("job-1", "job-1", "job-2"))
+    async with Receipts(lost, "order-42"):
+        await Receipts(holder, "order-42").__aenter__()
+    with pytest.raises(RetryAfter):
+        await Receipts(other, "order-42").__aenter__()
 
 
 async def test_only_the_holder_releases_the_claim(mail_server: ServerFactory, context: ContextFactory) -> None:

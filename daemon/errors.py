@@ -34,7 +34,7 @@ RetryAfter                      raised by handlers: somebody said to wait, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 
 class ArqdError(Exception):
@@ -153,6 +153,11 @@ class Unreadable(ArqdError):
 
 class JobNotFound(ArqdError):
     """There is no such job, or its record has been removed."""
+
+    @classmethod
+    def of(cls, written: str) -> Self:
+        """Give the error of an id as people write it."""
+        return cls(f"there is no job {written}: it never existed, or its record has been removed")
 
 
 class JobStateError(ArqdError):

@@ -259,7 +259,7 @@ class Inspector:
                 if info is not None:
                     await add_relations(self.redis, keys, job_id, info)
                     return info
-        raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
+        raise JobNotFound.of(written)
 
     async def logs(self, written: str, *, reveal: bool = False) -> JobLogs:
         """Give what a job's handler logged (`JobContext.log`).
@@ -366,7 +366,7 @@ class Inspector:
                 found = await read_flow(self.redis, keys, job_id, limit)
                 if found is not None:
                     return found
-        raise JobNotFound(f"there is no job {written}: it never existed, or its record has been removed")
+        raise JobNotFound.of(written)
 
     async def explain(self, written: str) -> Explanation:
         """Tell why a job does not run, and when it will; one that is not there is told so, too.

@@ -31,7 +31,12 @@ def explain(
 
 
 async def _explain(id: str) -> Explanation:
+    from daemon.errors import JobNotFound
+    from daemon.explain import Reason
     from daemon.keys import parse_id
 
     async with inspector(parse_id(id)[0]) as found:
-        return await found.explain(id)
+        explanation = await found.explain(id)
+    if explanation.reason is Reason.NOT_FOUND:
+        raise JobNotFound.of(id)
+    return explanation

@@ -73,7 +73,7 @@ async def explain(services: Services, job_id: str) -> Explanation:
     """
     found = await services.inspector.explain(job_id)
     if found.reason is Reason.NOT_FOUND:
-        raise JobNotFound(f"there is no job {job_id}: it never existed, or its record has been removed")
+        raise JobNotFound.of(job_id)
     return found
 
 
@@ -120,7 +120,7 @@ async def act_on_one(services: Services, actor: Actor, action: Action, job_id: s
     """
     word = (await act(services, actor, action, [job_id], priority))[job_id]
     if word == "not_found":
-        raise JobNotFound(f"there is no job {job_id}: it never existed, or its record has been removed")
+        raise JobNotFound.of(job_id)
     if word not in DONE:
         raise Problem(409, f"{job_id}: {REASONS.get(word, word)}")
     return word

@@ -454,7 +454,9 @@ def test_the_command(
     assert list(found) == names
     assert [found[name] for name in names[:4]] == ["email:one", "email", "waiting", "no_worker"]
     assert found["details"]["expires_at"].endswith("Z")
-    assert main(["explain", "email:two"]) == 0
-    assert capsys.readouterr().out.startswith("not_found: There is no such job")
+    for options in ([], ["--json"]):
+        assert main(["explain", "email:two", *options]) == 1
+        missing = "arqd: there is no job email:two: it never existed, or its record has been removed\n"
+        assert capsys.readouterr() == ("", missing)
     assert main(["explain", "two"]) == 1
     assert "write it as family:id" in capsys.readouterr().err

@@ -169,7 +169,8 @@ class Schedules:
         return await self.get(f"{family}:{name}")
 
     async def change(self, written: str, **changes: Any) -> ScheduleInfo:
-        """Change a schedule made at run time; what is not named stays, an option of None is taken away.
+        """Change a schedule made at run time; what is not named stays, what is None is taken away: an option,
+        ``payload``, ``start``, ``end``, ``count``, and of ``cron`` and ``every`` one where the other is given.
 
         When it is due next is worked out anew if ``cron``, ``every``, ``timezone``, ``start``, ``end`` or ``count``
         changes.
@@ -293,11 +294,13 @@ def _changed(schedule: Schedule, changes: dict[str, Any]) -> Schedule:
     job, payload = changes.pop("function", schedule.function), changes.pop("payload", schedule.payload)
     if isinstance(payload, Payload):
         job, payload = payload, None
-    cron, period = changes.pop("cron", None), changes.pop("every", None)
-    if cron is not None and period is not None:
-        raise InvalidJob(f"schedule {schedule.name!r}: give cron or every, not both")
     expression = schedule.expression
-    if cron is not None or period is not None:
+    if "cron" in changes or "every" in changes:
+        cron, period = changes.pop("cron", None), changes.pop("every", None)
+        if cron is not None and period is not None:
+            raise InvalidJob(f"schedule {schedule.name!r}: give cron or every, not both")
+        if cron is None and period is None:
+            raise InvalidJob(f"schedule {schedule.name!r}: a schedule has its times: give cron or every")
         expression = cron if cron is not None else every_(period)
     known: dict[str, Any] = {name: changes.pop(name) for name in ("timezone", "count", "missed") if name in changes}
     known |= {name: ms_of(changes.pop(name), name) for name in ("start", "end") if name in changes}

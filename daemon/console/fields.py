@@ -26,10 +26,18 @@ def _not_empty(text: Any) -> Any:
     return text
 
 
+def _not_null(value: Any) -> Any:
+    """Refuse null where there is nothing to take away: it would change nothing."""
+    if value is None:
+        raise ValueError("it cannot be taken away: leave it out, or name another")
+    return value
+
+
 Counted = BeforeValidator(_no_truth)
 IfGiven = BeforeValidator(_given)
 Whole = Annotated[int, Counted]
 Number = Annotated[float, Counted]
+Lasting = BeforeValidator(_not_null)
 Named = Annotated[str, BeforeValidator(_not_empty)]
 Level = Annotated[int | str, Counted, Field(description="1 (first) to 10 (last), or a name such as `high`")]
 Duration = Annotated[float | str, Counted, Field(description="seconds, or text such as `30s`, `15m`, `2d`")]

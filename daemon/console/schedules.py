@@ -34,7 +34,7 @@ async def add(
 
 
 async def change(services: Services, actor: Actor, written: str, changes: dict[str, Any]) -> ScheduleInfo:
-    """Change a schedule; what is not named stays, an option of None is taken away.
+    """Change a schedule; what is not named stays, what is None is taken away.
 
     Args:
         changes: arguments of `Schedules.change`, and ``paused``.
@@ -45,7 +45,7 @@ async def change(services: Services, actor: Actor, written: str, changes: dict[s
     paused = changes.pop("paused", None)
     if "payload" in changes or "function" in changes:
         known = await services.schedules.get(written)
-        function = changes.pop("function", None) or known.function
+        function = changes.pop("function", known.function)
         _, job, fields = _call(services, function, changes.pop("payload", known.payload), known.family)
         changes |= {"payload": job} if isinstance(job, Payload) else {"function": function, "payload": fields}
     # First what may be refused: then nothing has been done.

@@ -242,6 +242,16 @@ async def test_what_is_wrong_with_a_job_is_told_as_what_it_is(site: Console) -> 
     assert (answer.status_code, "a number of runs" in answer.text) == (422, True)
 
 
+async def test_a_schedule_whose_times_are_emptied_is_not_told_to_be_changed(site: Console) -> None:
+    client = await site.of(Role.OPERATOR)
+    fields = {"name": "s", "function": "t/plain", "payload": "{}", "cron": "0 2 * * *"}
+    assert (await client.post("/schedules/add", data=fields)).status_code == 303
+    answer = await client.post("/schedules/edit", data={**fields, "name": "t:s", "cron": ""})
+    assert (answer.status_code, "give cron or every" in answer.text) == (422, True)
+    answer = await client.post("/schedules/edit", data={**fields, "name": "t:s", "cron": "", "every": "1h"})
+    assert (answer.status_code, (await site.services.schedules.get("t:s")).cron) == (303, "@every 3600s")
+
+
 async def test_two_who_look_at_once_see_each_minute_once(site: Console) -> None:
     reader = BoardReader(site.services.inspector)
     await reader.series("t", "1h")

@@ -108,6 +108,9 @@ async def test_limits_change_while_it_runs(redis_url: str) -> None:
         assert len((await client.put(url, json={"reset": True})).json()["limits"]) == 1
         wrongs: list[dict[str, Any]] = [
             {},
+            {"rate": None, "concurrency": None},
+            {"group": "a", "weight": None},
+            {"reset": False},
             {"rate": "fast"},
             {"group": "a", "function": "b", "rate": "1/s"},
             {"weight": 2},
@@ -260,6 +263,46 @@ async def test_schedules_are_added_changed_run_and_removed(redis_url: str) -> No
             assert (await client.request(method, f"{url}/t:nightly{path}")).status_code == 404
         done = [action for action, _ in await actions(found)]
         assert {"schedule.add", "schedule.change", "schedule.pause", "schedule.run", "schedule.remove"} <= set(done)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, "name what to change"),
+        ({"cron": None}, "a schedule has its times: give cron or every"),
+        ({"every": None, "count": 3}, "a schedule has its times: give cron or every"),
+        ({"function": None}, "function: it cannot be taken away: leave it out, or name another"),
+        ({"paused": None}, "paused: it cannot be taken away: leave it out, or name another"),
+        ({"timezone": None}, "timezone: "),
+        ({"missed": None}, "missed: "),
+    ],
+)
+async def test_a_change_that_would_be_none_is_refused(redis_url: str, change: dict[str, Any], told: str) -> None:
+    async with console(redis_url) as found:
+        client, url = await found.of("operator"), f"{API}/schedules"
+        new = {"name": "s", "function": "ask", "payload": {"question": "q"}, "cron": "0 2 * * *"}
+        made = (await client.post(url, json=new)).json()
+        answer = await client.patch(f"{url}/t:s", json=change)
+        assert (answer.status_code, told in answer.json()["detail"]) == (422, True), answer.text
+        assert (await client.get(f"{url}/t:s")).json() == made
+
+
+async def test_null_takes_away_what_a_schedule_can_be_without(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        client, url = await found.of("operator"), f"{API}/schedules"
+        options = {"priority": 3, "max_tries": 2, "timeout": 9, "expires": 60, "group": "g", "tags": ["n"],
+                   "dedup_key": "k"}  # fmt: skip
+        times = {"start": "2030-01-01T00:00:00Z", "end": "2031-01-01T00:00:00Z", "count": 3}
+        await client.post(url, json={"name": "s", "function": "plain", "cron": "0 2 * * *", **options, **times})
+        for name in (*options, *times):
+            answer = await client.patch(f"{url}/t:s", json={name: None})
+            assert answer.status_code == 200, answer.text
+            told = answer.json()
+            assert (name in told["options"], told.get(name)) == (False, None)
+        assert told["options"] == {}
+        assert (await client.patch(f"{url}/t:s", json={"cron": None, "every": "1h"})).json()["cron"] == "@every 3600s"
+        assert (await client.patch(f"{url}/t:s", json={"payload": {"n": 3}})).json()["payload"] == {"n": 3}
+        assert (await client.patch(f"{url}/t:s", json={"payload": None})).json()["payload"] == {"n": 0}
 
 
 # ---------------------------------------------------------------------- markup

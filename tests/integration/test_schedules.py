@@ -181,6 +181,7 @@ async def test_change(schedules: Schedules) -> None:
     after = await schedules.change("t:s", every="1h", timezone="Asia/Tokyo", start=SOON, count=2)
     assert (after.cron, after.timezone, after.count) == ("@every 3600s", "Asia/Tokyo", 2)
     assert after.next_runs == [SOON, SOON + timedelta(hours=1)]
+    assert (await schedules.change("t:s", cron="@daily", every=None)).cron == "@daily"
     after = await schedules.change("t:s", start=None, end=datetime(2020, 1, 1, tzinfo=UTC))
     assert (after.state, after.next_runs) == ("ended", [])
     after = await schedules.change("t:s", end=None)
@@ -217,7 +218,11 @@ async def test_a_change_does_not_end_a_pause(schedules: Schedules) -> None:
 
 async def test_a_bad_change_changes_nothing(schedules: Schedules) -> None:
     before = await schedules.add("s", "work", family="t", cron="@daily")
-    for changes in ({"cron": "bad"}, {"cron": "@daily", "every": 3}, {"priority": 11}, {"colour": 1}, {"count": 0}):
+    for changes in (
+        {"cron": "bad"}, {"cron": "@daily", "every": 3}, {"priority": 11}, {"colour": 1}, {"count": 0},
+        {"cron": None}, {"every": None}, {"cron": None, "every": None}, {"cron": None, "timezone": "Asia/Tokyo"},
+        {"function": None}, {"missed": None}, {"timezone": None},
+    ):  # fmt: skip
         with pytest.raises(InvalidJob):
             await schedules.change("t:s", **changes)
     assert await schedules.get("t:s") == before

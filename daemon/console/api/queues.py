@@ -37,7 +37,7 @@ _RUN, _CLEAN, _RETRY = DryRun(), Clean(), RetrySelection()
 
 
 class Limits(Body):
-    """What is left out stays as it is; `none` is no limit."""
+    """What is left out or null stays as it is; `none` is no limit."""
 
     rate: str | None = Field(None, description="starts per period: `50/s`, `30/m`, `none`")
     concurrency: Annotated[int | str, Counted] | None = Field(None, description="jobs at the same time, or `none`")
@@ -49,7 +49,8 @@ class Limits(Body):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.model_fields_set - {"group", "function"}:
+        limits = (self.rate, self.concurrency, self.weight, self.max_bytes)
+        if not self.reset and all(limit is None for limit in limits):
             raise ValueError("name a limit: rate, concurrency, weight, max_bytes, or reset")
         return self
 

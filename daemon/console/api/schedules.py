@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Path
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from daemon.console import schedules
 from daemon.console.api.common import Body, Given, MaybeFamily, Operator, Viewer, problems
-from daemon.console.fields import Duration, Level, Whole
+from daemon.console.fields import Duration, Lasting, Level, Whole
 from daemon.schedule import Missed
 from daemon.schedules import ScheduleInfo
 
@@ -46,10 +47,17 @@ class NewSchedule(_Fields):
 
 
 class ScheduleChange(_Fields):
-    """What to change; what is left out stays, and null takes an option of its jobs away."""
+    """What to change; what is left out stays, and null takes `payload`, `start`, `end`, `count` or an option of its
+    jobs away."""
 
-    function: str | None = None
-    paused: bool | None = None
+    function: Annotated[str | SkipJsonSchema[None], Lasting] = None
+    paused: Annotated[bool | SkipJsonSchema[None], Lasting] = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("name what to change")
+        return self
 
 
 @dataclass(slots=True)

@@ -137,7 +137,7 @@ async def _save(services: Services, actor: Actor, filled: dict[str, str], *, edi
     now = _filled(await services.schedules.get(filled["name"]))
     changed = {name: value for name, value in given.items() if str(value or "") != now[name]}
     if (filled["cron"], filled["every"]) != (now["cron"], now["every"]):
-        changed |= {name: value for name, value in timing.items() if value is not None}
+        changed |= timing
     if payload != json.loads(now["payload"]) or filled["function"] != now["function"]:
         changed |= {"function": function.name, "payload": payload}
     return await schedules.change(services, actor, filled["name"], changed)

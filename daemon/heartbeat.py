@@ -46,6 +46,11 @@ def default_path(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("TMPDIR", "/tmp")) / f"arqd-{os.getuid()}" / "heartbeat.json"  # noqa: S108
 
 
+def scheduler_file(path: Path) -> Path:
+    """Give the file of ``arqd scheduler``, beside that of a worker: a document without families."""
+    return path.with_name("scheduler.json")
+
+
 def read_heartbeat(path: Path) -> dict[str, Any] | None:
     """Read a heartbeat file; None when there is none or it is not one.
 
@@ -74,6 +79,7 @@ class Heartbeat:
         path: the file; its directory is made when missing. One per process.
         snapshot: gives the document but for ``time``, ``loop_lag_seconds`` and ``memory_bytes``; must not block.
         interval: seconds between two beats.
+        beats: whether to write it now: False when something else than the event loop stands still.
         clock: gives Unix seconds.
     """
 
@@ -83,11 +89,13 @@ class Heartbeat:
         snapshot: Callable[[], dict[str, Any]],
         interval: float = 1.0,
         *,
+        beats: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
         self._snapshot = snapshot
         self._interval = interval
+        self._beats = beats
         self._clock = clock
         self._lags: deque[float] = deque(maxlen=_LAGS_KEPT)
         self._failing = False
@@ -116,7 +124,8 @@ class Heartbeat:
                 due = loop.time() + self._interval
                 await asyncio.sleep(self._interval)
                 self._lags.append(max(0.0, loop.time() - due))
-                self.beat()
+                if self._beats():
+                    self.beat()
         finally:
             self.path.unlink(missing_ok=True)
 

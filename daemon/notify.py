@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 #: What the processes of a service must not inherit: only its main process speaks to systemd.
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -63,16 +63,21 @@ class Notifier:
         self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     @contextlib.contextmanager
-    def keeping_alive(self) -> Iterator[None]:
-        """Tell that the event loop turns until the block ends, and that the service ends then; called in that loop."""
-        task = asyncio.get_running_loop().create_task(self._keep_telling(), name="notify")
+    def keeping_alive(self, turns: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        """Tell that the event loop turns until the block ends, and that the service ends then; called in that loop.
+
+        Args:
+            turns: whether what it is there for goes on as well.
+        """
+        task = asyncio.get_running_loop().create_task(self._keep_telling(turns), name="notify")
         try:
             yield
         finally:
             task.cancel()
             self.send("STOPPING=1")
 
-    async def _keep_telling(self) -> None:
+    async def _keep_telling(self, turns: Callable[[], bool]) -> None:
         while True:
-            self.alive()
+            if turns():
+                self.alive()
             await asyncio.sleep(self.interval)

@@ -41,6 +41,8 @@ LOOK_SECONDS = 10.0
 #: How long pops block; that of wake-ups only hurries the next look.
 BLOCK_SECONDS, BLOCK_WAKE_SECONDS = 5.0, 10.0
 AGAIN_SECONDS = 1.0
+#: All that it waits for ends sooner, a server that hangs included: who has not turned for so long hangs.
+STILL_SECONDS = 60.0
 #: How long it waits for its process's workers before it leads.
 START_SECONDS = 10.0
 
@@ -63,10 +65,15 @@ class Scheduler:
 
     Args:
         url: Redis.
+
+    Attributes:
+        leading: whether it does.
+        turned: when it last went on, by the monotonic clock.
     """
 
     def __init__(self, url: RedisUrl) -> None:
         self.leading = False
+        self.turned = time.monotonic()
         self._waiting = False
         # Who looks at the lease sees which process leads.
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -97,6 +104,15 @@ class Scheduler:
         """Have something called when Redis goes away while this process leads, and when it is back (with None)."""
         self._away.append(call)
 
+    @property
+    def turns(self) -> bool:
+        """Whether it goes on: it leads, waits to, or waits for Redis."""
+        return time.monotonic() - self.turned < STILL_SECONDS
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the heartbeat file of a process that does nothing else tells (see `daemon.heartbeat`)."""
+        return {"pid": os.getpid(), "state": "running", "leading": self.leading}
+
     async def run(self, ready: Callable[[], bool] = lambda: True) -> None:
         """Wait for the lease and lead, again and again; Redis may come and go.
 
@@ -111,6 +127,7 @@ class Scheduler:
                     while not ready():  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
             while True:
+                self.turned = time.monotonic()
                 try:
                     left = await self._hold()
                     if away:
@@ -175,7 +192,7 @@ class Scheduler:
         renew = look = 0.0
         try:
             while True:
-                now = time.monotonic()
+                self.turned = now = time.monotonic()
                 if now >= renew:
                     if await self._hold() is not None:
                         logger.info("scheduler: another process leads")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from daemon.family import Family, FamilyValues
+    from daemon.scheduler import Scheduler
     from daemon.settings import Settings
 
 
@@ -145,17 +146,21 @@ def scheduler() -> None:
     """
     import uvloop
 
+    from daemon.heartbeat import Heartbeat, scheduler_file
     from daemon.notify import Notifier
+    from daemon.scheduler import Scheduler
 
     config, notifier = settings(), Notifier(os.environ)
     _log(config, "json")
 
     async def lead() -> None:
-        task = asyncio.ensure_future(_lead(config))
+        leader = Scheduler(redis_url(config))
+        beat = Heartbeat(scheduler_file(_heartbeat(config)), leader.snapshot, beats=lambda: leader.turns)
+        task = asyncio.ensure_future(_lead(config, leader, beat.run()))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         notifier.ready("leads, or waits to")
-        with notifier.keeping_alive():
+        with notifier.keeping_alive(lambda: leader.turns):
             await asyncio.wait({task})
         if not task.cancelled():
             task.result()
@@ -163,16 +168,15 @@ def scheduler() -> None:
     uvloop.run(lead())
 
 
-async def _lead(config: Settings) -> None:
+async def _lead(config: Settings, leader: Scheduler, *beside: Coroutine[Any, Any, None]) -> None:
     from daemon.alerts.watch import watching
     from daemon.connections import connect
     from daemon.courier import SWEEP_SECONDS, Courier
-    from daemon.scheduler import Scheduler
 
     url = redis_url(config)
-    redis, leader = connect(url), Scheduler(url)
+    redis = connect(url)
     leader.every(SWEEP_SECONDS, partial(Courier(redis).sweep_all, leader.noted))
-    work = [leader.run()]
+    work = [leader.run(), *beside]
     if config.has_database:
         from daemon.relay import relay_outbox
 
@@ -220,6 +224,7 @@ def console() -> None:
 async def _console(config: Settings) -> None:
     from daemon.console.server import run_console
     from daemon.notify import Notifier
+    from daemon.scheduler import Scheduler
     from daemon.telemetry import telemetry
 
     url, notifier = redis_url(config), Notifier(os.environ)
@@ -230,7 +235,7 @@ async def _console(config: Settings) -> None:
         notifier.ready(f"answers at {home}")
 
     with notifier.keeping_alive(), telemetry(config):
-        await _until_one_ends(run_console(url, config, families, on_listening=tell), _lead(config))
+        await _until_one_ends(run_console(url, config, families, on_listening=tell), _lead(config, Scheduler(url)))
 
 
 def probe() -> None:

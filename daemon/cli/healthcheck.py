@@ -31,6 +31,8 @@ def healthcheck(pid: int = 1) -> None:
     problem = ""
     if "run" in words:
         problem = _heartbeats(config)
+    elif "scheduler" in words:
+        problem = _scheduler(config)
     elif "probe" in words:
         problem = _answers(f"http://127.0.0.1:{config.probe.port}/livez", set())
     elif "console" in words:
@@ -51,6 +53,17 @@ def _heartbeats(config: Settings) -> str:
     files = config.probe.files(config.heartbeat_file or default_path(os.environ))
     readings = health.read_workers(files, time.time(), config.probe.limits())
     return "; ".join(reading.problem for reading in readings if reading.problem)
+
+
+def _scheduler(config: Settings) -> str:
+    """Say what is wrong with the file of a scheduler."""
+    from daemon.heartbeat import default_path, scheduler_file
+    from daemon.probe import health
+    from daemon.scheduler import STILL_SECONDS
+
+    file = scheduler_file(config.heartbeat_file or default_path(os.environ))
+    [reading] = health.read_workers([file], time.time(), health.Limits(heartbeat=STILL_SECONDS))
+    return reading.problem or ""
 
 
 def _answers(url: str, accepted: set[int]) -> str:

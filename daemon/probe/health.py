@@ -48,7 +48,7 @@ def _read(path: Path, now: float, limit: float) -> Reading:
     except OSError as error:
         return Reading(None, now, problem=f"{path} cannot be read: {error.strerror}")
     if document is None:
-        return Reading(None, now, problem=f"no heartbeat in {path}: the worker has not started, or has stopped")
+        return Reading(None, now, problem=f"no heartbeat in {path}: its process has not started, or has stopped")
     age = now - document["time"]
     if abs(age) > limit:
         # On a full disk a worker can only touch its file.

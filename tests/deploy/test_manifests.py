@@ -191,6 +191,13 @@ def test_a_pod_may_drain(overlay: str) -> None:
         assert "/etc/arqd/secrets" in {mount["mountPath"] for mount in worker["volumeMounts"]}
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_hangs_is_started_again(overlay: str) -> None:
+    for name, spec in pod_specs(overlay):
+        for container in spec["containers"]:
+            assert "livenessProbe" in container, f"{name}: {container['name']}"
+
+
 def test_what_is_written_of_the_families_is_up_to_date() -> None:
     for path, text in k8s_families.files().items():
         # A list may be of fewer families than ship; what is of a family that is in it has its values.

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import redis
+import yaml
 
 from daemon.cli import processes
 from daemon.cli.command import main
@@ -285,6 +286,51 @@ def test_watch_starts_anew_when_the_code_changes(start: Start, tmp_path: Path, r
         code.write_text(text.replace("return 1", "return 22"))
         assert producer.enqueue("answer", [], family="own").result(timeout=PATIENCE) == 22
     assert watcher.ended(signal.SIGTERM) == 0, watcher.text
+
+
+# ---------------------------------------------------------------------- scheduler
+
+
+def test_a_scheduler_that_hangs_is_told_from_one_that_leads_or_waits(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What the kubelet calls, and what other engines do.
+    [manifest, *_] = yaml.safe_load_all((ROOT / "deploy/k8s/base/scheduler.yaml").read_text())
+    [container] = manifest["spec"]["template"]["spec"]["containers"]
+    called = [word.replace("/run/arqd", "FOLDER") for word in container["livenessProbe"]["exec"]["command"]]
+
+    def healthy(process: Arqd, folder: Path) -> bool:
+        monkeypatch.setenv("ARQD_HEARTBEAT_FILE", str(folder / "heartbeat.json"))
+        told = {
+            subprocess.run([word.replace("FOLDER", str(folder)) for word in called]).returncode,
+            main(["healthcheck", "--pid", str(process.process.pid)]),
+        }
+        # A sign of life may come between the two.
+        return told == {0} if len(told) == 1 else healthy(process, folder)
+
+    folders = [tmp_path / "leads", tmp_path / "waits"]
+    leads, waits = (
+        start("scheduler", ARQD_HEARTBEAT_FILE=str(folder / "heartbeat.json"), ARQD_LOG_LEVEL="debug")
+        for folder in folders
+    )
+    both = ((leads, folders[0]), (waits, folders[1]))
+    until(lambda: "this process leads" in leads.text + waits.text, "one leads")
+    for process, folder in both:
+        until(lambda folder=folder: (folder / "scheduler.json").exists(), "a sign of life")
+        assert healthy(process, folder)
+    leads.process.send_signal(signal.SIGSTOP)
+    for _, folder in both:
+        # As if minutes had passed.
+        (folder / "scheduler.json").write_text('{"time": 0}')
+        os.utime(folder / "scheduler.json", (0, 0))
+    until(lambda: healthy(waits, folders[1]), "it turns")
+    assert not healthy(leads, folders[0])
+    assert "the last heartbeat in" in capsys.readouterr().out
+    leads.process.send_signal(signal.SIGCONT)
+    until(lambda: healthy(leads, folders[0]), "it turns again")
+    for process, folder in both:
+        assert process.ended(signal.SIGTERM) == 0, process.text
+        assert not (folder / "scheduler.json").exists()
 
 
 # ---------------------------------------------------------------------- probe

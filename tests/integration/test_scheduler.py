@@ -255,3 +255,33 @@ async def test_on_a_full_server_ticks_are_late(redis_server: RedisServerFactory)
             await eventually(lambda: made(schedules))
         seconds = await made(schedules)
         assert seconds == list(range(seconds[0], seconds[-1] + 1))
+
+
+async def test_a_leader_that_hangs_is_told_from_one_that_waits(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RENEW_SECONDS", "LOOK_SECONDS", "BLOCK_SECONDS"):
+        monkeypatch.setattr(module, name, 0.2)
+    monkeypatch.setattr(module, "STILL_SECONDS", 5.0)
+    hangs, waits = Scheduler(redis_url), Scheduler(redis_url)
+    async with running(hangs):
+        await until(lambda: hangs.leading)
+        async with running(waits):
+            monkeypatch.setattr(hangs.noted, "look", asyncio.Event().wait)
+            await until(lambda: not hangs.turns)
+            # It waited, and leads now.
+            await until(lambda: waits.leading and waits.turns)
+            assert not hangs.turns
+
+
+async def test_redis_away_is_no_reason_to_start_it_again(
+    redis_server: RedisServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STILL_SECONDS", 5.0)
+    server = redis_server()
+    scheduler = Scheduler(server.url)
+    async with running(scheduler):
+        await until(lambda: scheduler.leading)
+        server.kill()
+        await until(lambda: not scheduler.leading)
+        turned = scheduler.turned
+        await until(lambda: scheduler.turned > turned + 2)
+        assert scheduler.turns

@@ -6,7 +6,7 @@ An operator's win over the settings' until they are reset; scripts read both (``
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -58,6 +58,7 @@ class FamilyLimits:
         weights: turns of each group that has more than one.
         shared: limits that its running workers share with other families.
         budget: bytes it may take in Redis and takes, None where nobody has set any.
+        warnings: an operator's limits that hold for nothing, since nobody has the function they name.
     """
 
     family: str
@@ -67,6 +68,7 @@ class FamilyLimits:
     weights: dict[str, int]
     shared: list[SharedLimitInfo] = field(default_factory=list)
     budget: Budget | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def lane_of_group(group: str) -> str:
@@ -150,6 +152,7 @@ def reset_changes(lane: str | None = None) -> list[Change]:
 async def change_limits(
     redis: Any, keys: FamilyKeys, *, rate: str | None = None, concurrency: str | None = None, group: str | None = None,
     function: str | None = None, weight: int | None = None, max_bytes: str | None = None, reset: bool = False,
+    functions: Iterable[str] = (),
 ) -> FamilyLimits:  # fmt: skip
     """Change limits of the queue, or of one group or function, while it runs; gives all of them as they are then.
 
@@ -160,6 +163,7 @@ async def change_limits(
         weight: turns of the group where others have one.
         max_bytes: what the queue may take in Redis, ``500MB`` or ``none``.
         reset: take back what was set so, and end a wait.
+        functions: as for `read_limits`.
 
     Raises:
         InvalidJob: for what is no limit, or what does not go together; nothing was changed.
@@ -177,7 +181,7 @@ async def change_limits(
         changes += weight_changes(group, weight)
     if changes:
         await Broker(redis, keys).set_limits(changes)
-    return await read_limits(redis, keys)
+    return await read_limits(redis, keys, functions)
 
 
 def _refuse_mixed(
@@ -196,8 +200,12 @@ def _refuse_mixed(
         raise InvalidJob("max_bytes is for the whole queue")
 
 
-async def read_limits(redis: Any, keys: FamilyKeys) -> FamilyLimits:
-    """Read all limits of a family, the settings' as its workers have published them."""
+async def read_limits(redis: Any, keys: FamilyKeys, functions: Iterable[str] = ()) -> FamilyLimits:
+    """Read all limits of a family, the settings' as its workers have published them.
+
+    Args:
+        functions: those of the family that are registered here: of what neither they nor a worker has, `warnings` tell.
+    """
     async with redis.pipeline(transaction=False) as pipe:
         pipe.hgetall(keys.key("conf")).hgetall(keys.key("limits")).hgetall(keys.key("active")).time()
         pipe.zcount(keys.queue, HELD, f"({SUSPECT}").zrange(keys.key("workers"), 0, -1)
@@ -213,18 +221,30 @@ async def read_limits(redis: Any, keys: FamilyKeys) -> FamilyLimits:
             limits.append(_lane_limit(lane, LaneLimit.from_text(text)))
     weights = {field[7:]: int(weight) for field, weight in conf.items() if field.startswith("weight:")}
     running = {"": int(raw[4]), **{lane: int(jobs) for lane, jobs in active.items()}}
-    shared = await _shared(redis, keys, raw[5])
+    published = await _published(redis, keys, raw[5])
+    shared = await read_shared(redis, sorted({name for info in published for name in info.get("shared_limits", ())}))
     clock = {k.decode(): v.decode() for k, v in raw[6].items()}
-    return FamilyLimits(keys.family, limits, waits, running, weights, shared, read_budget(conf, clock))
+    known = {*functions, *(name for info in published for name in info.get("functions", ()))}
+    warnings = _for_nothing(keys.family, limits, known)
+    return FamilyLimits(keys.family, limits, waits, running, weights, shared, read_budget(conf, clock), warnings)
 
 
-async def _shared(redis: Any, keys: FamilyKeys, sessions: list[bytes]) -> list[SharedLimitInfo]:
-    """Read the shared limits that these workers publish."""
+async def _published(redis: Any, keys: FamilyKeys, sessions: list[bytes]) -> list[dict[str, Any]]:
+    """Read what workers publish of themselves."""
     async with redis.pipeline(transaction=False) as pipe:
         for session in sessions:
             pipe.hget(keys.key("session", session.decode()), "info")
-        published = [json.loads(info) for info in (await pipe.execute() if sessions else []) if info]
-    return await read_shared(redis, sorted({name for info in published for name in info.get("shared_limits", ())}))
+        return [json.loads(info) for info in (await pipe.execute() if sessions else []) if info]
+
+
+def _for_nothing(family: str, limits: Sequence[LimitInfo], known: set[str]) -> list[str]:
+    """Tell of an operator's limits of functions that nobody has; of none where nobody could say which there are."""
+    return [
+        f"{family} has no function {limit.name!r}: its limit counts once a worker has one "
+        f"(known are {', '.join(sorted(known))})"
+        for limit in limits
+        if limit.scope == "function" and limit.source == "operator" and known and limit.name not in {"*", *known}
+    ]
 
 
 async def change_shared(

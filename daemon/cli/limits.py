@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.common import Json, audited, cell, inspector, print_json, print_table, refuse_unknown_family
+from daemon.cli.common import Json, audited, cell, inspector, print_json, print_table, refuse_unknown_family, settings
 
 if TYPE_CHECKING:
     from daemon.budget import Budget
@@ -68,6 +69,8 @@ def limits(
     if "" in (group, function) or not ((group or "") + (function or "")).isprintable():
         raise typer.BadParameter("a group or function has a name of plain text")
     found = asyncio.run(_limits(family or "", rate, global_ or concurrency, group, function, weight, max_bytes, reset))
+    for warning in found.warnings:
+        print(f"arqd: {cell(warning)}", file=sys.stderr)
     if json:
         print_json(found)
     else:
@@ -135,7 +138,17 @@ async def _limits(
             }  # fmt: skip
             only_look = not reset and all(value is None for value in (rate, concurrency, weight, max_bytes))
             async with audited(found.redis, "queue.limits", family, unless=only_look, reset=reset or None, **changes):
-                return await change_limits(found.redis, keys, reset=reset, **changes)
+                functions = _functions(family) if function else ()
+                return await change_limits(found.redis, keys, reset=reset, functions=functions, **changes)
+
+
+def _functions(family: str) -> list[str]:
+    """Give the functions of a family that is registered and installed here."""
+    from daemon.registry import installed_families, load_families
+
+    config = settings()
+    names = [name for name in installed_families(config.families) if name == family]
+    return [name for each in load_families(config.families, names, config.overrides()) for name in each.functions]
 
 
 def _print_budget(budget: Budget) -> None:

@@ -116,7 +116,8 @@ async def _each(
 async def limits(services: Services, family: str) -> FamilyLimits:
     """Give the limits of a queue, its groups and functions."""
     with translated():
-        return await read_limits(services.redis, services.inspector.of(family))
+        functions = services.catalog.families[family].functions
+        return await read_limits(services.redis, services.inspector.of(family), functions)
 
 
 async def set_limits(services: Services, actor: Actor, family: str, **changes: Any) -> FamilyLimits:
@@ -130,4 +131,5 @@ async def set_limits(services: Services, actor: Actor, family: str, **changes: A
     """
     async with services.audit.record(actor, "queue.limits", family, **changes):
         with translated():
-            return await change_limits(services.redis, services.inspector.of(family), **changes)
+            functions = services.catalog.families[family].functions
+            return await change_limits(services.redis, services.inspector.of(family), functions=functions, **changes)

@@ -227,6 +227,16 @@ async def test_a_number_that_cannot_be_meant_is_told(
     assert told in (await client.get("/queues/t/limits")).text
 
 
+async def test_a_limit_of_a_function_that_nobody_has_is_told_as_such(site: Console) -> None:
+    client = await site.of(Role.OPERATOR)
+    for function, told in (("ask", False), ("akk", True)):
+        fields = {"scope": "function", "name": function, "rate": "5/s"}
+        assert (await client.post("/queues/t/limits", data=fields)).status_code == 303
+        page = (await client.get("/alerts")).text
+        assert f"Limits of function {function} are set" in page
+        assert ("t has no function" in page) is told
+
+
 async def test_what_is_wrong_with_a_job_is_told_as_what_it_is(site: Console) -> None:
     client = await site.of(Role.OPERATOR)
     deep = "[" * 100_000

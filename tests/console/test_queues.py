@@ -124,6 +124,33 @@ async def test_limits_change_while_it_runs(redis_url: str) -> None:
         assert ("queue.limits", "t") in await actions(found)
 
 
+async def later(ctx: JobContext) -> None: ...
+
+
+async def test_a_limit_of_a_function_that_nobody_has_is_told_as_such(redis_url: str) -> None:
+    family = make_family("t", later)
+    async with console(redis_url) as found:
+        client, url = await found.of("operator"), f"{API}/queues/t/limits"
+
+        async def warnings(function: str) -> list[str]:
+            answer = await client.put(url, json={"function": function, "rate": "5/s"})
+            assert answer.status_code == 200, answer.text
+            told: list[str] = answer.json()["warnings"]
+            assert (await client.get(url)).json()["warnings"] == told
+            return told
+
+        assert await warnings("ask") == await warnings("*") == []
+        (told,) = await warnings("later")
+        assert told.startswith("t has no function 'later': its limit counts once a worker has one (known are ask, ")
+        # A worker of another release may have it.
+        async with working(redis_url, family):
+            assert (await client.get(url)).json()["warnings"] == []
+            (told,) = await warnings("akk")
+            assert told.startswith("t has no function 'akk'")
+        await client.put(url, json={"function": "akk", "reset": True})
+        assert [text[:25] for text in (await client.get(url)).json()["warnings"]] == ["t has no function 'later'"]
+
+
 # ---------------------------------------------------------------------- dead letters
 
 

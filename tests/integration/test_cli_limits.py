@@ -160,3 +160,19 @@ def test_an_unknown_family_is_refused(arqd: Arqd) -> None:
     status, _, err = arqd("emial", "--rate", "1/s")
     assert status == 1
     assert "there is no family 'emial'" in err
+
+
+def test_a_limit_of_a_function_that_nobody_has_is_told_as_such(arqd: Arqd) -> None:
+    for words in (("--function", "send_email"), ("--function", "*"), ()):
+        status, _, err = arqd("email", *words, "--rate", "1/s")
+        assert (status, err) == (0, "")
+    for options in (("--rate", "1/s"), ("--rate", "2/s", "--json")):
+        status, out, err = arqd("email", "--function", "send_emial", *options)
+        assert (status, "send_emial" in out) == (0, True)
+        assert err == (
+            "arqd: email has no function 'send_emial': its limit counts once a worker has one "
+            "(known are send_bulk_email, send_email)\n"
+        )
+    # Nobody is there who could tell which functions there are.
+    status, _, err = arqd("email")
+    assert (status, err) == (0, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -96,14 +98,15 @@ async def set_limits(request: Request, actor: Operator, family: str) -> Response
         if scope not in ("group", "function") and name:
             raise Problem(422, "a name is that of a group or a function: choose which")
         reset = bool(first(given, "reset"))
-        changes = {each: first(given, each) or None for each in ("rate", "concurrency") if not reset}
+        changes: dict[str, Any] = {each: first(given, each) or None for each in ("rate", "concurrency") if not reset}
         if not reset and not any(changes.values()):
             raise Problem(422, "nothing was changed: fill in what is to be changed")
         lane = {scope: name} if name else {}
-        await queue_actions.set_limits(services, actor, family, **lane, **changes, **({"reset": True} if reset else {}))
-        return (
-            f"Limits of {f'{scope} {name}' if name else family} are {'those of the settings again' if reset else 'set'}"
-        )
+        if reset:
+            changes["reset"] = True
+        found = await queue_actions.set_limits(services, actor, family, **lane, **changes)
+        told = "those of the settings again" if reset else "set"
+        return ". ".join([f"Limits of {f'{scope} {name}' if name else family} are {told}", *found.warnings])
 
     frame = Frame(request, actor)
     return await answered(request, back_to(request, first(given, "back"), frame.href("queues", family)), act())

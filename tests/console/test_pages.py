@@ -232,7 +232,7 @@ async def test_a_limit_of_a_function_that_nobody_has_is_told_as_such(site: Conso
     for function, told in (("ask", False), ("akk", True)):
         fields = {"scope": "function", "name": function, "rate": "5/s"}
         assert (await client.post("/queues/t/limits", data=fields)).status_code == 303
-        page = (await client.get("/alerts")).text
+        page = (await client.get("/workers")).text
         assert f"Limits of function {function} are set" in page
         assert ("t has no function" in page) is told
 

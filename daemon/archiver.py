@@ -26,6 +26,7 @@ from daemon.archive import Archive
 from daemon.archived import ALL, ArchiveFilter, Passed
 from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translated
+from daemon.dead_letters import outlook
 from daemon.dotted import database_of, object_store_of
 from daemon.errors import ArchiveUnavailable, ArqdError, RedisUnavailable, Unreadable
 from daemon.inspector import Inspector
@@ -147,7 +148,7 @@ class Archiver:
 
     # ------------------------------------------------------------------ back to Redis
 
-    async def retry(self, chosen: Sequence[int] | ArchiveFilter = ALL) -> dict[str, int]:
+    async def retry(self, chosen: Sequence[int] | ArchiveFilter = ALL, *, dry_run: bool = False) -> dict[str, int]:
         """Send letters back to their queues, those of which nothing has become yet; each once.
 
         One that is still a dead letter in Redis is sent back as `daemon.control` does it; one that Redis has forgotten
@@ -156,6 +157,7 @@ class Archiver:
         Args:
             chosen: numbers of the archive (at most 500), or a filter, for which a letter that was discarded counts as
                 one that is not to be sent back.
+            dry_run: only tell what would become of them.
 
         Returns:
             How many of each outcome: ``retried``, ``retried_before``, ``not_failed`` (a job of this id lives or its
@@ -177,10 +179,20 @@ class Archiver:
             after = rows[-1]["id"]
             for row in rows:
                 with translated():
-                    words[await self._send_back(row)] += 1
+                    words[await (self._outlook(row) if dry_run else self._send_back(row))] += 1
         if not isinstance(chosen, ArchiveFilter):
             words["not_found"] += len(set(chosen)) - words.total()
         return {word: count for word, count in words.items() if count}
+
+    async def _outlook(self, row: Any) -> str:
+        """Tell what `_send_back` would answer."""
+        if row["outcome"] == "retried":
+            return "retried_before"
+        _, (job_id, *_) = parse_id(row["job_id"])
+        (word,) = await outlook(self._redis, self._inspector.of(row["queue"]), [job_id], "retried")
+        if word == "not_found":
+            return "no_record" if row["record"] is None else "retried"
+        return word
 
     async def _send_back(self, row: Any) -> str:
         if row["outcome"] == "retried":

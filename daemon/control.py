@@ -14,7 +14,7 @@ from typing import Any, Self
 from daemon import codec
 from daemon.broker import Broker
 from daemon.connections import connect, translated
-from daemon.dead_letters import Walk
+from daemon.dead_letters import Walk, outlook
 from daemon.errors import InvalidJob
 from daemon.inspector import Inspector
 from daemon.job import JobState, priority_level, seconds
@@ -204,20 +204,24 @@ class Control:
 
     # ------------------------------------------------------------------ jobs
 
-    async def retry(self, written: Sequence[str]) -> dict[str, str]:
+    async def retry(self, written: Sequence[str], *, dry_run: bool = False) -> dict[str, str]:
         """Send dead letters back to their queues: same id, tries start anew, history kept.
 
         Returns:
             For each id ``retried``, ``not_failed`` or ``not_found``.
         """
+        if dry_run:
+            return await self._each(written, lambda broker, ids: outlook(broker.redis, broker.keys, ids, "retried"))
         return await self._each(written, lambda broker, ids: broker.redrive(ids))
 
-    async def discard(self, written: Sequence[str]) -> dict[str, str]:
+    async def discard(self, written: Sequence[str], *, dry_run: bool = False) -> dict[str, str]:
         """Remove dead letters with all they left.
 
         Returns:
             For each id ``discarded``, ``not_failed`` or ``not_found``.
         """
+        if dry_run:
+            return await self._each(written, lambda broker, ids: outlook(broker.redis, broker.keys, ids, "discarded"))
         return await self._each(written, lambda broker, ids: broker.discard(ids))
 
     async def remove(self, written: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ A list of them is `Inspector.jobs` in the state ``failed``, of one group with ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from daemon.connections import translated
 from daemon.errors import JobNotFound
 from daemon.inspector import Inspector
 from daemon.job import JobState, from_ms
-from daemon.keys import FamilyKeys, spoken_id
+from daemon.keys import JOB, RESULT, FamilyKeys, raw_id, spoken_id
 from daemon.pages import PAGE, JobFilter, Listing
 
 
@@ -127,6 +127,26 @@ def _group(keys: FamilyKeys, cause: bytes, text: bytes, count: int, example: byt
         last=from_ms(int(last)),
         example=spoken_id(example.decode("utf-8", "backslashreplace")),
     )
+
+
+async def outlook(redis: Any, keys: FamilyKeys, ids: Sequence[str], done: str) -> list[str]:
+    """Tell what sending jobs back (``done`` is ``retried``) or discarding them (``discarded``) would answer.
+
+    Args:
+        ids: as they are in Redis.
+
+    Returns:
+        For each ``done``, ``not_failed`` or ``not_found``, as the scripts say it (``lua/redrive.lua``).
+    """
+    ended = await redis.zmscore(keys.key("dead"), [raw_id(job_id) for job_id in ids])
+    records, results = [await redis.mget([prefix.encode() + raw_id(each) for each in ids]) for prefix in (JOB, RESULT)]
+    words = []
+    for dead, record, result in zip(ended, records, results, strict=True):
+        if dead is not None and (record is not None or done == "discarded"):
+            words.append(done)
+        else:
+            words.append("not_found" if record is result is None else "not_failed")
+    return words
 
 
 class Walk:

@@ -59,14 +59,14 @@ def retry(
     Some by their ids, or with --family FAMILY --all every one of a family that the filters let through. The id stays,
     tries are counted from the beginning, the history is kept.
     """
-    filtered = dry_run or any(option is not None for option in (function, error, tag, since, until))
+    filtered = any(option is not None for option in (function, error, tag, since, until))
     if bool(ids) == all or all != bool(family) or (ids and filtered):
         raise typer.BadParameter("give ids, or --family FAMILY --all and filters", param_hint="ID")
     if family:
         where = job_filter(function, tag, error, since, until)
         tell_counts(asyncio.run(_retry_all(family, where, dry_run, json)), dry_run, json)
     else:
-        tell(asyncio.run(act("retry", ids or [])), json)
+        tell(asyncio.run(act("retry", ids or [], dry_run=dry_run)), json, dry_run=dry_run)
 
 
 def remove(ids: Ids, json: Json = False) -> None:
@@ -105,15 +105,20 @@ def abort(ids: Ids, json: Json = False) -> None:
     tell(asyncio.run(act("abort", ids)), json)
 
 
-async def act(action: str, ids: list[str], *args: str) -> dict[str, str]:
-    """Do it with `Control`'s method of that name; gives what became of each job."""
+async def act(action: str, ids: list[str], *args: str, dry_run: bool = False) -> dict[str, str]:
+    """Do it with `Control`'s method of that name; gives what became of each job.
+
+    Args:
+        dry_run: with ``retry`` and ``discard``: only tell what would become of them.
+    """
     from daemon.keys import parse_id
 
     async with control(*(parse_id(id)[0] for id in ids)) as found:
         target = ids[0] if len(ids) == 1 else f"{len(ids)} jobs"
-        name = f"job.{action.removeprefix('set_')}"
-        async with audited(found.redis, name, target, ids=ids[:20], priority=args[0] if args else None) as doing:
-            outcomes: dict[str, str] = await getattr(found, action)(ids, *args)
+        name, options = f"job.{action.removeprefix('set_')}", {"dry_run": True} if dry_run else {}
+        detail = {"ids": ids[:20], "priority": args[0] if args else None}
+        async with audited(found.redis, name, target, unless=dry_run, **detail) as doing:
+            outcomes: dict[str, str] = await getattr(found, action)(ids, *args, **options)
             doing.detail["outcomes"] = dict(Counter(outcomes.values()))
             if not any(word in DONE for word in outcomes.values()):
                 doing.outcome = "refused"
@@ -129,8 +134,8 @@ async def _retry_all(family: str, where: JobFilter, dry_run: bool, json: bool) -
             return {family: doing.detail["result"]}
 
 
-def tell(outcomes: dict[str, str], json: bool) -> None:
-    """Print what became of each job.
+def tell(outcomes: dict[str, str], json: bool, *, dry_run: bool = False) -> None:
+    """Print what became of each job, or in a dry run would.
 
     Raises:
         typer.Exit: with status 1 when one of them could not be done.
@@ -142,7 +147,11 @@ def tell(outcomes: dict[str, str], json: bool) -> None:
         done = outcome in DONE
         refused |= not done
         if not json:
-            text = DONE[outcome] if done else f"not done: {REASONS.get(outcome, outcome)}"
+            text = (
+                f"{'would be ' if dry_run else ''}{DONE[outcome]}"
+                if done
+                else f"not done: {REASONS.get(outcome, outcome)}"
+            )
             print(f"{id} {text}", file=None if done else sys.stderr)
     if refused:
         raise typer.Exit(1)

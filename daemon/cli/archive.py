@@ -119,7 +119,7 @@ def restore(
     """
     where = _filter(family, function, error, group, text, since, until, "none")
     filtered = any(option is not None for option in (function, error, group, text, since, until))
-    if bool(numbers) == all or all != bool(family) or (numbers and (dry_run or filtered)):
+    if bool(numbers) == all or all != bool(family) or (numbers and filtered):
         raise typer.BadParameter("give numbers, or --family FAMILY --all and filters", param_hint="NUMBER")
     words = asyncio.run(_restore(numbers or where, dry_run))
     if json:
@@ -182,6 +182,8 @@ async def _restore(chosen: list[int] | ArchiveFilter, dry_run: bool) -> dict[str
     async with _archiver() as (found, redis):
         if dry_run and not isinstance(chosen, list):
             return {"retried": await found.archive.count(chosen)}
+        if dry_run:
+            return await found.retry(chosen, dry_run=True)
         numbers = chosen[:20] if isinstance(chosen, list) else None
         target = "archive" if isinstance(chosen, list) else chosen.family or "*"
         async with audited(redis, "dead.restore", target, numbers=numbers) as doing:

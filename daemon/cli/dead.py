@@ -118,9 +118,9 @@ def retry(
     The rest of a group follows when none of its canaries has died of the same cause again. Jobs named by their ids are
     sent back at once. The status is 1 when a group was stopped.
     """
-    where = _selected(ids, group, family, all, job_filter(function, tag, error, since, until), dry_run)
+    where = _selected(ids, group, family, all, job_filter(function, tag, error, since, until))
     if where is None:
-        tell(asyncio.run(act("retry", ids or [])), json)
+        tell(asyncio.run(act("retry", ids or [], dry_run=dry_run)), json, dry_run=dry_run)
     else:
         asyncio.run(_redrive(family, where, canaries, rate, tolerance, patience, dry_run, json))
 
@@ -139,15 +139,15 @@ def discard(
     json: Json = False,
 ) -> None:
     """Remove dead letters for good."""
-    where = _selected(ids, group, family, all, job_filter(function, tag, error, since, until), dry_run)
+    where = _selected(ids, group, family, all, job_filter(function, tag, error, since, until))
     if where is None:
-        tell(asyncio.run(act("discard", ids or [])), json)
+        tell(asyncio.run(act("discard", ids or [], dry_run=dry_run)), json, dry_run=dry_run)
     else:
         tell_counts(asyncio.run(_discard_all(family, where, dry_run, json)), dry_run, json)
 
 
 def _selected(
-    ids: list[str] | None, group: str | None, family: str | None, all: bool, where: JobFilter, dry_run: bool
+    ids: list[str] | None, group: str | None, family: str | None, all: bool, where: JobFilter
 ) -> JobFilter | None:
     """Give the filter of what is named, None for ids.
 
@@ -158,8 +158,8 @@ def _selected(
 
     if (bool(ids) + (group is not None) + all) != 1:
         raise typer.BadParameter("give ids, --group, or --family FAMILY --all", param_hint="ID")
-    if ids and (dry_run or family or where != EVERY):
-        raise typer.BadParameter("filters and --dry-run go with --group or --all", param_hint="ID")
+    if ids and (family or where != EVERY):
+        raise typer.BadParameter("filters go with --group or --all", param_hint="ID")
     if all and not family:
         raise typer.BadParameter("name the --family", param_hint="--all")
     return None if ids else replace(where, cause=group)

@@ -102,6 +102,8 @@ async def restore(
             return {"retried": await archiver.archive.count(chosen)}
     else:
         target, numbers = f"{len(chosen)} of the archive", list(chosen[:_NAMED])
+        if dry_run:
+            return await archiver.retry(chosen, dry_run=True)
     async with services.audit.record(actor, "dead.restore", target, numbers=numbers) as doing:
         words = await archiver.retry(chosen)
         doing.detail["outcomes"] = words

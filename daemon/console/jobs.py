@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from daemon.console.problems import Problem
@@ -83,25 +84,29 @@ def _refuse_reveal(actor: Actor) -> None:
 
 
 async def act(
-    services: Services, actor: Actor, action: Action, ids: Sequence[str], priority: int | str = ""
-) -> dict[str, str]:
+    services: Services, actor: Actor, action: Action, ids: Sequence[str], priority: int | str = "", *,
+    dry_run: bool = False,
+) -> dict[str, str]:  # fmt: skip
     """Act on jobs; gives what became of each (`daemon.outcomes` says it for people).
 
     Args:
         priority: with the action ``priority``.
+        dry_run: with ``retry`` and ``discard``: only tell what would become of each.
 
     Raises:
         InvalidJob: for an id of no family, or a wrong priority; nothing was done.
     """
     control = services.control
     acts: dict[Action, Callable[[Sequence[str]], Awaitable[dict[str, str]]]] = {
-        "retry": control.retry,
-        "discard": control.discard,
+        "retry": partial(control.retry, dry_run=dry_run),
+        "discard": partial(control.discard, dry_run=dry_run),
         "remove": control.remove,
         "promote": control.promote,
         "abort": control.abort,
         "priority": lambda written: control.set_priority(written, priority),
     }
+    if dry_run:
+        return await acts[action](ids)
     target = ids[0] if len(ids) == 1 else f"{len(ids)} jobs"
     named = list(ids[:_NAMED]) if len(ids) > 1 else None
     async with services.audit.record(actor, f"job.{action}", target, ids=named, priority=priority or None) as doing:

@@ -46,8 +46,14 @@ async def test_what_is_archived_is_found_and_runs_again(site: Console) -> None:
     assert (await client.get(f"{API}/dead/archive/999")).status_code == 404
     await site.services.control.discard(["t:j0"])
     again = {"numbers": [letter["id"]]}
+    counted = (
+        await client.post(f"{API}/dead/archive/retry", json={"numbers": [letter["id"], 999], "dry_run": True})
+    ).json()
+    assert counted == {"dry_run": True, "outcomes": {"retried": 1, "not_found": 1}}
     outcomes = [(await client.post(f"{API}/dead/archive/retry", json=again)).json()["outcomes"] for _ in range(2)]
     assert outcomes == [{"retried": 1}, {"retried_before": 1}]
+    counted = (await client.post(f"{API}/dead/archive/retry", json=again | {"dry_run": True})).json()
+    assert counted == {"dry_run": True, "outcomes": {"retried_before": 1}}
     assert (await site.services.inspector.job("t:j0")).state == "waiting"
     every = {"family": "t", "dry_run": True}
     assert (await client.post(f"{API}/dead/archive/retry", json=every)).json()["outcomes"] == {"retried": 1}

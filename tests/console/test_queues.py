@@ -193,6 +193,12 @@ async def test_dead_letters_of_all_families_have_pages(redis_url: str) -> None:
         done = await client.post(f"{API}/dead/discard", json={"cause": cause})
         assert done.json()["families"] == {"u": {"discarded": 3}}
         ids = [job["id"] for job in (await client.get(f"{API}/dead")).json()["jobs"]]
+        for path, word in (("retry", "retried"), ("discard", "discarded")):
+            done = await client.post(f"{API}/dead/{path}", json={"ids": [ids[0], "t:none"], "dry_run": True})
+            assert done.status_code == 200, done.text
+            assert (done.json()["dry_run"], done.json()["outcomes"]) == (True, {ids[0]: word, "t:none": "not_found"})
+        assert [job["id"] for job in (await client.get(f"{API}/dead")).json()["jobs"]] == ids
+        assert len([action for action, _ in await actions(found)]) == 1
         done = await client.post(f"{API}/dead/retry", json={"ids": [ids[0], "t:none"]})
         assert done.json()["outcomes"] == {ids[0]: "retried", "t:none": "not_found"}
         done = await client.post(f"{API}/dead/discard", json={"ids": ids[1:2]})

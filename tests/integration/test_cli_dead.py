@@ -114,9 +114,8 @@ def groups(arqd: Arqd) -> dict[str, dict[str, Any]]:
         (["retry", "--all"], "name the --family"),
         (["retry", "shop:1", "--all"], "give ids, --group, or --family FAMILY --all"),
         (["retry", "--group", "0123456789", "--all"], "give ids, --group, or --family FAMILY --all"),
-        (["retry", "shop:1", "--tag", "x"], "filters and --dry-run go with --group or --all"),
-        (["retry", "shop:1", "--dry-run"], "filters and --dry-run go with --group or --all"),
-        (["discard", "shop:1", "--family", "shop"], "filters and --dry-run go with --group or --all"),
+        (["retry", "shop:1", "--tag", "x"], "filters go with --group or --all"),
+        (["discard", "shop:1", "--family", "shop"], "filters go with --group or --all"),
         (["retry", "--group", "0123456789"], "there is no group 0123456789"),
         (["retry", "--group", "0123456789", "--family", "shop"], "there is no group 0123456789"),
         (["discard", "--group", "0123456789"], "there is no group 0123456789"),
@@ -204,6 +203,12 @@ def test_the_fixed_group_goes_back_and_the_other_is_stopped(
 def test_discard(arqd: Arqd) -> None:
     found = groups(arqd)
     assert arqd("dead", "discard", "--group", found["bill"]["id"], "--tag", "n1").out == "shop: 1 discarded\n"
+    for command in (("retry",), ("dead", "retry"), ("dead", "discard")):
+        done = "discarded" if "discard" in command else "retried"
+        counted = arqd(*command, "shop:bill-2", "shop:none", "--dry-run")
+        assert (counted.status, counted.out) == (1, f"shop:bill-2 would be {done}\n")
+        assert counted.err == "shop:none not done: there is no such job\n"
+        assert arqd(*command, "shop:bill-2", "--dry-run", "--json").json() == {"shop:bill-2": done}
     assert arqd("dead", "discard", "shop:bill-2", "--json").json() == {"shop:bill-2": "discarded"}
     assert arqd("dead", "discard", "shop:bill-2").err == "shop:bill-2 not done: there is no such job\n"
     assert arqd("dead", "discard", "--family", "shop", "--all", "--function", "ship", "--json").json() == {

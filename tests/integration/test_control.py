@@ -235,6 +235,12 @@ async def test_retry_and_remove_say_what_became_of_each(redis_url: str, producer
     await run_burst(redis_url, family(), family("u"))
     await producer.enqueue("number", [1], family="t", job_id="waits")
     ids = ["t:dead", "u:dead", "t:done", "t:waits", "t:nothing"]
+    before = await counts(control)
+    for act, word in ((control.retry, "retried"), (control.discard, "discarded")):
+        assert await act(ids, dry_run=True) == {
+            "t:dead": word, "u:dead": word, "t:done": "not_failed", "t:waits": "not_failed", "t:nothing": "not_found",
+        }  # fmt: skip
+    assert await counts(control) == before
     assert await control.retry(ids) == {
         "t:dead": "retried", "u:dead": "retried", "t:done": "not_failed", "t:waits": "not_failed",
         "t:nothing": "not_found",
@@ -254,6 +260,7 @@ async def test_retry_and_remove_say_what_became_of_each(redis_url: str, producer
 async def test_many_ids_go_in_portions(redis_url: str, producer: Producer, control: Control) -> None:
     jobs = await producer.enqueue_many("fail", ([n] for n in range(600)), family="t")
     await run_burst(redis_url, family())
+    assert await control.retry([job.id for job in jobs], dry_run=True) == {job.id: "retried" for job in jobs}
     assert await control.retry([job.id for job in jobs]) == {job.id: "retried" for job in jobs}
     assert (await counts(control))[0] == 600
 

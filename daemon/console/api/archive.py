@@ -65,7 +65,7 @@ class Restore(DryRun):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if self.numbers is not None and self.model_fields_set - {"numbers"}:
+        if self.numbers is not None and self.model_fields_set - {"numbers", "dry_run"}:
             raise ValueError("give numbers, or a filter")
         return self
 
@@ -103,7 +103,8 @@ async def to_archive(asked: ToArchive, services: Given, actor: Operator) -> Pass
 async def restore(asked: Restore, services: Given, actor: Operator) -> Restored:
     """Run archived dead letters again, each once, whether Redis still has them or not."""
     if asked.numbers is not None:
-        return Restored(False, await archive.restore(services, actor, asked.numbers))
+        words = await archive.restore(services, actor, asked.numbers, dry_run=asked.dry_run)
+        return Restored(asked.dry_run, words)
     chosen = asked.model_dump(exclude={"numbers", "dry_run"})
     where = archive.archive_filter(**chosen, outcome="none")
     return Restored(asked.dry_run, await archive.restore(services, actor, where, dry_run=asked.dry_run))

@@ -37,7 +37,7 @@ class DeadSelection(Selection, DryRun):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if self.ids is not None and self.model_fields_set - {"ids"}:
+        if self.ids is not None and self.model_fields_set - {"ids", "dry_run"}:
             raise ValueError("give ids, or a family and a filter")
         return self
 
@@ -57,7 +57,7 @@ class DeadDone:
 
     Attributes:
         families: how many of each family were (with `dry_run`: would be) sent back or discarded.
-        outcomes: where ids were given, what became of each.
+        outcomes: where ids were given, what became (with `dry_run`: would become) of each.
         redrives: where canaries were asked for; those that were begun run beside requests.
     """
 
@@ -88,7 +88,9 @@ async def list_groups(services: Given, actor: Viewer, family: MaybeFamily = None
 async def retry(asked: DeadRetry, services: Given, actor: Operator, response: Response) -> DeadDone:
     """Send dead letters back: at once, or with canaries of each cause first, beside requests (202)."""
     if asked.ids is not None:
-        return DeadDone(outcomes=await jobs.act(services, actor, "retry", asked.ids))
+        return DeadDone(
+            asked.dry_run, outcomes=await jobs.act(services, actor, "retry", asked.ids, dry_run=asked.dry_run)
+        )
     where = asked.where()
     if not asked.canaries:
         names = await dead.families_of(services, asked.family, where)
@@ -105,7 +107,9 @@ async def retry(asked: DeadRetry, services: Given, actor: Operator, response: Re
 async def discard(asked: DeadSelection, services: Given, actor: Operator) -> DeadDone:
     """Remove dead letters for good."""
     if asked.ids is not None:
-        return DeadDone(outcomes=await jobs.act(services, actor, "discard", asked.ids))
+        return DeadDone(
+            asked.dry_run, outcomes=await jobs.act(services, actor, "discard", asked.ids, dry_run=asked.dry_run)
+        )
     where = asked.where()
     names = await dead.families_of(services, asked.family, where)
     counts = await queue_actions.discard(services, actor, names, where, dry_run=asked.dry_run)

@@ -144,6 +144,7 @@ class Channel:
 
     Attributes:
         opened: how many times it was opened.
+        sent: how many calls were sent; one that fails with none sent was not heard by the server.
     """
 
     def __init__(self, client: Any, key: str = "") -> None:
@@ -153,7 +154,7 @@ class Channel:
         self._opening: asyncio.Lock | None = None
         self._failure: Exception | None = None
         self._failures = 0
-        self.opened = 0
+        self.opened = self.sent = 0
 
     @property
     def losses(self) -> int:
@@ -179,6 +180,7 @@ class Channel:
         link = self._link
         if link is None or link.lost:
             link = await self._open()
+        self.sent += 1
         return link.send(command)
 
     def _send(self, command: tuple[Any, ...]) -> Awaitable[Any] | None:
@@ -186,6 +188,7 @@ class Channel:
         link = self._link
         if link is None or link.lost or asyncio.get_running_loop().time() - link.used > STALE:
             return None
+        self.sent += 1
         return link.send(command)
 
     def tell(self, *command: Any) -> bool:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from daemon.broker import Broker, Held, Outcome, Tick
 from daemon.channel import Channel
 from daemon.connections import LOST, translate
-from daemon.errors import RedisRefused
+from daemon.errors import RedisRefused, RedisUnavailable
 from daemon.keys import spoken_id
 from daemon.layout import claim_layout
 from daemon.limits import lanes_of_settings
@@ -133,6 +133,7 @@ class Session:
             self._doubtful = False
             self._channel.close()
         self._ticked = self.reserve()
+        sent = self._channel.sent
         try:
             reply = await worker.broker.tick(
                 worker.supervisor.session,
@@ -147,7 +148,7 @@ class Session:
                 slots,
             )
         except (*LOST, RedisError) as error:
-            self._unheard = self._unheard or wanted > 0
+            self._unheard = self._unheard or (wanted > 0 and self._channel.sent != sent)
             if worker.permits is not None:
                 # It may have been done.
                 worker.permits.used(wanted)
@@ -234,7 +235,7 @@ class Session:
 
         Raises:
             RedisRefused: when Redis refuses this user before the worker has started.
-            redis.exceptions.RedisError: of the last try, when the process is ending and may not wait any longer.
+            RedisUnavailable: when the process is ending, may not wait any longer and has still something to tell.
             _Parted: when the worker is to end and has nothing to wait for; `kept` takes it.
         """
         worker, delay, quiet_until, began = self.worker, 0.05, 0.0, time.monotonic()
@@ -248,15 +249,25 @@ class Session:
                 refused = translate(error)
                 if not worker.started and isinstance(refused, RedisRefused):
                     raise refused from None
-                if worker.draining and not worker.supervisor.patient:
-                    raise
-                if worker.draining and not self.owes and time.monotonic() - began > PARTING_SECONDS:
+                hurry = not worker.supervisor.patient
+                if worker.draining and not self.owes and (hurry or time.monotonic() - began > PARTING_SECONDS):
                     raise _Parted from None
+                if worker.draining and hurry:
+                    raise self._untold(error) from None
                 if time.monotonic() >= quiet_until:
                     quiet_until = time.monotonic() + (TELL_EVERY if delay == LONGEST_PAUSE else 0)
                     logger.warning("%s: Redis cannot be reached, again in %.1f s: %s", worker.family.name, delay, error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
                 delay = min(delay * 2, LONGEST_PAUSE)
+
+    def _untold(self, error: Exception) -> RedisUnavailable:
+        worker = self.worker
+        jobs = len(worker.running) + len(self.outcomes)
+        what = f"{jobs} jobs, which run" if jobs > 1 else "1 job, which runs" if jobs else "a call, whose claims run"
+        return RedisUnavailable(
+            f"{worker.family.name}: Redis was away to the end and was not told of {what} again after the lease of "
+            f"{worker.family.values.lease:g} s ({error})"
+        )
 
     async def register(self, *, leave: bool = False) -> None:
         """Register (or leave for good), and make what Redis holds for this session equal to what it runs."""

@@ -13,11 +13,10 @@ import logging
 import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -27,6 +26,7 @@ from daemon.collector import spare_collector
 from daemon.connections import LOST, connect, safe_url, translated
 from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.encryption import KeyRing
+from daemon.ending import REPLACE_STATUS, end_process
 from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
 from daemon.heartbeat import Heartbeat, resident_bytes
@@ -45,8 +45,6 @@ logger = logging.getLogger("arqd.supervisor")
 #: How long handlers cancelled at the end of a drain may clean up, and how long the last calls to Redis may take.
 CLEAN_UP_SECONDS = 1.0
 LAST_CALLS_SECONDS = 5.0
-#: Exit status of a process that has to be replaced (EX_TEMPFAIL): start another one.
-REPLACE_STATUS = 75
 
 
 class Supervisor:
@@ -168,7 +166,7 @@ class Supervisor:
 
     @property
     def left_behind(self) -> bool:
-        """Whether handlers or threads of handed-back jobs still run and cannot be stopped: see `end_process`."""
+        """Whether handlers or threads of handed-back jobs still run and cannot be stopped: see `daemon.ending`."""
         return any(worker.left_behind for worker in self.workers)
 
     # ------------------------------------------------------------------ run
@@ -386,14 +384,3 @@ class Supervisor:
                 for worker in self.workers
             },
         }
-
-
-def end_process(status: int) -> NoReturn:
-    """End the process without waiting for what cannot be stopped; call it after a run that `left_behind` something.
-
-    A handler that swallows its cancellation, or a thread, would keep the interpreter for as long as it likes.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

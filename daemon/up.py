@@ -19,6 +19,7 @@ from daemon.connections import safe_url
 from daemon.demo import demonstrate, refuse_real_mail
 from daemon.dotted import database_of
 from daemon.embedded import EmbeddedServer
+from daemon.ending import ending
 from daemon.errors import ArqdError
 from daemon.family import Family
 from daemon.inspector import Inspector
@@ -26,7 +27,7 @@ from daemon.probe.app import create_app
 from daemon.servers import RedisUrl
 from daemon.serving import serve
 from daemon.settings import Settings
-from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
+from daemon.supervisor import Supervisor
 from daemon.telemetry import telemetry
 
 logger = logging.getLogger("arqd.up")
@@ -100,25 +101,22 @@ async def _run(settings: Settings, families: Sequence[Family], server: EmbeddedS
     if server:
         side.append(asyncio.create_task(_watch(server)))
     shown = asyncio.create_task(_show((probe, console), settings, url, server, families, demo))
-    try:
-        done, _ = await asyncio.wait({worker, *side}, return_when=asyncio.FIRST_COMPLETED)
-        if worker not in done:
-            supervisor.drain()
-            if server and server.pid is None:
-                # Nothing can be recorded any more: there is nothing to wait for.
+    with ending(supervisor, server.stop if server else lambda: None):
+        try:
+            done, _ = await asyncio.wait({worker, *side}, return_when=asyncio.FIRST_COMPLETED)
+            if worker not in done:
                 supervisor.drain()
-            await asyncio.wait({worker})
-        # What ended first is the cause: it is told before what the worker said to it.
-        for task in (*done - {worker}, worker):
-            task.result()
-    finally:
-        for task in (*side, shown):
-            task.cancel()
-        await asyncio.gather(*side, shown, return_exceptions=True)
-    if supervisor.left_behind:
-        if server:
-            server.stop()
-        end_process(REPLACE_STATUS if supervisor.replaced else 0)
+                if server and server.pid is None:
+                    # Nothing can be recorded any more: there is nothing to wait for.
+                    supervisor.drain()
+                await asyncio.wait({worker})
+            # What ended first is the cause: it is told before what the worker said to it.
+            for task in (*done - {worker}, worker):
+                task.result()
+        finally:
+            for task in (*side, shown):
+                task.cancel()
+            await asyncio.gather(*side, shown, return_exceptions=True)
 
 
 async def _work(supervisor: Supervisor, settings: Settings, url: RedisUrl) -> None:

@@ -15,7 +15,7 @@ import typer
 from daemon.cli.common import redis_url, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from daemon.family import Family, FamilyValues
     from daemon.scheduler import Scheduler
@@ -80,41 +80,57 @@ def run(
         raise typer.BadParameter("needs --processes 2 or more", param_hint="--recycle-jobs, --recycle-memory")
     again = [*(names or ["--all"]), *["--burst"] * burst, *["--accept-pickle"] * accept_pickle]
     if watch:
-        from daemon.cli.processes import run_watched
-
         again += [f"--processes={processes}"] * (processes > 1)
         again += [f"--recycle-jobs={recycle_jobs}"] * bool(recycle_jobs)
         again += [f"--recycle-memory={recycle_memory}"] * bool(recycle_memory)
-        raise typer.Exit(asyncio.run(run_watched(["run", *again], Path.cwd())))
+        raise typer.Exit(_run_watched(["run", *again]))
+
+    def load() -> tuple[Settings, list[Family]]:
+        config = settings(_adopted(names or []))
+        if processes == 1:
+            _log(config, "json")
+        return config, _families(config, names, accept_pickle=accept_pickle)
+
+    # Before any process is started: a wrong configuration is told once.
+    config, families = load()
+    if processes > 1:
+        memory = _size(recycle_memory) if recycle_memory else None
+        raise typer.Exit(_run_processes(config, ["run", *again], processes, (recycle_jobs, memory), burst=burst))
+    _run_workers(config, families, lambda: load()[1], burst=burst)
+
+
+def _run_watched(arguments: list[str]) -> int:
+    from daemon.cli.processes import run_watched
+
+    return asyncio.run(run_watched(arguments, Path.cwd()))
+
+
+def _run_processes(
+    config: Settings, arguments: list[str], count: int, recycled: tuple[int | None, int | None], *, burst: bool
+) -> int:
+    """Run a command in several processes; ``recycled`` is after how many jobs, at how many bytes."""
+    from daemon.cli.processes import Processes, Recycling
     from daemon.notify import Notifier
 
-    config = settings(_adopted(names or []))
-    heartbeat = _heartbeat(config)
-    if processes == 1:
-        _log(config, "json")
-    # Before any process is started: a wrong configuration is told once.
-    families = _families(config, names, accept_pickle=accept_pickle)
-    if processes > 1:
-        from daemon.cli.processes import Processes, Recycling
+    async def keep() -> int:
+        recycling, notifier = Recycling(*recycled), Notifier(os.environ)
+        group = Processes(arguments, count, _heartbeat(config), burst=burst, recycling=recycling, notifier=notifier)
+        return await group.run()
 
-        recycling = Recycling(recycle_jobs, _size(recycle_memory) if recycle_memory else None)
+    return asyncio.run(keep())
 
-        async def keep() -> int:
-            group = Processes(
-                ["run", *again], processes, heartbeat, burst=burst, recycling=recycling, notifier=Notifier(os.environ)
-            )
-            return await group.run()
 
-        raise typer.Exit(asyncio.run(keep()))
+def _run_workers(config: Settings, families: list[Family], load: Callable[[], list[Family]], *, burst: bool) -> None:
+    """Run the workers of some families in this process; ``load`` gives them anew, by settings that have changed."""
     import uvloop
 
+    from daemon.ending import ending
+    from daemon.notify import Notifier
     from daemon.service import Service
-    from daemon.supervisor import REPLACE_STATUS, Supervisor, end_process
+    from daemon.supervisor import Supervisor
 
     def reload() -> dict[str, FamilyValues]:
-        fresh = settings(_adopted(names or []))
-        _log(fresh, "json")
-        return {family.name: family.values for family in _families(fresh, names, accept_pickle=accept_pickle)}
+        return {family.name: family.values for family in load()}
 
     async def work() -> None:
         from daemon.alerts.watch import watching
@@ -125,16 +141,14 @@ def run(
             families,
             url,
             burst=burst,
-            heartbeat=heartbeat,
+            heartbeat=_heartbeat(config),
             templates=config.templates,
             keyring=config.keyring(),
             beside=[Service(Notifier(os.environ), reload).run],
         )
-        with telemetry(config):
+        with ending(supervisor), telemetry(config):
             async with watching(url, config, supervisor.scheduler):
                 await supervisor.run()
-        if supervisor.left_behind:
-            end_process(REPLACE_STATUS if supervisor.replaced else 0)
 
     uvloop.run(work())
 

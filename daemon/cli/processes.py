@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.ending import REPLACE_STATUS
 from daemon.heartbeat import read_heartbeat, resident_bytes
 from daemon.notify import VARIABLES
 from daemon.probe.settings import worker_file
 from daemon.service import DRAIN_AHEAD, START_PATIENCE
 from daemon.signals import send_signal
-from daemon.supervisor import REPLACE_STATUS
 
 if TYPE_CHECKING:
     from daemon.notify import Notifier

@@ -123,7 +123,8 @@ async def test_a_worker_can_be_drained_while_redis_is_away(workshop: WorkshopFac
         await shop.until_started("long")
         shop.server.kill()
         first.send(signal.SIGTERM)
-        await shop.ended(first, 12)
+        # What could not be told is an error.
+        assert await shop.ended(first, 12) == 1
     assert [event.what for event in shop.events(name="long")] == ["start", "cancelled"]
 
 
@@ -136,6 +137,17 @@ async def test_a_job_that_ignores_its_cancellation_does_not_keep_the_process(wor
         await drained(shop, first)
         assert await shop.ended(first, 8) == 0
         assert await job.status() is JobState.WAITING
+
+
+async def test_a_job_in_a_thread_does_not_keep_a_process_without_redis(workshop: WorkshopFactory) -> None:
+    shop = workshop(lease=LEASE, drain_timeout=1)
+    async with shop.producer() as producer:
+        first = await shop.started()
+        await producer.enqueue(Plain(name="plain"))
+        await shop.until_started("plain")
+        shop.server.kill()
+        first.send(signal.SIGTERM)
+        assert await shop.ended(first, 12) == 1
 
 
 async def test_a_job_in_a_thread_does_not_keep_the_process(workshop: WorkshopFactory) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon import session
+from daemon.errors import RedisUnavailable
 from daemon.job import JobState
 from daemon.producer import Producer
 from daemon.servers import Servers
@@ -37,6 +39,54 @@ async def test_redis_was_never_there(tmp_path: Path, caplog: pytest.LogCaptureFi
     supervisor.drain()
     # It was asked to end, and does, without an error.
     await asyncio.wait_for(task, 60)
+
+
+async def test_a_call_that_was_never_sent_leaves_nothing_to_tell(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = RedisServer(tmp_path).start()
+    supervisor = Supervisor([make_family("idle", double, drain_timeout=DRAIN)], server.url, handle_signals=False)
+    task = asyncio.create_task(supervisor.run())
+    await until(lambda: supervisor.workers and supervisor.workers[0].listening and not supervisor.workers[0].busy)
+    server.kill()
+    await until(lambda: not supervisor.redis_up)
+    # It looks for jobs, as it does where one is due.
+    supervisor.workers[0].notify_due()
+    await until(lambda: "idle: Redis is away, 0 jobs go on" in caplog.text)
+    supervisor.drain()
+    await asyncio.wait_for(task, 60)
+
+
+async def test_in_a_hurry_it_ends_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "PARTING_SECONDS", DRAIN)
+    server = RedisServer(tmp_path).start()
+    server.kill()
+    supervisor = Supervisor([make_family("idle", double)], server.url, handle_signals=False)
+    task = asyncio.create_task(supervisor.run())
+    await until(lambda: supervisor.workers)
+    supervisor.drain()
+    supervisor.drain()
+    await asyncio.wait_for(task, 60)
+
+
+async def test_what_could_not_be_told_is_an_error_that_says_so(tmp_path: Path) -> None:
+    held = asyncio.Event()
+
+    async def hold(ctx: object) -> None:
+        await held.wait()
+
+    server = RedisServer(tmp_path).start()
+    supervisor = Supervisor([make_family("held", hold, lease=20)], server.url, handle_signals=False)
+    async with Producer.connect(server.url) as producer:
+        task = asyncio.create_task(supervisor.run())
+        await in_state(await producer.enqueue("hold", [], family="held"), JobState.ACTIVE)
+    server.kill()
+    await until(lambda: not supervisor.redis_up)
+    supervisor.drain()
+    supervisor.drain()
+    with pytest.raises(RedisUnavailable, match=r"^held: .* was not told of 1 job, .* lease of 20 s") as error:
+        await asyncio.wait_for(task, 60)
+    assert str(server.port) in str(error.value)
 
 
 async def test_what_runs_elsewhere_goes_on_and_what_is_to_be_told_is_waited_for(tmp_path: Path) -> None:

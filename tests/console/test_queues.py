@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from daemon.context import JobContext
+from daemon.family import func
 from daemon.payload import Payload
 from tests.asking import FUNCTIONS, Ask, Plain
 from tests.console.support import API, Console, console
@@ -250,13 +252,16 @@ async def test_a_redrive_with_canaries_runs_beside_requests(redis_url: str) -> N
 
 
 async def test_a_redrive_can_be_stopped(redis_url: str) -> None:
-    family = make_family("t", *FUNCTIONS)
+    async def endless(ctx: JobContext, job: Ask) -> None:
+        await asyncio.Event().wait()
+
+    # The canary does not end, so that nothing but the request can stop what waits for it.
+    family = make_family("t", func(endless, name="ask"))
     async with console(redis_url, family) as found:
         await prepare(found, redis_url, dead=50)
         client = await found.of("operator")
         async with working(redis_url, family):
-            # So slow that the canaries are all it gets to.
-            asked = {"canaries": 1, "rate": 0.001}
+            asked = {"canaries": 1}
             (begun,) = (await client.post(f"{API}/dead/retry", json=asked)).json()["redrives"]
             stopped = (await client.delete(f"{API}/dead/redrives/{begun['id']}")).json()
         assert stopped["state"] == "cancelled"

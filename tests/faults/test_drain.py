@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 from daemon.job import JobState
+from daemon.producer import JobHandle
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Cling, Crunch, Done, Hold, Plain, Work
 from tests.faults.figures import within
@@ -43,8 +44,12 @@ async def test_workers_replaced_one_after_the_other_under_load(workshop: Worksho
     shop = workshop(lease=LEASE, drain_timeout=30, max_jobs=5)
     async with shop.producer() as producer:
         workers = [await shop.started(), await shop.started()]
-        jobs = await producer.enqueue_many([Work(name=str(n), seconds=0.1 + n % 5 * 0.05) for n in range(200)])
+        jobs: list[JobHandle] = []
         for old in workers:
+            # More for each: what there was may have ended before a new worker has started.
+            jobs += await producer.enqueue_many(
+                [Work(name=str(n), seconds=0.1 + n % 5 * 0.05) for n in range(len(jobs), len(jobs) + 100)]
+            )
             await shop.until(lambda worker=old: shop.running(worker), "the worker is at work")
             old.send(signal.SIGTERM)
             await shop.started()

@@ -83,9 +83,9 @@ async def test_work_that_nobody_takes_is_seen_by_the_renewals_alone(
         assert supervisor.snapshot()["families"]["t"]["claimable_since"] is None
         with monkeypatch.context() as patched:
             patched.setattr(Session, "tick", hang)
+            before = time.time()
             # Of one alone the worker would hear without a tick.
             await producer.enqueue_many("take", [(), ()], family="t")
-            before = time.time()
             deadline = time.monotonic() + 60
             while supervisor.snapshot()["families"]["t"]["claimable_since"] is None:
                 assert time.monotonic() < deadline

@@ -160,7 +160,7 @@ async def test_who_waits_for_a_result_that_redis_does_not_come_back_with_is_told
     shop = workshop()
     async with shop.producer() as producer:
         job = await producer.enqueue(Work(name="job"))
-        waiting = asyncio.create_task(job.result(timeout=1.5))
+        waiting = asyncio.create_task(job.result(timeout=4))
         await shop.until(lambda: _waited_for(shop), "Redis knows who waits")
         shop.server.kill()
         with pytest.raises(RedisUnavailable):

@@ -210,7 +210,10 @@ async def test_it_cannot_be_changed_and_comes_back_when_removed(redis_url: str, 
 async def test_those_made_at_run_time_are_not_touched(
     redis_url: str, schedules: Schedules, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mine = [await schedules.add(name, "warm", family="t", cron="@yearly") for name in ("clean_up", "other")]
+    start_at = datetime(2040, 1, 1, tzinfo=UTC)
+    mine = [
+        await schedules.add(name, "warm", family="t", cron="@yearly", start=start_at) for name in ("clean_up", "other")
+    ]
     await start(redis_url, family(DAILY, crontab("@daily", warm)))
     assert (await schedules.list())[:2] == mine
     assert "schedule t:clean_up of the settings is not used: one made at run time has its name" in caplog.text

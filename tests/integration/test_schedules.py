@@ -20,6 +20,7 @@ from tests.conftest import RedisServerFactory
 from tests.engine import eventually
 
 KEYS = FamilyKeys.of("t")
+#: Runs that begin then are the same before and after midnight of any day on which tests run.
 SOON = datetime(2040, 1, 1, tzinfo=UTC)
 
 
@@ -142,7 +143,7 @@ async def test_an_unknown_one(schedules: Schedules) -> None:
 
 
 async def test_pause_and_resume(schedules: Schedules) -> None:
-    before = await schedules.add("s", "work", family="t", cron="@daily")
+    before = await schedules.add("s", "work", family="t", cron="@daily", start=SOON)
     assert [await schedules.pause("t:s"), await schedules.pause("t:s")] == [True, False]
     paused = await schedules.get("t:s")
     assert (paused.state, paused.next_runs) == ("paused", [])
@@ -152,7 +153,7 @@ async def test_pause_and_resume(schedules: Schedules) -> None:
 
 
 async def test_run_now(schedules: Schedules, producer: Producer) -> None:
-    await schedules.add("s", "work", {"a": 1}, family="t", cron="@yearly", tags=["x"])
+    await schedules.add("s", "work", {"a": 1}, family="t", cron="@yearly", start=SOON, tags=["x"])
     before = await schedules.get("t:s")
     await schedules.pause("t:s")
     first, second = [await schedules.run_now("t:s") for _ in range(2)]
@@ -170,7 +171,7 @@ async def test_run_now_tells_of_the_job_that_has_the_key(schedules: Schedules) -
 
 
 async def test_change(schedules: Schedules) -> None:
-    await schedules.add("s", "work", {"a": 1}, family="t", cron="@daily", priority="high", timeout=9)
+    await schedules.add("s", "work", {"a": 1}, family="t", cron="@daily", start=SOON, priority="high", timeout=9)
     before = await schedules.get("t:s")
     after = await schedules.change(
         "t:s", payload={"b": 2}, function="other", priority=None, timeout="1m", missed="skip"
@@ -217,7 +218,7 @@ async def test_a_change_does_not_end_a_pause(schedules: Schedules) -> None:
 
 
 async def test_a_bad_change_changes_nothing(schedules: Schedules) -> None:
-    before = await schedules.add("s", "work", family="t", cron="@daily")
+    before = await schedules.add("s", "work", family="t", cron="@daily", start=SOON)
     for changes in (
         {"cron": "bad"}, {"cron": "@daily", "every": 3}, {"priority": 11}, {"colour": 1}, {"count": 0},
         {"cron": None}, {"every": None}, {"cron": None, "every": None}, {"cron": None, "timezone": "Asia/Tokyo"},

@@ -181,7 +181,11 @@ local function reap()
   end
   if now < quiet then return wait_for(quiet - now) end
   look_anew()
-  local found = redis.call('HSCAN', held_key(victim), 0, 'COUNT', 128)[2]
+  -- Where some were taken out before, a page may be empty.
+  local cursor, found = 0, nil
+  repeat
+    cursor, found = unpack(redis.call('HSCAN', held_key(victim), cursor, 'COUNT', 128))
+  until #found > 0 or cursor == '0'
   for i = 1, math.min(#found, 512), 2 do release_orphan(victim, found[i], found[i + 1], true, max_crashes) end
   if redis.call('HLEN', held_key(victim)) == 0 then
     redis.call('ZREM', workers, victim)

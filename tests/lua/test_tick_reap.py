@@ -9,7 +9,7 @@ import pytest
 
 from daemon.keys import IN_PROGRESS, JOB
 from tests.lua.conftest import Fill
-from tests.lua.state import LEASE, SUSPECT, A, B, C, Engine, Mine
+from tests.lua.state import HELD, LEASE, LEVEL, READY, SUSPECT, A, B, C, Engine, Mine
 
 D = "d" * 16
 
@@ -437,3 +437,21 @@ async def test_a_full_server_reaps(full: tuple[Engine, Fill]) -> None:
     await engine.pass_time(LEASE + 1, A)
     reply = await engine.tick(wanted=1)
     assert [claim.id.decode() for claim in reply.claims] == [engine.id("a")]
+
+
+async def test_a_worker_of_many_jobs_is_reaped_to_the_end(engine: Engine) -> None:
+    """What was taken out of the table of what it held leaves gaps, which a look at its beginning must not stop at."""
+    engine.checked = False
+    count = 10_000
+    await engine.sync(B)
+    held, queue = engine.keys.key("held", B), engine.keys.queue
+    ids = [engine.id(f"j{i}") for i in range(count)]
+    await engine.redis.hset(held, mapping={job_id: f"1 {READY + 5 * LEVEL + i}" for i, job_id in enumerate(ids)})
+    await engine.redis.zadd(queue, dict.fromkeys(ids, HELD + engine.now))
+    await engine.pass_time(LEASE + 1, A)
+    calls = 0
+    while await engine.redis.exists(held):
+        calls += 1
+        assert calls <= count / 50, f"{await engine.redis.hlen(held)} jobs are still held by the dead"
+        await engine.tick()
+    assert await engine.redis.zcount(queue, "-inf", "(0") == count

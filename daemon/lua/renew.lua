@@ -86,7 +86,7 @@ local function prune_limits()
   local found = redis.call('HSCAN', windows, redis.call('HGET', clock, 'prune:windows') or '0', 'COUNT', 500)
   for i = 1, #found[2], 2 do
     local limit = look_at(found[2][i]) and limit_of[found[2][i]]
-    local last = tonumber(string.match(found[2][i + 1], '(%d+):%d+$') or 0)
+    local last = tonumber(string.match(found[2][i + 1], '^%d+ (%d+)') or 0)
     if not limit or not limit[3] or last < now_us - limit[3] then redis.call('HDEL', windows, found[2][i]) end
   end
   redis.call('HSET', clock, 'prune:windows', found[1])

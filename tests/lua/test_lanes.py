@@ -194,3 +194,14 @@ async def test_a_count_that_a_failover_left_too_high_is_mended_when_a_worker_com
     assert await engine.sync(A, mine.held(), lanes={"s:g:*": "2||"}) == []
     assert await engine.redis.hgetall(engine.keys.key("active")) == {b"g:acme": b"1"}
     assert [mine.name for mine in await _claim(engine)] == ["a2"]
+
+
+async def test_a_renewal_forgets_no_start_that_still_counts(engine: Engine) -> None:
+    """The first start has left the group's window, the second has not."""
+    await engine.sync(A, lanes={"s:g:*": "|2|60000000"})
+    for name in "ab":
+        await _enqueue(engine, "acme", name)
+        assert len(await _claim(engine)) == 1
+        await engine.pass_time(40_000, A)
+    await _enqueue(engine, "acme", "c", "d")
+    assert [mine.name for mine in await _claim(engine)] == ["c"]

@@ -9,7 +9,7 @@ from daemon.broker import Broker, DueTick
 from daemon.job import from_ms
 from daemon.keys import FamilyKeys
 from daemon.pages import server_ms
-from daemon.schedule import Planned, Schedule
+from daemon.schedule import Planned, Schedule, read_schedules
 
 logger = logging.getLogger("arqd.scheduler")
 
@@ -17,6 +17,8 @@ logger = logging.getLogger("arqd.scheduler")
 GRACE_MS = 60_000
 #: How many ticks ``run_all`` makes up for at most: the newest.
 RUN_ALL = 100
+#: A clock that went back by less is the same clock.
+BACK_MS = 1000
 #: Schedules looked at in one go.
 BATCH = 100
 
@@ -64,6 +66,7 @@ class Ticks:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self._told: set[bytes] = set()
+        self._now = 0
 
     async def make_due(self) -> float | None:
         """Make ticks that are due, some at a time.
@@ -74,6 +77,9 @@ class Ticks:
         redis, keys = self.broker.redis, self.broker.keys
         ticks = keys.key("ticks")
         now = await server_ms(redis, keys) if self.broker.now is None else self.broker.now
+        if now < self._now - BACK_MS:
+            await self._bring_back(now)
+        self._now = now
         async with redis.pipeline(transaction=False) as pipe:
             pipe.zrange(ticks, "-inf", now, byscore=True, offset=0, num=BATCH, withscores=True)
             pipe.zrange(ticks, f"({now}", "+inf", byscore=True, offset=0, num=1, withscores=True)
@@ -99,6 +105,16 @@ class Ticks:
                 return 0.0
             coming += [(b"", tick.following) for tick in made if tick.following is not None]
         return max(min(due for _, due in coming) - now, 0) / 1000 if coming else None
+
+    async def _bring_back(self, now: int) -> None:
+        """The clock was ahead, and what is due next by it would be silent until then."""
+        for name, found in (await read_schedules(self.broker.redis, self.broker.keys)).items():
+            schedule = found.readable()
+            due = schedule.next_due(now, found.runs) if schedule and found.due is not None else None
+            if due is not None and found.due is not None and due < found.due:
+                await self.broker.plan(name, (found.definition, found.due), found.definition, due)
+                written = f"{self.broker.keys.family}:{name}"
+                logger.warning("schedule %s: Redis's clock went back, next due %s", written, from_ms(due).isoformat())
 
     def _prepared(self, name: str, now: int, found: Planned) -> DueTick | None:
         """Give the call for a tick; None when its definition cannot be used here."""

@@ -16,6 +16,7 @@ local lease, spec, running, used = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
 local late, wanted = ARGV[9] == '1', tonumber(ARGV[10])
 -- Who wants permits asks at least every second; a place in the line is lost by who does not.
 local ASK_AGAIN, IN_LINE, GOOD_FOR = 1000, 2000, 100000
+local LONGEST_LEASE = 3600000
 
 local now_us
 if ARGV[2] == '' then
@@ -39,9 +40,9 @@ local function read(text)
   }
 end
 
-local function write(h)
+local function write(h, holder)
   local words = { num(h.n), num(h.till), h.jobs, h.permits, num(h.good), num(h.since), num(h.asked), h.spec }
-  redis.call('HSET', holders, me, table.concat(words, ' '))
+  redis.call('HSET', holders, holder or me, table.concat(words, ' '))
 end
 
 local mine = read(redis.call('HGET', holders, me))
@@ -66,6 +67,11 @@ local function started(us, count) starts[#starts + 1] = { us, count } end
 local all = redis.call('HGETALL', holders)
 for i = 1, #all, 2 do
   local name, h = all[i], read(all[i + 1])
+  if h and h.till > now + LONGEST_LEASE then
+    -- The clock was ahead: who died meanwhile would count until then.
+    h.till = now + lease
+    if name ~= me then write(h, name) end
+  end
   if name == me then
     if not mine then redis.call('HDEL', holders, name) end
   elseif h and h.till >= now then

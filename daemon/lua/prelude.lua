@@ -166,6 +166,24 @@ end
 
 -- ---------------------------------------------------------------- clock
 
+-- The clock went back by -gap: leases and waits that were given by the one before end by this one. Else who died meanwhile
+-- would keep its jobs until then, and a queue, a group or a function that was told to wait would wait until then, too.
+local function shift_ends(seen, gap)
+  for _, session in ipairs(redis.call('ZRANGEBYSCORE', workers, '(' .. num(seen), '+inf')) do
+    redis.call('ZINCRBY', workers, num(gap), session)
+  end
+  for _, key in ipairs({ conf, limits }) do
+    local all = redis.call('HGETALL', key)
+    for i = 1, #all, 2 do
+      local till = string.find(all[i], '^until') and tonumber(all[i + 1])
+      if till and till > seen then redis.call('HSET', key, all[i], num(till + gap)) end
+    end
+  end
+  for _, lane in ipairs(redis.call('ZRANGEBYSCORE', lanes, '(' .. num(now), '+inf')) do
+    redis.call('ZADD', lanes, num(now), lane)
+  end
+end
+
 -- Notes that the server is seen alive; gives until when nothing is reaped, and when a stock producer was last seen. After
 -- an outage (a gap while a known session lived, or a restarted server) or a clock that went back, nothing is reaped for
 -- one lease: living workers must be able to renew first. A gap seen by a new session on a server that was up all the time
@@ -190,6 +208,7 @@ local function observe(lease, known)
   if outage then
     quiet = now + lease
     redis.call('HSET', clock, 'quiet', num(quiet))
+    if gap < 0 then shift_ends(seen, gap) end
   end
   if now - (c[1] or 0) > 200 or gap < 0 then redis.call('HSET', clock, 'seen', num(now)) end
   return math.min(quiet, now + lease), tonumber(c[3] or 0)

@@ -42,7 +42,23 @@ if unusual and redis.call('EXISTS', abort_set) == 1 then
   redis.call('ZREMRANGEBYSCORE', abort_set, '-inf', num(now - 30 * DAY))
 end
 
--- A stock producer's due time may lie in a band that means something else: bring it back to the last one allowed.
+-- Which band a job was put into while the clock was ahead; nil: nothing that this band means is known of it.
+local function own_band(id, score)
+  if score < SUSPECT then return holder(id) and HELD end
+  if score < BLOCKED then return redis.call('HEXISTS', crashes, id) == 1 and SUSPECT end
+  if score < LANE then return string.find(redis.call('HGET', flows, id) or '', '^w ') and BLOCKED end
+  if score < PARKED then
+    local name, group = names_of(get('arq:job:' .. id))
+    local waits = name and (redis.call('ZSCORE', lane_key('f:' .. name), id) or redis.call('ZSCORE', lane_key('g:' .. group), id))
+    return waits and LANE
+  end
+  for _, need in ipairs(redis.call('ZRANGE', parked, 0, -1)) do
+    if redis.call('ZSCORE', parked_key(need), id) then return PARKED end
+  end
+end
+
+-- A stock producer's due time may lie in a band that means something else: bring it back to the last one allowed. What
+-- stands there since the clock was ahead stays what it is.
 local margin = now + 3600000
 local bands = {
   { HELD + margin, '(' .. num(SUSPECT) },
@@ -55,8 +71,10 @@ local bands = {
 }
 -- Most often nothing stands behind the jobs that run: one look instead of seven.
 for _, band in ipairs(queued and redis.call('ZCOUNT', queue, num(HELD + margin), '+inf') > 0 and bands or {}) do
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue, num(band[1]), band[2], 'LIMIT', 0, 100)) do
-    redis.call('ZADD', queue, num(HELD - 1), id)
+  local found = redis.call('ZRANGEBYSCORE', queue, num(band[1]), band[2], 'WITHSCORES', 'LIMIT', 0, 100)
+  for i = 1, #found, 2 do
+    local own = own_band(found[i], tonumber(found[i + 1]))
+    redis.call('ZADD', queue, num(own and own + now or HELD - 1), found[i])
   end
 end
 

@@ -104,6 +104,28 @@ async def test_missed_ticks(bench: Bench, missed: Any, made: list[int], runs: in
     assert await bench.made() == [11]
 
 
+async def test_a_clock_that_was_far_ahead_does_not_silence_a_schedule(bench: Bench) -> None:
+    """What it is due next was worked out by that clock."""
+    await bench.plan(EVERY_MINUTE)
+    await bench.make()
+    bench.at(NOON + 365 * 24 * 60 * MINUTE)
+    assert await bench.make() == 60
+    await bench.made()
+    bench.at(NOON + MINUTE + 1)
+    assert await bench.make() == 59.999
+    bench.at(NOON + 2 * MINUTE)
+    assert await bench.make() == 60
+    assert await bench.made() == [2]
+    assert await bench.runs() == 3
+
+
+async def test_a_clock_that_goes_back_a_little_changes_nothing(bench: Bench) -> None:
+    await bench.plan(EVERY_MINUTE)
+    assert await bench.make() == 60
+    bench.at(NOON - 500)
+    assert await bench.make() == 60.5
+
+
 async def test_run_all_has_a_bound(bench: Bench) -> None:
     await bench.plan(replace(EVERY_MINUTE, missed="run_all"))
     bench.at(NOON + 1000 * MINUTE)

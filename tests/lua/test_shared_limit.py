@@ -171,6 +171,18 @@ async def test_permits_of_the_dead_count_as_used(redis: Any) -> None:
     assert (await h("b").ask(0, wanted=1)).permits == 1
 
 
+async def test_the_dead_do_not_count_until_the_time_of_a_clock_that_was_ahead(redis: Any) -> None:
+    h = Holders(redis, concurrency=1)
+    h.now += 365 * 86_400_000
+    assert (await h("a").ask(0, wanted=1)).permits == 1
+    h.now = NOW
+    assert (await h("b").ask(0, wanted=1)).permits == 0, "it may live, and has not renewed its lease yet"
+    h.now += LEASE
+    assert (await h("b").ask(0, wanted=1)).permits == 0
+    h.now += 1
+    assert (await h("b").ask(0, wanted=1)).permits == 1
+
+
 async def test_who_leaves_leaves_nothing(redis: Any) -> None:
     h = Holders(redis, concurrency=1)
     assert (await h("a").ask(0, wanted=1)).permits == 1

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from daemon.answers import ANSWER_SECONDS, Answers, Patience, gathered
 from daemon.connections import connect, translated
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
-from daemon.errors import InvalidJob, JobNotFound
+from daemon.errors import InvalidJob, JobNotFound, RedisError
 from daemon.explain import Explanation, explain
 from daemon.flow_view import FlowNode, add_relations, read_flow
 from daemon.job import JobInfo, JobLogs, JobState
@@ -111,6 +111,16 @@ class Inspector:
             part = self.only(names, single_of(self.redis, self.of(names[0]).queue))
             asked.append((names, self._patience.wait(place, question(part), limit)))
         return await gathered(asked)
+
+    async def away(self, families: Sequence[str]) -> dict[str, RedisError]:
+        """Give those of some families whose server, one of several, cannot be asked, and why.
+
+        Raises:
+            RedisError: when none of them can.
+        """
+        answers = await self.only(families).ask(_greet)
+        answers.some()
+        return answers.away
 
     def server(self, family: str) -> str:
         """Name the server a family is on, without asking it: see `daemon.routed.name_of`."""
@@ -375,6 +385,12 @@ class Inspector:
             InvalidJob: when the id names no family and there are several.
         """
         return await explain(self, written)
+
+
+async def _greet(part: Inspector) -> None:
+    """Ask the server that some families are on for nothing but an answer."""
+    with translated():
+        await server_ms(part.redis, next(iter(part.families.values())))
 
 
 def _keys(name: str) -> FamilyKeys:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from daemon.cli.common import Json, audited, control, print_json, refuse_unknown_family
+from daemon.cli.common import Json, audited, control, print_json, refuse_away, refuse_unknown_family
 
 if TYPE_CHECKING:
     from daemon.control import Control, Progress
+    from daemon.errors import RedisError
 
 Family = Annotated[str | None, typer.Argument(help="The family.", metavar="[FAMILY]")]
 All = Annotated[bool, typer.Option("--all", help="Every family.")]
@@ -43,14 +44,16 @@ def register(app: typer.Typer) -> None:
 
 def pause(family: Family = None, all: All = False, json: Json = False) -> None:
     """Let no worker claim from a queue; what runs goes on."""
-    changed = asyncio.run(_each("pause", family, all, lambda found, name: found.pause(name)))
+    changed, away = asyncio.run(_each("pause", family, all, lambda found, name: found.pause(name)))
     _tell_switch(changed, "paused", "was paused already", json)
+    refuse_away(away)
 
 
 def resume(family: Family = None, all: All = False, json: Json = False) -> None:
     """Let workers claim from a paused queue again."""
-    changed = asyncio.run(_each("resume", family, all, lambda found, name: found.resume(name)))
+    changed, away = asyncio.run(_each("resume", family, all, lambda found, name: found.resume(name)))
     _tell_switch(changed, "resumed", "was not paused", json)
+    refuse_away(away)
 
 
 def drain(family: Family = None, all: All = False, dry_run: DryRun = False, json: Json = False) -> None:
@@ -59,7 +62,7 @@ def drain(family: Family = None, all: All = False, dry_run: DryRun = False, json
     async def act(found: Control, name: str) -> dict[str, int]:
         return {"drained": await found.drain(name, dry_run=dry_run, progress=told(name, json))}
 
-    tell_counts(asyncio.run(_each("drain", family, all, act, dry_run=dry_run)), dry_run, json)
+    _tell(asyncio.run(_each("drain", family, all, act, dry_run=dry_run)), dry_run, json)
 
 
 def clean(
@@ -80,7 +83,7 @@ def clean(
         return {str(state): removed}
 
     detail = {"state": str(state), "older_than": older_than, "count": count}
-    tell_counts(asyncio.run(_each("clean", family, all, act, dry_run=dry_run, **detail)), dry_run, json)
+    _tell(asyncio.run(_each("clean", family, all, act, dry_run=dry_run, **detail)), dry_run, json)
 
 
 def clear(family: Family = None, all: All = False, dry_run: DryRun = False, json: Json = False) -> None:
@@ -89,7 +92,7 @@ def clear(family: Family = None, all: All = False, dry_run: DryRun = False, json
     async def act(found: Control, name: str) -> dict[str, int]:
         return await found.clear(name, dry_run=dry_run, progress=told(name, json))
 
-    tell_counts(asyncio.run(_each("clear", family, all, act, dry_run=dry_run)), dry_run, json)
+    _tell(asyncio.run(_each("clear", family, all, act, dry_run=dry_run)), dry_run, json)
 
 
 async def _each(
@@ -100,17 +103,29 @@ async def _each(
     *,
     dry_run: bool = False,
     **detail: Any,
-) -> dict[str, T]:
+) -> tuple[dict[str, T], dict[str, RedisError]]:
+    """Act on a queue, or on every one; gives what was done, and the queues that cannot be asked, where others can."""
+    from daemon.errors import RedisError
+
     if all == (family is not None):
         raise typer.BadParameter("name a family, or give --all", param_hint="FAMILY")
     async with control(family) as found:
         if family is not None:
             await refuse_unknown_family(found.inspector, family)
-        done = {}
-        for name in [family] if family is not None else found.families:
-            async with audited(found.redis, f"queue.{action}", name, unless=dry_run, **detail) as doing:
-                done[name] = doing.detail["result"] = await act(found, name)
-        return done
+        names = [family] if family is not None else found.families
+        done: dict[str, T] = {}
+        away = await found.inspector.away(names) if all else {}
+        for name in names:
+            try:
+                async with audited(found.redis, f"queue.{action}", name, unless=dry_run, **detail) as doing:
+                    if name in away:
+                        raise away[name]
+                    done[name] = doing.detail["result"] = await act(found, name)
+            except RedisError as error:
+                if not away:
+                    raise
+                away[name] = error
+        return done, away
 
 
 def told(family: str, json: bool) -> Progress:
@@ -124,6 +139,12 @@ def told(family: str, json: bool) -> Progress:
             print(f"{family}: {done:,} of {total:,}", file=sys.stderr)
 
     return tell
+
+
+def _tell(acted: tuple[dict[str, dict[str, int]], dict[str, RedisError]], dry_run: bool, json: bool) -> None:
+    done, away = acted
+    tell_counts(done, dry_run, json)
+    refuse_away(away)
 
 
 def tell_counts(counts: dict[str, dict[str, int]], dry_run: bool, json: bool) -> None:

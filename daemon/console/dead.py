@@ -85,8 +85,9 @@ async def groups(services: Services, family: str | None) -> list[dead_letters.De
 
 async def redrive(
     services: Services, actor: Actor, family: str | None, where: JobFilter, care: Care, *, dry_run: bool = False
-) -> list[RedriveView]:
-    """Send dead letters back with care, some of each cause first; one redrive for each family that has some.
+) -> tuple[list[RedriveView], list[QueueAway]]:
+    """Send dead letters back with care, some of each cause first; gives a redrive for each family that has some, and
+    the families whose server, one of several, cannot be asked.
 
     Args:
         dry_run: only count; what it gives does not run.
@@ -94,9 +95,14 @@ async def redrive(
     Raises:
         InvalidJob: for numbers that cannot be meant. JobNotFound: for a cause that no dead letter has.
         JobStateError: when a queue is paused or has no worker, so that no canary would run.
+        RedisError: when no server can be asked.
     """
     prepared: list[tuple[str, Redrive]] = []
-    for name in await families_of(services, family, where):
+    names = await families_of(services, family, where)
+    away = await services.inspector.away(names)
+    for name in names:
+        if name in away:
+            continue
         work = Redrive(services.control, name, where, **asdict(care))
         if await work.look():
             if care.canaries and not dry_run:
@@ -104,6 +110,6 @@ async def redrive(
             prepared.append((name, work))
     if dry_run:
         now = datetime.now(UTC)
-        return [RedriveView("", name, actor.name, now, groups=work.groups) for name, work in prepared]
+        return [RedriveView("", name, actor.name, now, groups=work.groups) for name, work in prepared], away_of(away)
     detail = {**where.asked(), **asdict(care)}
-    return [services.redrives.begin(actor, work, name, **detail) for name, work in prepared]
+    return [services.redrives.begin(actor, work, name, **detail) for name, work in prepared], away_of(away)

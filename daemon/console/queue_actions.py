@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from daemon.connections import translated
+from daemon.console.queues import QueueAway, away_of
 from daemon.console.roles import Actor
 from daemon.console.services import Services
+from daemon.errors import RedisError
 from daemon.limits import FamilyLimits, change_limits, read_limits
 from daemon.pages import EVERY, JobFilter
 
@@ -17,17 +19,20 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Counts:
-    """How many jobs of each family an action took (with ``dry_run``: would take), by what they were or became."""
+    """How many jobs of each family an action took (with ``dry_run``: would take), by what they were or became; ``away``
+    are families whose server, one of several, cannot be asked: with them nothing was done."""
 
     dry_run: bool
     families: dict[str, dict[str, int]]
+    away: list[QueueAway] = field(default_factory=list)
 
 
-async def switch(services: Services, actor: Actor, families: Sequence[str], *, paused: bool) -> dict[str, bool]:
-    """Pause queues or let them go on; gives whether each was changed by it."""
+async def switch(services: Services, actor: Actor, families: Sequence[str], *, paused: bool) -> dict[str, bool | None]:
+    """Pause queues or let them go on; gives whether each was changed by it, None of one that cannot be asked."""
     control = services.control
     act = control.pause if paused else control.resume
-    return await _each(services, actor, f"queue.{'pause' if paused else 'resume'}", families, act)
+    done, away = await _each(services, actor, f"queue.{'pause' if paused else 'resume'}", families, act)
+    return {family: done.get(family) for family in sorted([*done, *away])}
 
 
 async def drain(services: Services, actor: Actor, families: Sequence[str], *, dry_run: bool = False) -> Counts:
@@ -36,7 +41,7 @@ async def drain(services: Services, actor: Actor, families: Sequence[str], *, dr
     async def act(family: str) -> dict[str, int]:
         return {"drained": await services.control.drain(family, dry_run=dry_run)}
 
-    return Counts(dry_run, await _each(services, actor, "queue.drain", families, act, dry_run=dry_run))
+    return _counts(dry_run, *await _each(services, actor, "queue.drain", families, act, dry_run=dry_run))
 
 
 async def clean(
@@ -55,7 +60,7 @@ async def clean(
         return {state: await services.control.clean(family, state, older_than=older_than, count=count, dry_run=dry_run)}
 
     detail = {"state": state, "older_than": older_than, "count": count}
-    return Counts(dry_run, await _each(services, actor, "queue.clean", families, act, dry_run=dry_run, **detail))
+    return _counts(dry_run, *await _each(services, actor, "queue.clean", families, act, dry_run=dry_run, **detail))
 
 
 async def clear(services: Services, actor: Actor, families: Sequence[str], *, dry_run: bool = False) -> Counts:
@@ -64,7 +69,7 @@ async def clear(services: Services, actor: Actor, families: Sequence[str], *, dr
     async def act(family: str) -> dict[str, int]:
         return await services.control.clear(family, dry_run=dry_run)
 
-    return Counts(dry_run, await _each(services, actor, "queue.clear", families, act, dry_run=dry_run))
+    return _counts(dry_run, *await _each(services, actor, "queue.clear", families, act, dry_run=dry_run))
 
 
 async def retry(
@@ -75,7 +80,9 @@ async def retry(
     async def act(family: str) -> dict[str, int]:
         return {"retried": await services.control.retry_all(family, where, dry_run=dry_run)}
 
-    return Counts(dry_run, await _each(services, actor, "dead.retry", families, act, dry_run=dry_run, **where.asked()))
+    return _counts(
+        dry_run, *await _each(services, actor, "dead.retry", families, act, dry_run=dry_run, **where.asked())
+    )
 
 
 async def discard(
@@ -86,9 +93,13 @@ async def discard(
     async def act(family: str) -> dict[str, int]:
         return {"discarded": await services.control.discard_all(family, where, dry_run=dry_run)}
 
-    return Counts(
-        dry_run, await _each(services, actor, "dead.discard", families, act, dry_run=dry_run, **where.asked())
+    return _counts(
+        dry_run, *await _each(services, actor, "dead.discard", families, act, dry_run=dry_run, **where.asked())
     )
+
+
+def _counts(dry_run: bool, done: dict[str, dict[str, int]], away: dict[str, RedisError]) -> Counts:
+    return Counts(dry_run, done, away_of(away))
 
 
 async def _each(
@@ -100,17 +111,32 @@ async def _each(
     *,
     dry_run: bool = False,
     **detail: Any,
-) -> dict[str, T]:
-    """Act on queues one after the other, an entry of the audit log for each."""
-    done = {}
+) -> tuple[dict[str, T], dict[str, RedisError]]:
+    """Act on queues one after the other, an entry of the audit log for each; gives what was done, and the queues that
+    cannot be asked, where others can.
+
+    Raises:
+        RedisError: where none can.
+    """
+    done: dict[str, T] = {}
+    # Beforehand: a server that hangs would take its whole time for each of its families.
+    away = await services.inspector.away(families) if len(families) > 1 else {}
     for family in families:
-        if dry_run:
-            done[family] = await act(family)
-            continue
-        async with services.audit.record(actor, action, family, **detail) as doing:
-            done[family] = await act(family)
-            doing.detail["result"] = done[family]
-    return done
+        try:
+            if dry_run:
+                if family not in away:
+                    done[family] = await act(family)
+                continue
+            async with services.audit.record(actor, action, family, **detail) as doing:
+                if family in away:
+                    raise away[family]
+                done[family] = await act(family)
+                doing.detail["result"] = done[family]
+        except RedisError as error:
+            if not away:
+                raise
+            away[family] = error
+    return done, away
 
 
 async def limits(services: Services, family: str) -> FamilyLimits:

@@ -178,3 +178,77 @@ async def test_dead_letters(site: Console) -> None:
     browser, _ = await site.browser()
     page = await browser.get("/dead")
     assert (page.status_code, "Dead letters of gone, stuck are not shown" in page.text) == (200, True)
+
+
+async def bury(site: Console) -> None:
+    """Leave a dead letter in the family that is near."""
+    await site.services.producer.enqueue("double", ["a", "b"], family="near", job_id="bad", max_tries=1)
+    async with asyncio.timeout(60):
+        while not (await site.services.inspector.queue("near")).failed:
+            await asyncio.sleep(0.05)
+
+
+async def test_dead_letters_of_all_families_are_sent_back_and_discarded_where_it_can_be_done(site: Console) -> None:
+    client = await site.of("operator")
+    await bury(site)
+    for path, done in (("retry", "retried"), ("discard", "discarded")):
+        counted = await client.post(f"{API}/dead/{path}", json={"dry_run": True})
+        assert (counted.status_code, counted.json()["away"]) == (207, AWAY), counted.text
+        assert counted.json()["families"] == {"near": {done: 1}, "other": {done: 0}}
+        assert (await client.post(f"{API}/dead/{path}", json={"family": "gone"})).status_code == 503
+    await client.post(f"{API}/queues/near/pause")
+    answer = await client.post(f"{API}/dead/retry", json={})
+    assert (answer.status_code, answer.json()["away"]) == (207, AWAY)
+    assert answer.json()["families"] == {"near": {"retried": 1}, "other": {"retried": 0}}
+    assert (await client.get(f"{API}/jobs/near:bad")).json()["state"] == "waiting"
+    await client.post(f"{API}/queues/near/resume")
+    await bury(site)
+    begun = await client.post(f"{API}/dead/retry", json={"canaries": 1, "patience": 30})
+    assert (begun.status_code, [each["family"] for each in begun.json()["redrives"]]) == (207, ["near"])
+    assert begun.json()["away"] == AWAY
+    async with asyncio.timeout(60):
+        while (await client.get(f"{API}/dead/redrives")).json()[0]["state"] == "running":
+            await asyncio.sleep(0.05)
+    answer = await client.post(f"{API}/dead/discard", json={})
+    assert (answer.status_code, answer.json()["away"]) == (207, AWAY)
+    assert answer.json()["families"] == {"near": {"discarded": 1}, "other": {"discarded": 0}}
+    # What was not done stands in the audit log, too.
+    entries = (await client.get(f"{API}/audit?action=dead.discard")).json()["entries"]
+    assert sorted((each["target"], each["outcome"]) for each in entries) == [
+        ("gone", "failed"), ("gone", "failed"), ("near", "done"), ("other", "done"), ("stuck", "failed"),
+    ]  # fmt: skip
+
+
+async def test_every_queue_that_can_be_asked_is_paused_and_drained(site: Console) -> None:
+    client = await site.of("operator")
+    for path, state in (("pause", True), ("pause", False), ("resume", True)):
+        answer = await client.post(f"{API}/queues/{path}")
+        assert answer.status_code == 207, answer.text
+        assert answer.json() == {"gone": None, "near": state, "other": state, "stuck": None}
+    await site.services.producer.enqueue("double", [1], family="near", delay=3600)
+    answer = await client.post(f"{API}/queues/drain")
+    assert (answer.status_code, answer.json()["away"]) == (207, AWAY)
+    assert answer.json()["families"] == {"near": {"drained": 1}, "other": {"drained": 0}}
+    answer = await client.post(f"{API}/queues/clean")
+    assert (answer.status_code, answer.json()["away"]) == (207, AWAY)
+    assert answer.json()["families"] == {"near": {"completed": 1}, "other": {"completed": 0}}
+
+
+async def test_pages_that_act_on_all_name_what_was_left_out(site: Console) -> None:
+    browser, token = await site.browser()
+    await bury(site)
+    left = "gone, stuck nothing is known: they cannot be asked"
+    for path in ("/queues/*/drain", "/dead/retry", "/dead/discard"):
+        page = await browser.get(path)
+        assert (page.status_code, left in page.text) == (200, True), path
+    for path in ("/queues/*/pause", "/queues/*/resume", "/queues/*/drain", "/dead/discard"):
+        assert (await browser.post(path, data={"csrf": token})).status_code == 303
+        assert left in (await browser.get("/workers")).text, path
+
+
+async def test_nothing_is_done_where_no_server_answers(url: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 0.5)
+    async with console(url, *(make_family(family, double) for family in ("gone", "stuck"))) as found:
+        client = await found.of("operator")
+        for path in ("/queues/pause", "/queues/drain", "/dead/retry", "/dead/discard"):
+            assert (await client.post(API + path, json={} if path != "/queues/pause" else None)).status_code == 503

@@ -79,7 +79,7 @@ async def test_pausing_draining_cleaning_clearing(redis_url: str) -> None:
         assert await post("pause") == {"t": False}
         assert await post("resume") == {"t": True}
         assert await post("t/resume") == {"t": False}
-        counted = {"dry_run": True, "families": {"t": {"drained": 3}}}
+        counted = {"dry_run": True, "families": {"t": {"drained": 3}}, "away": []}
         assert await post("t/drain", dry_run=True) == await post("drain", dry_run=True) == counted
         assert (await post("t/clean", count=1))["families"] == {"t": {"completed": 1}}
         assert (await post("clean", state="failed", older_than="1h"))["families"] == {"t": {"failed": 0}}

@@ -153,3 +153,25 @@ def test_where_no_server_answers_there_is_nothing_to_show(
     status, out, err = arqd("queues")
     assert (status, out) == (1, "")
     assert err.startswith("arqd: Redis cannot be reached (")
+
+
+def test_every_queue_that_can_be_asked_is_paused_and_drained(arqd: Arqd, url: Servers) -> None:
+    arqd("drain", "media")
+    with SyncProducer.connect(url.default) as producer:
+        producer.enqueue("process_image", {}, family="media", delay=3600)
+    for words, done in (
+        (["pause"], "media paused"), (["resume"], "media resumed"),
+        (["drain"], "media: 1 drained"),
+    ):  # fmt: skip
+        status, out, err = arqd(*words, "--all")
+        assert status == 1
+        told(err)
+        assert done in out.splitlines()
+        assert "email" not in out
+    status, out, err = arqd("drain", "--all", "--dry-run", "--json")
+    assert (status, json.loads(out)["families"]["media"]) == (1, {"drained": 0})
+    told(err)
+    # Of one of them there is nothing else to tell.
+    status, out, err = arqd("pause", "email")
+    assert (status, out) == (1, "")
+    assert "cannot be reached" in err

@@ -80,7 +80,6 @@ def work(redis_url: str) -> None:
         (["promote"], "Missing argument 'ID...'"),
         (["priority", "email:1"], "Missing argument 'LEVEL'"),
         (["retry"], "give ids, or --family FAMILY --all"),
-        (["retry", "email:1", "--dry-run"], "give ids, or --family FAMILY --all"),
         (["retry", "--family", "email", "--tag", "x"], "give ids, or --family FAMILY --all"),
         (["jobs", "email", "--since", "yesterday"], "--since: write an ISO 8601 time"),
         (["jobs", "email", "--until", "2030-01-31T08:00:00"], "--until: say the time zone too"),

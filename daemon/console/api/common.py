@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -118,6 +119,18 @@ _MEANING = {
     429: "Too many jobs, or the queue is full: try again after `Retry-After`",
     503: "Redis cannot be used: try again after `Retry-After`",
 }
+
+
+def partly(model: Any) -> dict[int | str, dict[str, Any]]:
+    """Give the answer that an action on every family documents beside its own."""
+    told = "Done, but not for the families whose server, one of several, cannot be asked; the answer names them"
+    return {207: {"model": model, "description": told}}
+
+
+def tell_partly(response: Response, away: Sized) -> None:
+    """Let the status say that some families cannot be asked, if there are any."""
+    if away:
+        response.status_code = 207
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -18,7 +18,9 @@ from daemon.console.api.common import (
     Operator,
     Selection,
     Viewer,
+    partly,
     problems,
+    tell_partly,
 )
 from daemon.console.api.jobs import Where
 from daemon.console.fields import Number, Whole
@@ -59,12 +61,14 @@ class DeadDone:
         families: how many of each family were (with `dry_run`: would be) sent back or discarded.
         outcomes: where ids were given, what became (with `dry_run`: would become) of each.
         redrives: where canaries were asked for; those that were begun run beside requests.
+        away: families whose server, one of several, cannot be asked: with their dead letters nothing was done.
     """
 
     dry_run: bool = False
     families: dict[str, dict[str, int]] = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
     redrives: list[RedriveView] = field(default_factory=list)
+    away: list[QueueAway] = field(default_factory=list)
 
 
 @router.get("/dead", responses=problems(404))
@@ -83,7 +87,11 @@ async def list_groups(services: Given, actor: Viewer, family: MaybeFamily = None
 
 @router.post(
     "/dead/retry",
-    responses={202: {"model": DeadDone, "description": "Redrives have begun"}, **problems(404, 409)},
+    responses={
+        202: {"model": DeadDone, "description": "Redrives have begun"},
+        **partly(DeadDone),
+        **problems(404, 409),
+    },
 )
 async def retry(asked: DeadRetry, services: Given, actor: Operator, response: Response) -> DeadDone:
     """Send dead letters back: at once, or with canaries of each cause first, beside requests (202)."""
@@ -95,16 +103,18 @@ async def retry(asked: DeadRetry, services: Given, actor: Operator, response: Re
     if not asked.canaries:
         names = await dead.families_of(services, asked.family, where)
         counts = await queue_actions.retry(services, actor, names, where, dry_run=asked.dry_run)
-        return DeadDone(counts.dry_run, counts.families)
+        tell_partly(response, counts.away)
+        return DeadDone(counts.dry_run, counts.families, away=counts.away)
     care = Care(asked.canaries, asked.rate, asked.tolerance, asked.patience)
-    begun = await dead.redrive(services, actor, asked.family, where, care, dry_run=asked.dry_run)
+    begun, away = await dead.redrive(services, actor, asked.family, where, care, dry_run=asked.dry_run)
     if begun and not asked.dry_run:
         response.status_code = 202
-    return DeadDone(asked.dry_run, redrives=begun)
+    tell_partly(response, away)
+    return DeadDone(asked.dry_run, redrives=begun, away=away)
 
 
-@router.post("/dead/discard", responses=problems(404))
-async def discard(asked: DeadSelection, services: Given, actor: Operator) -> DeadDone:
+@router.post("/dead/discard", responses={**partly(DeadDone), **problems(404)})
+async def discard(asked: DeadSelection, services: Given, actor: Operator, response: Response) -> DeadDone:
     """Remove dead letters for good."""
     if asked.ids is not None:
         return DeadDone(
@@ -113,7 +123,8 @@ async def discard(asked: DeadSelection, services: Given, actor: Operator) -> Dea
     where = asked.where()
     names = await dead.families_of(services, asked.family, where)
     counts = await queue_actions.discard(services, actor, names, where, dry_run=asked.dry_run)
-    return DeadDone(counts.dry_run, counts.families)
+    tell_partly(response, counts.away)
+    return DeadDone(counts.dry_run, counts.families, away=counts.away)
 
 
 @router.get("/dead/redrives", responses=problems())

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from fastapi import Body as InBody
 from pydantic import Field, model_validator
 
 from daemon.console import queue_actions, queues
-from daemon.console.api.common import Body, DryRun, Family, Given, Operator, Selection, Viewer, problems
+from daemon.console.api.common import (
+    Body,
+    DryRun,
+    Family,
+    Given,
+    Operator,
+    Selection,
+    Viewer,
+    partly,
+    problems,
+    tell_partly,
+)
 from daemon.console.fields import Counted, Duration, Whole
 from daemon.limits import FamilyLimits
 from daemon.statistics import FamilyStatistics, Step
@@ -33,6 +44,8 @@ class RetrySelection(Selection, DryRun):
 MaybeDryRun = Annotated[DryRun, InBody()]
 MaybeClean = Annotated[Clean, InBody()]
 MaybeRetry = Annotated[RetrySelection, InBody()]
+#: Whether each queue was changed; None of one whose server, one of several, cannot be asked.
+Switched = dict[str, bool | None]
 _RUN, _CLEAN, _RETRY = DryRun(), Clean(), RetrySelection()
 
 
@@ -61,28 +74,40 @@ async def list_queues(services: Given, actor: Viewer) -> list[queues.QueueView |
     return await queues.views(services)
 
 
-@router.post("/queues/pause", responses=problems())
-async def pause_all(services: Given, actor: Operator) -> dict[str, bool]:
-    """Let nobody claim from any queue; tells whether each was changed by that."""
-    return await queue_actions.switch(services, actor, services.families, paused=True)
+@router.post("/queues/pause", responses={**partly(Switched), **problems()})
+async def pause_all(services: Given, actor: Operator, response: Response) -> Switched:
+    """Let nobody claim from any queue; tells whether each was changed by that, null of one that cannot be asked."""
+    changed = await queue_actions.switch(services, actor, services.families, paused=True)
+    tell_partly(response, [family for family, now in changed.items() if now is None])
+    return changed
 
 
-@router.post("/queues/resume", responses=problems())
-async def resume_all(services: Given, actor: Operator) -> dict[str, bool]:
+@router.post("/queues/resume", responses={**partly(Switched), **problems()})
+async def resume_all(services: Given, actor: Operator, response: Response) -> Switched:
     """Let workers claim from every queue again."""
-    return await queue_actions.switch(services, actor, services.families, paused=False)
+    changed = await queue_actions.switch(services, actor, services.families, paused=False)
+    tell_partly(response, [family for family, now in changed.items() if now is None])
+    return changed
 
 
-@router.post("/queues/drain", responses=problems())
-async def drain_all(services: Given, actor: Operator, asked: MaybeDryRun = _RUN) -> queue_actions.Counts:
+@router.post("/queues/drain", responses={**partly(queue_actions.Counts), **problems()})
+async def drain_all(
+    services: Given, actor: Operator, response: Response, asked: MaybeDryRun = _RUN
+) -> queue_actions.Counts:
     """Remove what waits or is delayed in every queue."""
-    return await queue_actions.drain(services, actor, services.families, dry_run=asked.dry_run)
+    counts = await queue_actions.drain(services, actor, services.families, dry_run=asked.dry_run)
+    tell_partly(response, counts.away)
+    return counts
 
 
-@router.post("/queues/clean", responses=problems())
-async def clean_all(services: Given, actor: Operator, asked: MaybeClean = _CLEAN) -> queue_actions.Counts:
+@router.post("/queues/clean", responses={**partly(queue_actions.Counts), **problems()})
+async def clean_all(
+    services: Given, actor: Operator, response: Response, asked: MaybeClean = _CLEAN
+) -> queue_actions.Counts:
     """Remove ended jobs of every queue."""
-    return await queue_actions.clean(services, actor, services.families, **asked.model_dump())
+    counts = await queue_actions.clean(services, actor, services.families, **asked.model_dump())
+    tell_partly(response, counts.away)
+    return counts
 
 
 @router.get("/queues/{family}", responses=problems(404))
@@ -123,13 +148,13 @@ async def set_limits(family: Family, asked: Limits, services: Given, actor: Oper
 
 
 @router.post("/queues/{family}/pause", responses=problems(404))
-async def pause(family: Family, services: Given, actor: Operator) -> dict[str, bool]:
+async def pause(family: Family, services: Given, actor: Operator) -> Switched:
     """Let nobody claim from a queue; tells whether it was changed by that."""
     return await queue_actions.switch(services, actor, [family], paused=True)
 
 
 @router.post("/queues/{family}/resume", responses=problems(404))
-async def resume(family: Family, services: Given, actor: Operator) -> dict[str, bool]:
+async def resume(family: Family, services: Given, actor: Operator) -> Switched:
     """Let workers claim again."""
     return await queue_actions.switch(services, actor, [family], paused=False)
 

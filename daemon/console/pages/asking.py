@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from daemon.console.access import inside
 from daemon.console.pages.frame import board_of, done, page
 from daemon.console.problems import Problem, problem_of
+from daemon.console.queues import QueueAway
 from daemon.console.roles import Actor
 from daemon.console.services import services_of
 from daemon.errors import ArqdError
@@ -107,3 +108,12 @@ def first(fields: Mapping[str, list[str]], name: str) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 job``, ``1,200 jobs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def told(text: str, away: Sequence[QueueAway]) -> str:
+    """Give what was done, or would be, with the queues that were left out, if there are any."""
+    if not away:
+        return text
+    names = ", ".join(each.family for each in away)
+    left = f"of {names} nothing is known: they cannot be asked"
+    return f"{text.removesuffix('.')}; {left}" if text else left

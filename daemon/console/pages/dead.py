@@ -12,7 +12,7 @@ from starlette.responses import Response
 from daemon import dead_letters
 from daemon.console import dead, queue_actions
 from daemon.console.api.common import Operator, Viewer
-from daemon.console.pages.asking import answered, ask, back_to, first, plural
+from daemon.console.pages.asking import answered, ask, back_to, first, plural, told
 from daemon.console.pages.frame import Frame, fields, page
 from daemon.console.problems import Problem
 from daemon.console.queues import QueueAway
@@ -61,7 +61,7 @@ def _redrives(services: Services, family: str = "", cause: str = "") -> list[Red
 async def ask_retry(request: Request, actor: Operator, cause: str = "", family: str = "") -> Response:
     """Count what would be sent back, and ask how carefully."""
     services, frame, care = services_of(request), Frame(request, actor), Care()
-    found = await dead.redrive(services, actor, family or None, _where(cause), care, dry_run=True)
+    found, away = await dead.redrive(services, actor, family or None, _where(cause), care, dry_run=True)
     causes = [one for view in found for one in view.groups]
     return await page(
         request,
@@ -75,7 +75,7 @@ async def ask_retry(request: Request, actor: Operator, cause: str = "", family: 
         given=[("cause", cause), ("family", family)],
         canaries=care.canaries,
         rate=f"{care.rate:g}",
-        problem="",
+        problem=told("", away),
     )
 
 
@@ -90,9 +90,10 @@ async def retry(request: Request, actor: Operator) -> Response:
             raise Problem(422, "canaries is a whole number of jobs")
         care = Care(canaries=int(canaries), rate=_number(given, "rate", None))
         where = _where(first(given, "cause"))
-        begun = await dead.redrive(services, actor, first(given, "family") or None, where, care)
+        begun, away = await dead.redrive(services, actor, first(given, "family") or None, where, care)
         total = sum(one.found for view in begun for one in view.groups)
-        return f"{plural(total, 'dead letter')} on their way back" if total else "There is nothing to send back"
+        text = f"{plural(total, 'dead letter')} on their way back" if total else "There is nothing to send back"
+        return told(text, away)
 
     return await answered(request, _back(request, actor, given), act())
 
@@ -122,7 +123,7 @@ async def ask_discard(request: Request, actor: Operator, cause: str = "", family
         title="Discard dead letters?",
         path=Frame(request, actor).href("dead", "discard"),
         button=f"Discard {total:,}",
-        text="They are gone for good, with their payloads and errors.",
+        text=told("They are gone for good, with their payloads and errors.", counts.away),
         what="Would be discarded",
         counts={"dead letters": total},
         given=[("cause", cause), ("family", family)],
@@ -139,7 +140,8 @@ async def discard(request: Request, actor: Operator) -> Response:
         where = _where(first(given, "cause"))
         families = await dead.families_of(services, first(given, "family") or None, where)
         counts = await queue_actions.discard(services, actor, families, where)
-        return f"Discarded {plural(sum(each['discarded'] for each in counts.families.values()), 'dead letter')}"
+        total = sum(each["discarded"] for each in counts.families.values())
+        return told(f"Discarded {plural(total, 'dead letter')}", counts.away)
 
     return await answered(request, _back(request, actor, given), act())
 

@@ -10,11 +10,12 @@ from starlette.responses import Response
 from daemon.console import queue_actions
 from daemon.console.api.common import Operator
 from daemon.console.filters import job_filter
-from daemon.console.pages.asking import Field, answered, ask, back_to, first, plural
+from daemon.console.pages.asking import Field, answered, ask, back_to, first, plural, told
 from daemon.console.pages.frame import Frame, fields, page
 from daemon.console.pages.queue import ENDED
 from daemon.console.problems import Problem
 from daemon.console.queue_actions import Counts
+from daemon.console.queues import QueueAway
 from daemon.console.roles import Actor
 from daemon.console.services import Services, services_of
 from daemon.errors import InvalidJob
@@ -62,7 +63,8 @@ async def switch(request: Request, actor: Operator, family: str) -> Response:
         what = "paused" if paused else "resumed"
         if family != _ALL:
             return f"{family} is {what}" if changed[family] else f"{family} was {what} already"
-        return f"{plural(sum(changed.values()), 'queue')} {what}"
+        away = [QueueAway(name, "") for name, now in changed.items() if now is None]
+        return told(f"{plural(sum(now or False for now in changed.values()), 'queue')} {what}", away)
 
     return await answered(request, back_to(request, first(given, "back")), act())
 
@@ -105,8 +107,8 @@ async def set_limits(request: Request, actor: Operator, family: str) -> Response
         if reset:
             changes["reset"] = True
         found = await queue_actions.set_limits(services, actor, family, **lane, **changes)
-        told = "those of the settings again" if reset else "set"
-        return ". ".join([f"Limits of {f'{scope} {name}' if name else family} are {told}", *found.warnings])
+        now = "those of the settings again" if reset else "set"
+        return ". ".join([f"Limits of {f'{scope} {name}' if name else family} are {now}", *found.warnings])
 
     frame = Frame(request, actor)
     return await answered(request, back_to(request, first(given, "back"), frame.href("queues", family)), act())
@@ -126,7 +128,8 @@ async def question(request: Request, actor: Operator, family: str, action: str) 
     asked = {name: value.strip() for name, value in query.items() if name != "back"}
     counts, problem = None, ""
     try:
-        counts = _summed(await _act(services, actor, families, action, asked, dry_run=True))
+        found = await _act(services, actor, families, action, asked, dry_run=True)
+        counts, text = _summed(found), told(text, found.away)
     except (InvalidJob, Problem) as error:
         problem = str(error)
     total = sum((counts or {}).values())
@@ -158,8 +161,9 @@ async def answer(request: Request, actor: Operator, family: str, action: str) ->
     asked = {name: first(given, name) for name in given}
 
     async def act() -> str:
-        total = sum(_summed(await _act(services, actor, families, action, asked)).values())
-        return f"{_DONE[action]} {plural(total, 'job')} of {_name(family)}"
+        done = await _act(services, actor, families, action, asked)
+        text = f"{_DONE[action]} {plural(sum(_summed(done).values()), 'job')} of {_name(family)}"
+        return told(text, done.away)
 
     return await answered(request, back_to(request, first(given, "back")), act())
 

@@ -2,6 +2,11 @@
 
 import sys
 
-from daemon.cli.command import main
+from daemon.cli.starting import end_when_told
+
+# Before the rest is imported, which takes a while.
+end_when_told(sys.argv[1:])
+
+from daemon.cli.command import main  # noqa: E402
 
 sys.exit(main())

@@ -36,6 +36,7 @@ from daemon.cli import (
     workers,
 )
 from daemon.cli.common import cell
+from daemon.cli.starting import DAEMONS
 from daemon.dotted import shipped_commands
 from daemon.errors import ArqdError, ConfigurationError
 
@@ -43,7 +44,6 @@ __all__ = ["app", "main"]
 
 #: systemd's units do not restart a daemon that ends with this status: a wrong configuration stays wrong.
 EX_CONFIG = 78
-DAEMONS = ("up", "run", "scheduler", "outbox", "probe", "console")
 
 app = typer.Typer(
     name="arqd",

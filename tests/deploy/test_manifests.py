@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from daemon.cli.command import DAEMONS
+from daemon.cli.starting import DAEMONS
 from daemon.console.settings import ConsoleSettings
 from daemon.dotted import shipped_families
 from daemon.inspector import Inspector

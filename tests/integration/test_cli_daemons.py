@@ -262,6 +262,17 @@ def test_too_much_memory_recycles_a_process(start: Start, tmp_path: Path) -> Non
     assert workers.ended(signal.SIGTERM) == 0, workers.text
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_signal_that_comes_before_it_has_started_ends_it(start: Start, tmp_path: Path, processes: str) -> None:
+    # The first process of a container does not get a signal that nobody has asked for, and would go on.
+    (tmp_path / "early.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nraise RuntimeError('it was not ended')\n"
+    )
+    worker = start("run", "early:WorkerSettings", "--processes", processes)
+    assert worker.ended() == 0, worker.text
+    assert "SIGTERM before it has started: nothing to drain" in worker.text
+
+
 def test_a_wrong_configuration_of_a_process_ends_all(start: Start, tmp_path: Path) -> None:
     (tmp_path / "worker-2.json").mkdir()
     workers = start("run", FAMILY, "--processes", "2", ARQD_HEARTBEAT_FILE=str(tmp_path / "worker.json"))

@@ -95,7 +95,7 @@ async def _run(settings: Settings, families: Sequence[Family], server: EmbeddedS
 
         side.append(asyncio.create_task(relay_outbox(settings, url)))
         if settings.archive.every is not None:
-            from daemon.archiver import keep_archive
+            from daemon.archive.archiver import keep_archive
 
             side.append(asyncio.create_task(keep_archive(settings, url)))
     if server:

@@ -31,8 +31,8 @@ from daemon.cli.common import (
 from daemon.outcomes import DONE, REASONS
 
 if TYPE_CHECKING:
-    from daemon.archived import ArchivedLetter, ArchiveFilter, Passed
-    from daemon.archiver import Archiver
+    from daemon.archive.archiver import Archiver
+    from daemon.archive.letters import ArchivedLetter, ArchiveFilter, Passed
 
 MaybeFamily = Annotated[str | None, typer.Argument(help="The family.", metavar="[FAMILY]")]
 Group = Annotated[str | None, typer.Option(help="Only those of this cause: its id, as arqd dead groups tells it.")]
@@ -137,7 +137,7 @@ def _filter(
     family: str | None, function: str | None, error: str | None, group: str | None, text: str | None,
     since: str | None, until: str | None, outcome: str | None,
 ) -> ArchiveFilter:  # fmt: skip
-    from daemon.archived import ArchiveFilter
+    from daemon.archive.letters import ArchiveFilter
 
     times = (moment(since, "--since"), moment(until, "--until"))
     return ArchiveFilter(family, function, error, group, *times, text, outcome)
@@ -145,8 +145,8 @@ def _filter(
 
 @asynccontextmanager
 async def _archiver() -> AsyncIterator[tuple[Archiver, Any]]:
-    from daemon.archive import Archive
-    from daemon.archiver import make_archiver
+    from daemon.archive.archiver import make_archiver
+    from daemon.archive.database import Archive
     from daemon.connections import connect
     from daemon.dotted import database_of
 

@@ -196,7 +196,7 @@ async def _lead(config: Settings, leader: Scheduler, *beside: Coroutine[Any, Any
 
         work.append(relay_outbox(config, url))
         if config.archive.every is not None:
-            from daemon.archiver import keep_archive
+            from daemon.archive.archiver import keep_archive
 
             work.append(keep_archive(config, url))
     try:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from daemon.archived import ALL, ArchivedLetter, ArchiveFilter, Passed
+from daemon.archive.letters import ALL, ArchivedLetter, ArchiveFilter, Passed
 from daemon.console.filters import moment
 from daemon.console.roles import Actor
 from daemon.console.services import Services
 from daemon.errors import ArchiveUnavailable
 
 if TYPE_CHECKING:
-    from daemon.archiver import Archiver
+    from daemon.archive.archiver import Archiver
 
 #: Numbers named in an entry of the audit log.
 _NAMED = 20

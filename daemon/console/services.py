@@ -36,7 +36,7 @@ from daemon.schedules import Schedules
 from daemon.servers import RedisUrl
 
 if TYPE_CHECKING:
-    from daemon.archiver import Archiver
+    from daemon.archive.archiver import Archiver
     from daemon.settings import Settings
 
 #: Callers that are remembered at once.
@@ -150,8 +150,8 @@ class Services:
                 yield services
             return
         # Not before it is needed: SQLAlchemy is loaded with it.
-        from daemon.archive import Archive
-        from daemon.archiver import make_archiver
+        from daemon.archive.archiver import make_archiver
+        from daemon.archive.database import Archive
 
         database = database_of(settings)
         options["archiver"] = lambda redis: make_archiver(settings, redis, Archive(database))

@@ -4,7 +4,7 @@
 --   caused          id of a dead letter -> its cause
 --   cause:<cause>   ids by time of the end, as in `dead`
 --
---   archived        ids of those that the database has, too (daemon/archiver.py), by time of the end
+--   archived        ids of those that the database has, too (daemon/archive/archiver.py), by time of the end
 --   unarchived      what became of such a one: "<word> <time of the end> <id>", until the archiver has taken note
 --
 -- A group is there exactly as long as one of its dead letters.

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from daemon.archive import Archive
-from daemon.archiver import Archiver
+from daemon.archive.archiver import Archiver
+from daemon.archive.database import Archive
 from daemon.console.app import Pages, create_app
 from daemon.console.roles import Role
 from daemon.console.services import Services

@@ -22,8 +22,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from daemon.archive import Archive
-from daemon.archiver import Archiver
+from daemon.archive.archiver import Archiver
+from daemon.archive.database import Archive
 from daemon.console.api.openapi import document
 from daemon.console.app import create_app
 from daemon.console.roles import Role

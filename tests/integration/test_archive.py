@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from daemon.archive import LINES, Archive
-from daemon.archive_table import DEAD_LETTERS
-from daemon.archived import ArchivedLetter, ArchiveFilter
-from daemon.archiver import LEASE, Archiver, keep_archive
+from daemon.archive.archiver import LEASE, Archiver, keep_archive
+from daemon.archive.database import LINES, Archive
+from daemon.archive.letters import ArchivedLetter, ArchiveFilter
+from daemon.archive.table import DEAD_LETTERS
 from daemon.connections import connect
 from daemon.consistency import find_leaks
 from daemon.context import JobContext
@@ -245,7 +245,7 @@ async def test_a_job_that_fails_again_is_archived_again(redis_url: str, redis: A
 async def test_lines_are_stored_once_and_alike(
     redis_url: str, redis: Any, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.archive.LINES", 2)
+    monkeypatch.setattr("daemon.archive.database.LINES", 2)
     assert LINES == 1000
     await fail(redis_url, *range(1, 6))
     objects: dict[str, bytes] = {}

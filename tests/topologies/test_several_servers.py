@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from daemon.archive import Archive
-from daemon.archiver import Archiver
+from daemon.archive.archiver import Archiver
+from daemon.archive.database import Archive
 from daemon.connections import safe_url
 from daemon.context import JobContext
 from daemon.control import Control

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field, model_validator
 
-from daemon.archived import ArchivedLetter, ArchiveFilter, Passed
+from daemon.archive.letters import ArchivedLetter, ArchiveFilter, Passed
 from daemon.console import archive
 from daemon.console.api.common import (
     Cursor,

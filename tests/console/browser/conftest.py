@@ -13,8 +13,8 @@ from typing import Any
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
-from daemon.archive import Archive
-from daemon.archiver import Archiver
+from daemon.archive.archiver import Archiver
+from daemon.archive.database import Archive
 from daemon.console.app import create_app
 from daemon.console.pages.dashboard import Dashboard
 from daemon.console.roles import Role

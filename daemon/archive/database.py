@@ -1,7 +1,7 @@
 """The dead-letter archive: dead letters in a table of the database, to be looked through when Redis has forgotten them.
 
-`daemon.archiver` brings them here and sends them back. Nothing in it is in clear that was not in Redis: payloads and
-errors of encrypted families, and secret fields, stand as asterisks beside the encrypted record.
+`archiver` brings them here and sends them back. Nothing in it is in clear that was not in Redis: payloads and errors of
+encrypted families, and secret fields, stand as asterisks beside the encrypted record.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from daemon.archive_table import DEAD_LETTERS
-from daemon.archived import ALL, ArchivedLetter, ArchiveFilter
+from daemon.archive.letters import ALL, ArchivedLetter, ArchiveFilter
+from daemon.archive.table import DEAD_LETTERS
 from daemon.errors import ArchiveUnavailable, InvalidJob, JobNotFound
 from daemon.pages import PAGE
 

@@ -22,8 +22,8 @@ from pydantic_core import to_json
 from redis.exceptions import RedisError as RedisPyError
 
 from daemon import codec
-from daemon.archive import Archive
-from daemon.archived import ALL, ArchiveFilter, Passed
+from daemon.archive.database import Archive
+from daemon.archive.letters import ALL, ArchiveFilter, Passed
 from daemon.broker import Broker, NewJob
 from daemon.connections import LOST, connect, translated
 from daemon.dead_letters import outlook

@@ -1,4 +1,4 @@
-"""What the dead-letter archive gives and is asked for; `daemon.archive` is the table."""
+"""What the dead-letter archive gives and is asked for; `database` has them."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ async def _run(settings: Settings, families: Sequence[Family], server: EmbeddedS
         asyncio.create_task(_console(settings, url, families, console)),
     ]
     if find_spec("sqlalchemy"):
-        from daemon.relay import relay_outbox
+        from daemon.outbox.relay import relay_outbox
 
         side.append(asyncio.create_task(relay_outbox(settings, url)))
         if settings.archive.every is not None:

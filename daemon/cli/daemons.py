@@ -192,7 +192,7 @@ async def _lead(config: Settings, leader: Scheduler, *beside: Coroutine[Any, Any
     leader.every(SWEEP_SECONDS, partial(Courier(redis).sweep_all, leader.noted))
     work = [leader.run(), *beside]
     if config.has_database:
-        from daemon.relay import relay_outbox
+        from daemon.outbox.relay import relay_outbox
 
         work.append(relay_outbox(config, url))
         if config.archive.every is not None:

@@ -11,7 +11,7 @@ import typer
 from daemon.cli.common import Json, print_json, print_table, redis_url, settings
 
 if TYPE_CHECKING:
-    from daemon.relay import Waiting
+    from daemon.outbox.relay import Waiting
     from daemon.settings import Settings
 
 
@@ -48,7 +48,7 @@ def outbox(
 
 async def _waiting(config: Settings) -> list[Waiting]:
     from daemon.dotted import database_of
-    from daemon.relay import Relay
+    from daemon.outbox.relay import Relay
 
     database: Any = database_of(config)
     try:
@@ -59,7 +59,7 @@ async def _waiting(config: Settings) -> list[Waiting]:
 
 
 async def _move(config: Settings, burst: bool) -> None:
-    from daemon.relay import relay_outbox
+    from daemon.outbox.relay import relay_outbox
 
     task = asyncio.ensure_future(relay_outbox(config, redis_url(config), patient=False, burst=burst))
     for number in (signal.SIGTERM, signal.SIGINT):

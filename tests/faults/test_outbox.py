@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from daemon.outbox import OutboxFallback
-from daemon.outbox_table import OUTBOX
+from daemon.outbox.table import OUTBOX
 from daemon.producer import Producer
 from handlers.integrations.database import Database
 from tests.conftest import RedisServerFactory

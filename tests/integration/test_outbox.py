@@ -24,11 +24,11 @@ from daemon.errors import InvalidJob
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.outbox import CursorOutbox, Outbox, OutboxFallback, SyncOutbox
-from daemon.outbox_table import OUTBOX
+from daemon.outbox.relay import Relay
+from daemon.outbox.table import OUTBOX
 from daemon.payload import Payload
 from daemon.producer import Producer
 from daemon.records import split_record
-from daemon.relay import Relay
 from handlers.integrations.database import Database
 from tests.conftest import RedisServerFactory
 

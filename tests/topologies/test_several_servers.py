@@ -21,8 +21,8 @@ from daemon.family import SharedLimit
 from daemon.flows import node
 from daemon.inspector import Inspector
 from daemon.outbox import Outbox
+from daemon.outbox.relay import Relay
 from daemon.producer import Producer
-from daemon.relay import Relay
 from daemon.schedules import Schedules
 from daemon.servers import Servers
 from daemon.settings import load_settings

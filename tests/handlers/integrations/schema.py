@@ -7,7 +7,7 @@ import importlib
 from sqlalchemy import MetaData
 
 from daemon.archive.table import metadata as archive
-from daemon.outbox_table import metadata as outbox
+from daemon.outbox.table import metadata as outbox
 from handlers.integrations.database import metadata
 from tests.architecture.sources import MODULES
 

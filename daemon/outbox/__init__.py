@@ -1,4 +1,4 @@
-"""The outbox: a job is written to a table in the caller's own transaction, and `daemon.relay` moves it to Redis.
+"""The outbox: a job is written to a table in the caller's own transaction, and `relay` moves it to Redis.
 
 So there is a job exactly when the transaction was committed, whether Redis can be reached or not::
 
@@ -190,7 +190,7 @@ class OutboxFallback:
 
 
 def _insert() -> Any:
-    from daemon.outbox_table import OUTBOX
+    from daemon.outbox.table import OUTBOX
 
     return OUTBOX.insert()
 

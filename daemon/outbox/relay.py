@@ -28,7 +28,7 @@ from daemon.dotted import database_of
 from daemon.errors import ArqdError, InClear, QueueFull
 from daemon.job import new_id
 from daemon.keys import FamilyKeys
-from daemon.outbox_table import OUTBOX
+from daemon.outbox.table import OUTBOX
 from daemon.routed import Routed
 from daemon.servers import RedisUrl
 

@@ -15,13 +15,13 @@ Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), 
 ``watchdog`` (who blocks the loop?). Keys and their rotation: ``encryption``,
 ``secret`` (marked fields), ``reencryption``. Schedules: ``cron_jobs`` (in settings) and ``publish``, ``schedules`` (at
 run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and ``scheduler`` (who makes them). Jobs that wait for
-others: ``flows`` (what a caller describes), ``flow_plan`` (what is sent), ``flow_broker`` and ``courier`` (from slot
-to slot), ``flow_view``. Nouns: ``job``, ``records``, ``codec``, ``run``, ``context``, ``keys``, ``errors``,
-``settings``, ``family``, ``functions``, ``dotted`` and ``registry`` (names to families), ``logs``. Looking in:
-``inspector``, ``pages``, ``situation`` and ``explain``
+others: ``flows/``. Jobs from a database's transaction: ``outbox/``. Nouns: ``job``, ``records``, ``codec``, ``run``,
+``context``, ``keys``, ``errors``, ``settings``, ``family``, ``functions``, ``dotted`` and ``registry`` (names to
+families), ``logs``. Looking in: ``inspector``, ``pages``, ``situation`` and ``explain``
 (why a job does not run), ``consistency`` (keys that belong to no job), ``observer`` (what a worker tells of a try),
-``events``, ``statistics``, ``metrics``, ``cli``, ``probe/``. Operating: ``control``. Dead letters: ``causes``,
-``dead_letters`` (their groups), ``redrive`` (sending them back with care). For tests of those who use it: ``testing/``.
+``events``, ``statistics``, ``metrics``, ``search/``, ``cli/``, ``probe/``, ``console/``, ``alerts/``. Operating:
+``control``. Dead letters: ``causes``, ``dead_letters`` (their groups), ``redrive`` (sending them back with care),
+``archive/`` (in the database). For tests of those who use it: ``testing/``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

@@ -169,6 +169,6 @@ def _text(error: BaseException) -> str:
         title = "payload" if error.title == "Envelope" else error.title
         return f"{title}: " + "; ".join(dict.fromkeys(told))
     if isinstance(error, JobFailed):
-        # A parent's failure by a child begins with the child's id (daemon/courier.py), which may be any word.
+        # A parent's failure by a child begins with the child's id (daemon/flows/courier.py), which may be any word.
         return error.message.partition(" ")[2] if error.type == "ChildFailed" else error.message
     return codec.text_of(error)

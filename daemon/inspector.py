@@ -15,7 +15,7 @@ from daemon.connections import connect, translated
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
 from daemon.errors import InvalidJob, JobNotFound, RedisError
 from daemon.explain import Explanation, explain
-from daemon.flow_view import FlowNode, add_relations, read_flow
+from daemon.flows.view import FlowNode, add_relations, read_flow
 from daemon.job import JobInfo, JobLogs, JobState
 from daemon.job_info import job_logs
 from daemon.keys import FamilyKeys, parse_id, raw_id

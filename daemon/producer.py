@@ -192,8 +192,8 @@ class Producer:
                 again with the same ``job_id``.
         """
         if options.get("depends_on"):
-            from daemon.flow_plan import enqueue_flow
             from daemon.flows import Node
+            from daemon.flows.plan import enqueue_flow
 
             return cast(JobHandle, await enqueue_flow(self, Node(job, payload, family, (), "fail", options)))
         return await self._send_one((job, payload, family, options))
@@ -214,7 +214,7 @@ class Producer:
 
         Raises: as `enqueue`, and ArqdError when handing over took more than an hour.
         """
-        from daemon.flow_plan import enqueue_flow
+        from daemon.flows.plan import enqueue_flow
 
         return await enqueue_flow(self, flow)
 

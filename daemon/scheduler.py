@@ -20,8 +20,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from daemon import courier
 from daemon.connections import LOST, connect, translate
+from daemon.flows import courier
 from daemon.lua import SCRIPTS
 from daemon.noted import Noted
 from daemon.routed import Routed, by_place

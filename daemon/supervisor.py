@@ -24,11 +24,11 @@ import daemon
 from daemon.broker import Broker, Outcome
 from daemon.collector import spare_collector
 from daemon.connections import LOST, connect, safe_url, translated
-from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.encryption import KeyRing
 from daemon.ending import REPLACE_STATUS, end_process
 from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
+from daemon.flows.courier import SWEEP_SECONDS, Courier
 from daemon.heartbeat import Heartbeat, resident_bytes
 from daemon.leases import LeaseKeeper
 from daemon.routed import in_cluster, place_of

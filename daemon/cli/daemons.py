@@ -185,7 +185,7 @@ def scheduler() -> None:
 async def _lead(config: Settings, leader: Scheduler, *beside: Coroutine[Any, Any, None]) -> None:
     from daemon.alerts.watch import watching
     from daemon.connections import connect
-    from daemon.courier import SWEEP_SECONDS, Courier
+    from daemon.flows.courier import SWEEP_SECONDS, Courier
 
     url = redis_url(config)
     redis = connect(url)

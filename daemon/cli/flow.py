@@ -10,7 +10,7 @@ import typer
 from daemon.cli.common import Json, cell, inspector, print_json
 
 if TYPE_CHECKING:
-    from daemon.flow_view import FlowNode
+    from daemon.flows.view import FlowNode
 
 
 def register(app: typer.Typer) -> None:

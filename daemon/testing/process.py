@@ -13,9 +13,9 @@ from redis.exceptions import ConnectionError, RedisError
 
 from daemon.broker import Broker, Claim, Tick
 from daemon.connections import LOST
-from daemon.courier import SWEEP_SECONDS, Courier
 from daemon.executor import Executor
 from daemon.family import Family
+from daemon.flows.courier import SWEEP_SECONDS, Courier
 from daemon.keys import spoken_id
 from daemon.metrics import FamilyMetrics
 from daemon.producer import Producer

@@ -17,11 +17,11 @@ from typing import Any, NoReturn, Self, TypeVar
 
 from arq.connections import ArqRedis
 
-from daemon.courier import LEASE_MS
 from daemon.embedded import EmbeddedServer
 from daemon.encryption import KeyRing
 from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family, load_family
+from daemon.flows.courier import LEASE_MS
 from daemon.inspector import Inspector
 from daemon.job import JobInfo, from_ms
 from daemon.job import seconds as seconds_of

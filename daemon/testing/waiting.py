@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from daemon.courier import SWEEP_SECONDS
 from daemon.family import Family
+from daemon.flows.courier import SWEEP_SECONDS
 from daemon.keys import FamilyKeys
 from daemon.session import SUSPECT_SCORE
 from daemon.testing.process import Process, SimulatedWorker

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.courier import COPIED_RESULT, LEASE_MS, SWEEP_SECONDS
-from daemon.flow_plan import MAX_CHILDREN
 from daemon.flows import RULES, node
+from daemon.flows.courier import COPIED_RESULT, LEASE_MS, SWEEP_SECONDS
+from daemon.flows.plan import MAX_CHILDREN
 from daemon.producer import SyncProducer
 from tests.docs.pages import wait_for_worker
 

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError
 
-from daemon import flow_plan
-from daemon.courier import Courier
 from daemon.flows import Batch, Node, batch, node
+from daemon.flows import plan as flow_plan
+from daemon.flows.courier import Courier
 from daemon.job import JobInfo, JobState
 from daemon.keys import FamilyKeys
 from daemon.pages import describe

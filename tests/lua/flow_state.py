@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from daemon.broker import NewJob
-from daemon.courier import COPIED_RESULT, Courier, ends_of
-from daemon.flow_broker import ChildEnd, FlowBroker, FlowJob, OutboxEntry
+from daemon.flows.broker import ChildEnd, FlowBroker, FlowJob, OutboxEntry
+from daemon.flows.courier import COPIED_RESULT, Courier, ends_of
 from daemon.keys import FamilyKeys, family_of
 from tests.lua.state import A, Engine
 

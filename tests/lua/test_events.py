@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daemon.events import KINDS, Event, EventReader, Since
-from daemon.flow_broker import ChildEnd, FlowBroker, FlowJob
+from daemon.flows.broker import ChildEnd, FlowBroker, FlowJob
 from daemon.job import new_id, new_ids
 from tests.engine import calls
 from tests.lua.conftest import Fill

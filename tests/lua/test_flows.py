@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from daemon import codec
-from daemon.courier import LEASE_MS, Courier
-from daemon.flow_broker import FlowBroker, FlowJob
+from daemon.flows.broker import FlowBroker, FlowJob
+from daemon.flows.courier import LEASE_MS, Courier
 from daemon.records import split_record
 from tests.conftest import RedisServerFactory
 from tests.lua.conftest import _client

@@ -10,9 +10,9 @@ import pytest
 
 from daemon import scheduler
 from daemon.connections import connect
-from daemon.courier import Courier
 from daemon.errors import RedisUnavailable
 from daemon.flows import node
+from daemon.flows.courier import Courier
 from daemon.inspector import Inspector
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer

@@ -25,7 +25,7 @@ from daemon.console.api.common import (
 from daemon.console.fields import Level
 from daemon.console.filters import job_filter
 from daemon.explain import Explanation
-from daemon.flow_view import FlowNode
+from daemon.flows.view import FlowNode
 from daemon.job import JobInfo, JobLogs
 from daemon.pages import JobFilter
 

@@ -4,6 +4,9 @@
     await producer.enqueue_flow(report)
 
 The parent runs when its children have ended, and reads their results with ``ctx.children()``. Cheap to import.
+
+Behind it, in order: `plan` (what is sent), `broker` (the scripts' calls), `courier` (from slot to slot), `view` (a flow
+as people see it).
 """
 
 from __future__ import annotations

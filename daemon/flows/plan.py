@@ -14,10 +14,10 @@ from daemon import codec
 from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS
 from daemon.broker import NewJob
 from daemon.connections import LOST, translated
-from daemon.courier import FAMILIES, Courier
 from daemon.errors import ArqdError, InvalidJob
-from daemon.flow_broker import FlowBroker, FlowJob
 from daemon.flows import Batch, BatchHandle, Node
+from daemon.flows.broker import FlowBroker, FlowJob
+from daemon.flows.courier import FAMILIES, Courier
 from daemon.handle import JobHandle
 from daemon.handover import in_clear
 from daemon.keys import FamilyKeys, family_of, spoken_id

@@ -20,7 +20,7 @@ from daemon.broker import NewJob
 from daemon.connections import LOST
 from daemon.encryption import is_sealed, shown_error
 from daemon.errors import ArqdError, Unreadable
-from daemon.flow_broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, FlowJob, OutboxEntry
+from daemon.flows.broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, FlowJob, OutboxEntry
 from daemon.keys import FamilyKeys, family_of, spoken_id
 from daemon.noted import Noted
 from daemon.records import tail_of

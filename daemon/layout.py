@@ -29,18 +29,22 @@ async def claim_layout(redis: Any, keys: FamilyKeys) -> None:
             if not await redis.set(name, LAYOUT, nx=True):
                 found = await redis.get(name)
     if found not in (None, _OURS):
-        raise ConfigurationError(_other(keys.family, found))
+        raise other_release(keys.family, _text(found))
 
 
 async def other_layout(redis: Any, keys: FamilyKeys) -> str | None:
     """Say that a queue has another layout than this release, None where it has not; nothing is written."""
     found = await redis.get(keys.key("schema"))
-    return None if found in (None, _OURS) else _other(keys.family, found)
+    return None if found in (None, _OURS) else str(other_release(keys.family, _text(found)))
 
 
-def _other(family: str, found: bytes) -> str:
-    theirs = found.decode("utf-8", "backslashreplace")
-    return (
+def other_release(family: str, theirs: str) -> ConfigurationError:
+    """Give the error of a queue that has the layout of another release."""
+    return ConfigurationError(
         f"{family}: the keys of this queue are of another release (layout {theirs}, this one has {LAYOUT}): "
         "run that release until the queue is empty, or give this one a Redis of its own (docs/operations/upgrades.md)"
     )
+
+
+def _text(found: bytes) -> str:
+    return found.decode("utf-8", "backslashreplace")

@@ -22,6 +22,7 @@ from daemon import profiler
 from daemon.broker import Broker
 from daemon.connections import LOST, connect_blocking
 from daemon.keys import FamilyKeys
+from daemon.layout import LAYOUT
 from daemon.lua import SCRIPTS
 from daemon.permits import Permits
 from daemon.progress import Progress
@@ -180,7 +181,7 @@ class LeaseKeeper:
         commands, published = [], [worker.published for worker in workers]
         for worker, told in zip(workers, published, strict=True):
             ages = (worker.keep_ms, worker.keep_failed_ms)
-            commands.append(worker.broker.call("renew", self._session, worker.lease_ms, told, *ages))
+            commands.append(worker.broker.call("renew", self._session, worker.lease_ms, told, *ages, LAYOUT))
         client = self._client(self.wake)
         with client.pipeline(transaction=False) as pipe:
             for command in commands:
@@ -191,10 +192,12 @@ class LeaseKeeper:
                 reply = client.execute_command("EVAL", SCRIPTS["renew"].text, *command[2:])
             if isinstance(reply, Exception):
                 raise reply
-            code, now, ends_in, rests = reply if reply[0] else (0, 0, -1, 0)
+            code, now, ends_in, rests, *layout = reply if reply[0] else (0, 0, -1, 0)
             self._resting.renewed_wholly(worker, told, now, bool(rests))
             if not code:
                 self._call(worker.lost)
+            if layout:
+                self._call(functools.partial(worker.control, f"layout {layout[0].decode('utf-8', 'replace')}"))
             self._call(functools.partial(worker.progress.renewed, waits=code == 2))
             if code == 2:
                 # The wake-up may have been lost.

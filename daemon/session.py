@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from daemon.broker import Broker, Held, Outcome, Tick
 from daemon.channel import Channel
 from daemon.connections import LOST, translate
-from daemon.errors import RedisRefused, RedisUnavailable
+from daemon.errors import ConfigurationError, RedisRefused, RedisUnavailable
 from daemon.keys import spoken_id
-from daemon.layout import claim_layout
+from daemon.layout import claim_layout, other_release
 from daemon.limits import lanes_of_settings
 from daemon.lua import SCRIPTS
 from daemon.observer import sum_up
@@ -80,6 +80,7 @@ class Session:
         self._renewed = False
         # Whether a call whose reply was lost may have claimed jobs; the next registration releases them.
         self._unheard = False
+        self._outdated: ConfigurationError | None = None
         # Which of its connections has the script that `begin` calls.
         self._loaded = 0
 
@@ -110,6 +111,13 @@ class Session:
     def renew(self) -> None:
         """The family's limits have changed: register again before the next call."""
         self._renewed = True
+
+    def outdate(self, layout: str) -> None:
+        """Another release has given the queue this layout: what runs ends, and then the worker, with an error."""
+        if self._outdated is None:
+            self._outdated = other_release(self.worker.family.name, layout)
+            logger.error("nothing more is claimed: %s", self._outdated)
+            self.worker.drain()
 
     async def tick(self, wanted: int, slots: int, alone: bool, meanwhile: Callable[[], None]) -> Tick | None:
         """Settle outcomes and claim up to ``wanted`` jobs; see `Broker.tick`.
@@ -362,10 +370,16 @@ class Session:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """A worker's life: at its end it leaves."""
+        """A worker's life: at its end it leaves.
+
+        Raises:
+            ConfigurationError: the queue has got another layout meanwhile.
+        """
         with contextlib.suppress(_Parted):
             yield
         await self.leave()
+        if self._outdated is not None:
+            raise self._outdated
 
     async def leave(self) -> None:
         """Deregister; nothing is held any more."""

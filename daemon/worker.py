@@ -151,10 +151,12 @@ class Worker(ArqWorker):
         self._wake.set()
 
     def control(self, message: str) -> None:
-        """Take a message from the control list: ``abort <claim number> <id>``, or ``parked`` (some it may try)."""
+        """Take a message: ``abort <claim number> <id>``, ``parked`` (it may try some), ``layout <found>``."""
         verb, _, rest = message.partition(" ")
         if verb == "parked":
             self.notify_due()
+        elif verb == "layout":
+            self.session.outdate(rest)
         elif verb == "abort":
             number, _, job_id = rest.partition(" ")
             self.executor.abort(job_id.encode("utf-8", "surrogateescape"), number)
@@ -379,11 +381,9 @@ class Worker(ArqWorker):
         if 0 <= self.max_burst_jobs <= self._jobs_started():
             return True
         pending, suspects = await self.session.until_reached(self.session.pending)
-        if suspects:
-            if not pending:
-                self.supervisor.isolate(self)
-            return False
-        return not pending
+        if suspects and not pending:
+            self.supervisor.isolate(self)
+        return not (pending or suspects)
 
     async def close(self) -> None:
         """Run ``on_shutdown`` and close what it opened."""

@@ -1,8 +1,9 @@
 -- Renews a session's lease, repairs the wake-up mark (a half-open client may have eaten it) and trims what has aged.
 -- ARGV: 3 session, 4 lease ms, 5 what to publish of the worker (JSON), 6 age ms of completed jobs (-1 for ever),
---   7 age ms of dead letters
+--   7 age ms of dead letters, 8 the layout that the worker knows (none: any)
 -- Returns {1, or 2 when a job could be claimed now, the time, ms until another session's lease ends if that comes before
---   the next renewals (else -1), 1 if there are no jobs, so that rest.lua is enough}; {0} when the session is unknown
+--   the next renewals (else -1), 1 if there are no jobs, so that rest.lua is enough, the queue's layout where that is
+--   another}; {0} when the session is unknown
 --   here: its jobs were given to others and it must call sync.
 local session, lease = ARGV[3], tonumber(ARGV[4])
 if not redis.call('ZSCORE', workers, session) then return { 0 } end
@@ -139,4 +140,6 @@ end
 if unusual and redis.call('EXISTS', parked) == 1 then look_at_parked() end
 local waits = queued and set_mark()
 if unusual then set_suspects() end
-return { waits and 2 or 1, now, ends_in, queued and 0 or budget and 0 or 1 }
+local layout = ARGV[8] and redis.call('GET', prefix .. 'schema')
+local other = layout and layout ~= ARGV[8] and layout or nil
+return { waits and 2 or 1, now, ends_in, queued and 0 or budget and 0 or 1, other }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -10,10 +11,12 @@ from redis.asyncio import Redis
 from daemon.cli.command import main
 from daemon.errors import ConfigurationError
 from daemon.family import load_family
+from daemon.job import JobState
 from daemon.layout import LAYOUT
 from daemon.producer import Producer
 from daemon.supervisor import Supervisor
 from tests.conftest import RedisServerFactory
+from tests.engine import in_state, make_family, until
 from tests.integration.cli_family import WorkerSettings
 from tests.marks import one_server
 from tests.servers import looking_at
@@ -44,6 +47,32 @@ async def test_a_worker_of_another_layout_touches_nothing(redis_url: str, theirs
                 await burst(redis_url)
             assert await job.status() == "waiting"
             assert not redis.exists(FAMILY.keys.key("workers"))
+
+
+async def test_a_worker_that_runs_notices_it_and_claims_nothing_more(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = asyncio.Event()
+
+    async def hold(ctx: object) -> str:
+        await held.wait()
+        return "held"
+
+    family = make_family("skewed", hold, lease=1.5)
+    task = asyncio.create_task(Supervisor([family], redis_url, handle_signals=False).run())
+    async with Producer.connect(redis_url) as producer:
+        first = await producer.enqueue("hold", [], family="skewed")
+        await in_state(first, JobState.ACTIVE)
+        with looking_at(redis_url) as redis:
+            redis.set(family.keys.key("schema"), LAYOUT + 1)
+        await until(lambda: "nothing more is claimed" in caplog.text)
+        late = await producer.enqueue("hold", [], family="skewed")
+        held.set()
+        with pytest.raises(ConfigurationError, match=rf"^skewed: .*layout {LAYOUT + 1}, this one has {LAYOUT}"):
+            await asyncio.wait_for(task, 60)
+        assert await first.result(timeout=60) == "held"
+        assert await late.status() == "waiting"
+        assert caplog.text.count("nothing more is claimed") == 1
 
 
 @one_server

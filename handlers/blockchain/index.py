@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.blockchain.tables import CHECKPOINTS, CURSORS, EVENTS
@@ -134,11 +134,12 @@ class EventIndex:
         async with self._database.read() as connection:
             return [ChainEvent(**found) for found in (await connection.execute(query)).mappings()]
 
-    async def told(self, event: ChainEvent) -> None:
-        """Write down that an event has been told of."""
-        mine = [EVENTS.c[name] == getattr(event, name) for name in _KEY]
+    async def told(self, events: Sequence[ChainEvent]) -> None:
+        """Write down that events have been told of."""
+        named = tuple_(*(EVENTS.c[name] for name in _KEY))
+        mine = named.in_([tuple(getattr(event, name) for name in _KEY) for event in events])
         async with self._database.begin() as connection:
-            await connection.execute(update(EVENTS).where(*mine).values(notified_at=datetime.now(UTC)))
+            await connection.execute(update(EVENTS).where(mine).values(notified_at=datetime.now(UTC)))
 
 
 def _of(cursor: Cursor) -> ColumnElement[bool]:

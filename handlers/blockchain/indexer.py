@@ -82,7 +82,7 @@ class _Pass:
         place = (await node.chain_id(), self.events.address, self.events.topic)
         cursor = await self.index.cursor(*place, self.job.start_block, most)
         head = await node.height()
-        self.first = first = await self._beginning(node, cursor)
+        self.first = first = await self._beginning(node, cursor, head)
         # Blocks after this one are not final.
         safe = head - self.service.confirmations(self.job)
         self.final_through = safe + 1
@@ -106,8 +106,13 @@ class _Pass:
         self.last = head
         return cursor
 
-    async def _beginning(self, node: Node, cursor: Cursor) -> int:
-        for number, block in await self.index.checkpoints(cursor):
+    async def _beginning(self, node: Node, cursor: Cursor, head: int) -> int:
+        checkpoints = await self.index.checkpoints(cursor)
+        known = [(number, block) for number, block in checkpoints if number <= head]
+        if checkpoints and not known:
+            # It is still loading the chain, say. Without its blocks nothing tells how much of the index is right.
+            raise NodeFailed(f"a node is at block {head}, and others were further")
+        for number, block in known:
             if await node.block_hash(number) == block:
                 return number + 1
         return cursor.start_block
@@ -173,8 +178,7 @@ async def _tell_all(going: _Pass, cursor: Cursor) -> int:
     told = 0
     # Another job may have called events final for which fewer confirmations are enough.
     while found := await going.index.untold(cursor, going.final_through, TOLD_AT_ONCE):
-        for event in found:
-            await tell(going.ctx, going.service, going.job, event)
+        await tell(going.ctx, going.service, going.job, found)
         told += len(found)
         if going.ctx.remaining < MARGIN * going.time:
             raise RetryAfter(0, "job")

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,13 +16,17 @@ from typing import Any, Protocol
 
 from daemon.context import JobContext
 from daemon.errors import PermanentError, RetryAfter
+from daemon.options import JobOptions
 from handlers.blockchain.index import ChainEvent, EventIndex
 from handlers.blockchain.payloads import HandleEvent, IndexEvents, VerifiedEvent
 from handlers.blockchain.settings import BlockchainSettings
 from handlers.blockchain.signatures import event_abi, known
 from handlers.integrations.database import Database
 from handlers.integrations.http import HttpClient
-from handlers.integrations.rpc import Inclusion, Network, Node, inclusion, network_missing
+from handlers.integrations.rpc import Inclusion, Network, Node, inclusion, network_missing, replaced
+
+#: Most of an event's parameters that is told of, bytes of JSON: a stranger may have written any text into one.
+LARGEST = 100_000
 
 
 class NotOnChain(PermanentError):
@@ -102,7 +107,7 @@ async def handle_event(ctx: JobContext, job: HandleEvent) -> VerifiedEvent:
 
     Raises:
         RetryAfter: it is not final yet; the job looks again later.
-        NotOnChain: the transaction was reverted, or there is no such event in it.
+        NotOnChain: the transaction was reverted or replaced, or there is no such event in it.
         PermanentError: no node, no signature, nobody to tell, or it has not become final in time.
         NodeFailed, RpcRefused: no node answers as it should.
     """
@@ -114,7 +119,7 @@ async def handle_event(ctx: JobContext, job: HandleEvent) -> VerifiedEvent:
     if job.action != "verify":
         existed, told = await service.index.add(event)
     if job.action == "notify" and not told:
-        await tell(ctx, service, job, event)
+        await tell(ctx, service, job, [event])
         told = True
     return VerifiedEvent(
         chain_id=event.chain_id,
@@ -139,6 +144,8 @@ async def _final(
     found = await inclusion(node, job.transaction_hash)
     needed = service.confirmations(job)
     if found.receipt is None or found.depth < needed:
+        if gone := await replaced(ctx, node, job.transaction_hash, found, needed):
+            raise NotOnChain(gone)
         raise _later(ctx, service, found, needed)
     if found.receipt["status"] != "0x1":
         raise NotOnChain("the transaction was reverted")
@@ -184,30 +191,53 @@ def _later(ctx: JobContext, service: BlockchainService, found: Inclusion, needed
     return RetryAfter(service.settings.poll, "job")
 
 
-async def tell(ctx: JobContext, service: BlockchainService, job: HandleEvent | IndexEvents, event: ChainEvent) -> None:
-    """Enqueue what tells of an event, and write down that it was told of.
+async def tell(
+    ctx: JobContext, service: BlockchainService, job: HandleEvent | IndexEvents, events: Sequence[ChainEvent]
+) -> None:
+    """Enqueue what tells of some events, and write down that they were told of.
 
     The jobs' ids follow from the event: where this is done twice, they are there already.
     """
-    job_id = f"chain-{event.chain_id}-{event.tx_hash}-{event.log_index}"
-    said = {
-        "chain_id": event.chain_id,
-        "contract_address": event.address,
-        "event_name": event.event,
-        "parameters": event.parameters,
-        "transaction_hash": event.tx_hash,
-        "log_index": event.log_index,
-        "block_number": event.block_number,
-    }
-    if job.user_id is not None:
-        note = {"user_id": job.user_id, "type": "info", "title": event.event, "metadata": said}
-        note["body"] = f"{event.event} in block {event.block_number} of {event.address}"
-        await ctx.producer.enqueue("notify_user", note, family="notifications", job_id=job_id)
     endpoint, secret = job.endpoint, job.secret_ref
     if endpoint is None:
         endpoint, secret = service.settings.webhook, service.settings.webhook_secret
-    if endpoint is not None:
-        hook = {"endpoint": endpoint, "event": f"chain.{event.event.replace('$', '_')}", "payload": said}
-        more = {} if secret is None else {"secret_ref": secret}
-        await ctx.producer.enqueue("deliver_webhook", hook | more, family="webhooks", job_id=job_id)
-    await service.index.told(event)
+    more = {} if secret is None else {"secret_ref": secret}
+    notes, hooks = list[_Named](), list[_Named]()
+    for event in events:
+        name: JobOptions = {"job_id": f"chain-{event.chain_id}-{event.tx_hash}-{event.log_index}"}
+        said = _said(event)
+        if job.user_id is not None:
+            note = {"user_id": job.user_id, "type": "info", "title": event.event, "metadata": said}
+            note["body"] = f"{event.event} in block {event.block_number} of {event.address}"
+            notes.append((("notify_user", note), name))
+        if endpoint is not None:
+            hook = {"endpoint": endpoint, "event": f"chain.{event.event.replace('$', '_')}", "payload": said}
+            hooks.append((("deliver_webhook", hook | more), name))
+    for jobs, family in ((notes, "notifications"), (hooks, "webhooks")):
+        if jobs:
+            await ctx.producer.enqueue_each(jobs, family=family)
+    await service.index.told(events)
+
+
+_Named = tuple[tuple[str, dict[str, Any]], JobOptions]
+
+
+def _said(event: ChainEvent) -> dict[str, Any]:
+    """Give what is told of an event; of parameters that are too large for a job only the others."""
+    kept, room = dict[str, Any](), LARGEST
+    for name, value in event.parameters.items():
+        size = len(json.dumps(value))
+        if size <= room:
+            kept[name] = value
+            room -= size
+    cut = {"truncated": True} if len(kept) < len(event.parameters) else {}
+    return {
+        "chain_id": event.chain_id,
+        "contract_address": event.address,
+        "event_name": event.event,
+        "parameters": kept,
+        "transaction_hash": event.tx_hash,
+        "log_index": event.log_index,
+        "block_number": event.block_number,
+        **cut,
+    }

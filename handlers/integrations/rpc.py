@@ -90,6 +90,19 @@ class Node:
         block = await self.record("eth_getBlockByNumber", hex(number), False)
         return None if block is None else str(block.get("hash"))
 
+    async def sender(self, tx_hash: str) -> tuple[str, int] | None:
+        """Give who sent a transaction and which nonce it has; None where the node knows none of this hash."""
+        method = "eth_getTransactionByHash"
+        found = await self.record(method, tx_hash)
+        if found is None:
+            return None
+        return str(found.get("from")), self._number(found.get("nonce"), method)
+
+    async def nonces_used(self, sender: str, block: int) -> int:
+        """Give how many nonces an account has used up to a block: all below that number."""
+        method = "eth_getTransactionCount"
+        return self._number(await self.call(method, sender, hex(block)), method)
+
     async def record(self, method: str, *params: Any) -> Mapping[str, Any] | None:
         """Make a call that is answered with an object or with nothing; raises as `call`."""
         found = await self.call(method, *params)
@@ -231,3 +244,41 @@ async def inclusion(node: Node, tx_hash: str) -> Inclusion:
         return Inclusion(None, 0, "its block was taken back")
     depth = await node.height() - number + 1
     return Inclusion(receipt, depth, f"{depth} confirmations")
+
+
+class _Unknown(Exception):
+    """The node knows no such transaction."""
+
+
+async def replaced(ctx: Any, node: Node, tx_hash: str, found: Inclusion, depth: int) -> str | None:
+    """Tell whether a transaction that is not final can come into no block any more: another one has used its nonce.
+
+    Who sent it is asked for as long as a node knows it, and kept with the job (the step ``sender`` of
+    `JobContext.once`): of one that nobody has seen nothing is known.
+
+    Args:
+        ctx: the job's context.
+        found: how the transaction stands.
+        depth: blocks that make the other one final.
+    """
+
+    async def seen() -> tuple[str, int]:
+        if (sent := await node.sender(tx_hash)) is None:
+            raise _Unknown
+        return sent
+
+    try:
+        sender, nonce = await ctx.once("sender", seen, returns=tuple[str, int])
+    except _Unknown:
+        return None
+    if found.receipt is not None or (block := await node.height() - depth + 1) < 0:
+        return None
+    try:
+        used = await node.nonces_used(sender, block)
+    except RpcRefused:
+        # Most nodes know of the newest blocks only what accounts were like.
+        return None
+    # It may have come into a block while we asked.
+    if used <= nonce or (await inclusion(node, tx_hash)).receipt is not None:
+        return None
+    return f"the transaction was replaced: another transaction of {sender} has used its nonce, {nonce}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from daemon.context import JobContext
 from daemon.errors import PermanentError
-from handlers.integrations.rpc import Network, Node, inclusion
+from handlers.integrations.rpc import Network, Node, inclusion, replaced
 from handlers.payments.attempts import State
 from handlers.payments.money import units
 from handlers.payments.payloads import RetryPayment
@@ -29,7 +30,7 @@ class Chain:
         self._network = network
         self._confirmations = confirmations
 
-    async def look_up(self, job: RetryPayment) -> State:
+    async def look_up(self, ctx: JobContext, job: RetryPayment) -> State:
         """Tell how the job's transfer stands.
 
         ``object_id`` of one that has arrived is ``chain:hash``, the same however the network is called.
@@ -37,10 +38,13 @@ class Chain:
         Raises:
             PermanentError: it is not what it should be: another receiver, too little, another token.
         """
-        return await self._network.on_one_node(lambda node: self._look_up(node, job))
+        return await self._network.on_one_node(lambda node: self._look_up(ctx, node, job))
 
-    async def _look_up(self, node: Node, job: RetryPayment) -> State:
+    async def _look_up(self, ctx: JobContext, node: Node, job: RetryPayment) -> State:
         found = await inclusion(node, str(job.tx_hash))
+        open = found.receipt is None or found.depth < self._confirmations
+        if open and (gone := await replaced(ctx, node, str(job.tx_hash), found, self._confirmations)):
+            return State("failed", gone)
         if found.receipt is None:
             return State("pending", found.detail)
         if found.depth < self._confirmations:

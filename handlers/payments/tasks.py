@@ -174,7 +174,7 @@ async def _check_transfer(ctx: JobContext, service: PaymentService, job: RetryPa
     last = await service.attempts.last(job.provider, job.payment_id)
     if last is not None and last.state == "succeeded":
         return _result(job, last.number, last.detail or "", last.object_id, last.closed_at)
-    found = await chain.look_up(job)
+    found = await chain.look_up(ctx, job)
     if found.kind == "failed":
         raise PaymentDeclined(f"the transfer failed: {found.detail}")
     if found.kind != "paid":

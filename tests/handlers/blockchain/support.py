@@ -17,7 +17,7 @@ from handlers.blockchain.payloads import HandleEvent, IndexEvents
 from handlers.blockchain.tables import EVENTS
 from handlers.blockchain.tasks import BlockchainService, handle_event
 from handlers.blockchain.worker import WorkerSettings
-from tests.anvil import Anvil, Tickets
+from tests.anvil import OPERATOR, Anvil, Tickets
 from tests.handlers.receiver import Answer, Receiver, Request
 
 #: In tests an event is final with so many.
@@ -38,6 +38,8 @@ class Gateway(Receiver):
         self.calls: list[tuple[str, Any]] = []
         self.ranges: list[int] = []
         self.refused = 0
+        #: A method that it answers with an error.
+        self.refuses = ""
         #: Called with each call's method before it is passed on.
         self.before: Callable[[str], None] = lambda method: None
         self._client = httpx.Client(timeout=60, trust_env=False)
@@ -49,6 +51,9 @@ class Gateway(Receiver):
         method, params = asked["method"], asked["params"]
         self.calls.append((method, params))
         self.before(method)
+        if method == self.refuses:
+            error = {"code": -32000, "message": "missing trie node"}
+            return Answer(body=json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}).encode())
         if method == "eth_getLogs":
             length = int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) + 1
             if self.most is not None and length > self.most:
@@ -86,6 +91,13 @@ class Chain:
         """A job that brings the index up to date."""
         fields = {"contract_address": self.tickets.address, "event_name": "TicketAllocated", "network_id": "31337"}
         return IndexEvents.model_validate(fields | more)
+
+    def send_pending(self, price: int) -> str:
+        """Send a transaction that stays in the node's pool, with the next nonce and so much to pay for gas."""
+        self.node.call("evm_setAutomine", False)
+        nonce = self.node.call("eth_getTransactionCount", OPERATOR, "latest")
+        about = {"nonce": nonce, "gasPrice": hex(price)}
+        return str(self.node.call("eth_sendTransaction", self.tickets.allocation(seat=str(price)) | about))
 
     async def run(self, job: Payload, **more: Any) -> HandlerRun:
         """Run one try of a job."""

@@ -11,7 +11,7 @@ from daemon.errors import PermanentError, RetryAfter
 from handlers.blockchain.payloads import HandleEvent
 from handlers.blockchain.signatures import event_abi
 from handlers.blockchain.tasks import NotOnChain
-from tests.anvil import TICKET_ALLOCATED, WINNER
+from tests.anvil import OPERATOR, TICKET_ALLOCATED, WINNER
 from tests.handlers.blockchain.support import CONFIRMATIONS, Chain
 
 ADDRESS, TX = "0x" + "Ab" * 20, "0x" + "cd" * 32
@@ -82,6 +82,46 @@ async def test_one_that_never_comes_is_given_up(chain: Chain, monkeypatch: pytes
     monkeypatch.setitem(chain.service.settings.__dict__, "pending_limit", -1.0)
     with pytest.raises(NotOnChain, match=r"still not on the chain \(yet\) after"):
         (await chain.run(chain.event(TX))).value()
+
+
+async def test_one_that_was_replaced(chain: Chain) -> None:
+    """Its sender has used the nonce for another transaction: it can come into no block any more."""
+    sent = chain.send_pending(2 * 10**9)
+    run = await chain.run(chain.event(sent))
+    assert run.ending == "told_to_wait"
+    other = chain.send_pending(4 * 10**9)
+    for _ in range(CONFIRMATIONS - 1):
+        chain.node.mine()
+        assert chain.node.call("eth_getTransactionReceipt", sent) is None
+        run = await chain.run(chain.event(sent), receipts=run.receipts)
+        assert run.ending == "told_to_wait", "a reorganisation could take the other one back"
+    chain.node.mine()
+    run = await chain.run(chain.event(sent), receipts=run.receipts)
+    assert (run.ending, run.reason) == ("failed", "permanent")
+    with pytest.raises(NotOnChain, match=f"replaced: another transaction of {OPERATOR.lower()} has used its nonce"):
+        run.value()
+    assert (await chain.run(chain.event(other))).value().transaction_hash == other
+
+
+async def test_one_that_was_replaced_behind_a_reorganisation(chain: Chain) -> None:
+    chain.node.mine(2)
+    sent = chain.tickets.allocate()
+    run = await chain.run(chain.event(sent))
+    assert run.ending == "told_to_wait"
+    chain.node.reorganise(1, [(chain.tickets.allocation(seat="B2"), 0)])
+    chain.node.mine(CONFIRMATIONS)
+    run = await chain.run(chain.event(sent), receipts=run.receipts)
+    assert (run.ending, run.reason) == ("failed", "permanent")
+    assert "replaced" in str(run.error)
+
+
+async def test_a_node_that_has_forgotten_old_nonces(chain: Chain) -> None:
+    sent = chain.send_pending(2 * 10**9)
+    run = await chain.run(chain.event(sent))
+    chain.send_pending(4 * 10**9)
+    chain.node.mine(CONFIRMATIONS)
+    chain.gateway.refuses = "eth_getTransactionCount"
+    assert (await chain.run(chain.event(sent), receipts=run.receipts)).ending == "told_to_wait"
 
 
 async def test_notify_tells_once(chain: Chain) -> None:

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -15,13 +16,14 @@ from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from daemon.errors import RetryAfter
+from daemon.testing.recording import RecordingProducer
 from handlers.blockchain.contracts import ContractEvents
-from handlers.blockchain.indexer import Span
+from handlers.blockchain.indexer import TOLD_AT_ONCE, Span
 from handlers.blockchain.payloads import IndexedRange
 from handlers.blockchain.signatures import event_abi
 from handlers.blockchain.tasks import NotOnChain
 from handlers.integrations.rpc import Node
-from tests.anvil import OPERATOR
+from tests.anvil import OPERATOR, WINNER, Anvil
 from tests.handlers.blockchain.support import CONFIRMATIONS, Chain
 from tests.handlers.receiver import Answer, Receiver
 
@@ -194,6 +196,40 @@ async def test_each_event_is_told_of_once_when_it_is_final(chain: Chain) -> None
     assert (again.value().notified, again.enqueued) == (0, [])
 
 
+async def test_many_events_are_handed_over_together(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    enqueue = RecordingProducer._send
+
+    async def counted(self: RecordingProducer, jobs: Any) -> Any:
+        calls.append(len(listed := list(jobs)))
+        return await enqueue(self, listed)
+
+    chain.tickets.allocate(count=TOLD_AT_ONCE + 20)
+    chain.node.mine(CONFIRMATIONS)
+    monkeypatch.setattr(RecordingProducer, "_send", counted)
+    run = await chain.run(chain.indexing(action="notify", endpoint="shop", user_id="ada"))
+    assert run.value().notified == TOLD_AT_ONCE + 20
+    assert len({job.id for job in run.enqueued}) == 2 * (TOLD_AT_ONCE + 20)
+    # The job itself, then a call for the notifications and one for the webhooks of each portion.
+    assert calls == [1, TOLD_AT_ONCE, TOLD_AT_ONCE, 20, 20]
+    assert (await chain.run(chain.indexing(action="notify", user_id="ada"))).value().notified == 0
+
+
+async def test_an_event_too_large_to_tell_whole(chain: Chain) -> None:
+    """Who may write a text into a contract's event must not keep those behind it from being told of."""
+    # Six characters each in JSON.
+    long = chain.tickets.allocation(seat="\x01" * 200_000)
+    chain.node.send(**long | {"gas": hex(16_000_000)})
+    chain.tickets.allocate(seat="B2")
+    chain.node.mine(CONFIRMATIONS)
+    run = await chain.run(chain.indexing(action="notify", endpoint="shop", user_id="ada"))
+    assert run.value().notified == 2
+    large, small = [job.payload["payload"] for job in run.enqueued if job.function == "deliver_webhook"]
+    assert (large["parameters"], large["truncated"]) == ({"tokenId": "1", "eventId": "7", "winner": WINNER}, True)
+    assert (small["parameters"]["seat"], "truncated" in small) == ("B2", False)
+    assert len((await chain.indexed())[0][4]) > 1_200_000, "the index has all of it"
+
+
 class Full:
     """In place of a node: blocks with thousands of events, which would take a real one minutes to make."""
 
@@ -307,6 +343,27 @@ async def chaos(chain: Chain, blocks: int, seed: int) -> Counter[str]:
     assert await chain.indexed() == chain.scanned()
     assert set(told.values()) <= {1}
     return done + Counter({"events": len(told), "blocks": chain.node.height})
+
+
+async def test_a_node_that_is_far_behind(chain: Chain, tmp_path: Path) -> None:
+    """It says nothing of what was looked through: another one is asked, and what is known stays."""
+    chain.tickets.allocate()
+    chain.node.mine(2 * CONFIRMATIONS)
+    await follow(chain)
+    network = chain.service.network("31337")
+    (node,) = network.nodes
+    other = Anvil(tmp_path)
+    try:
+        network.nodes = (type(node)(chain.service.http, other.start().url, None), node)
+        again = await follow(chain)
+        assert again.from_block == chain.node.height - CONFIRMATIONS + 1
+        network.nodes = network.nodes[:1]
+        alone = await chain.run(chain.indexing())
+        assert alone.ending == "retried"
+        assert "is at block 0, and others were further" in str(alone.error)
+    finally:
+        other.close()
+    assert await chain.indexed() == chain.scanned()
 
 
 async def test_another_node_answers_where_one_fails(chain: Chain) -> None:

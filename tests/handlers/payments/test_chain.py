@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from daemon.testing.handlers import HandlerRun, run_handler
 from handlers.payments.payloads import RetryPayment
 from handlers.payments.tasks import retry_payment
 from handlers.payments.worker import WorkerSettings, close_payments, open_payments
-from tests.anvil import WINNER, Anvil, calldata, deployed
+from tests.anvil import OPERATOR, WINNER, Anvil, calldata, deployed
 
 #: Runs one try of a job that checks a transfer.
 Check = Callable[..., Awaitable[HandlerRun]]
@@ -29,10 +29,13 @@ async def check(anvil: Anvil, database_url: str) -> AsyncIterator[Check]:
     ctx: dict[str, Any] = {"settings": load_settings(environ)}
     await open_payments(ctx)
 
-    async def run(tx_hash: str, payment_id: str = "order-42", **fields: Any) -> HandlerRun:
+    async def run(
+        tx_hash: str, payment_id: str = "order-42", receipts: Mapping[str, Any] | None = None, **fields: Any
+    ) -> HandlerRun:
         given = {"amount": "1.5", "network_id": "anvil", "to": WINNER, **fields}
         job = RetryPayment(payment_id=payment_id, provider="crypto", tx_hash=tx_hash, **given)
-        return await run_handler(retry_payment, job, settings=WorkerSettings, ctx=ctx, job_id=payment_id)
+        about = {"settings": WorkerSettings, "ctx": ctx, "receipts": receipts, "job_id": payment_id}
+        return await run_handler(retry_payment, job, **about)
 
     yield run
     await close_payments(ctx)
@@ -63,6 +66,24 @@ async def test_a_reorganisation_takes_it_back(anvil: Anvil, check: Check) -> Non
     anvil.mine(5)
     assert anvil.call("eth_getTransactionReceipt", sent) is None
     assert (await check(sent)).ending == "told_to_wait", "however long the chain is, it is not on it"
+
+
+async def test_one_that_was_replaced(anvil: Anvil, check: Check) -> None:
+    """By one of the same nonce: it can arrive no more."""
+    anvil.call("evm_setAutomine", False)
+    about = {"from": OPERATOR, "to": WINNER, "nonce": anvil.call("eth_getTransactionCount", OPERATOR, "latest")}
+    about |= {"value": hex(3 * ETHER // 2), "gas": hex(21_000)}
+    sent = anvil.call("eth_sendTransaction", about | {"gasPrice": hex(2 * 10**9)})
+    first = await check(sent)
+    assert first.ending == "told_to_wait"
+    other = anvil.call("eth_sendTransaction", about | {"gasPrice": hex(4 * 10**9)})
+    anvil.mine(2)
+    assert (await check(sent, receipts=first.receipts)).ending == "told_to_wait"
+    anvil.mine()
+    run = await check(sent, receipts=first.receipts)
+    assert (run.ending, run.reason) == ("failed", "permanent")
+    assert "the transfer failed: the transaction was replaced" in str(run.error)
+    assert (await check(other)).value().object_id == f"31337:{other}"
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,26 @@
 Every step is relative to an open folder (openat), follows no symbolic link, and stays on the mount it began on. So
 whoever can write in the tree cannot lead it elsewhere: a folder that is exchanged for a link while it is walked is not
 entered. Only regular files are removed; links, sockets, devices and folders stay.
+
+A file that somebody has open for writing, or has locked, is in use however old it is: a service that had nothing to log
+for weeks goes on with its file, and a lock that is removed is held by two.
 """
 
 from __future__ import annotations
 
+import fcntl
 import fnmatch
 import os
+import signal
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Folders in folders that are entered; each has a file descriptor open meanwhile.
 DEEPEST = 100
@@ -121,14 +128,57 @@ class Sweep:
             return
         try:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if not stat.S_ISREG(found.st_mode) or found.st_mtime >= self._before:
+            if not self._is_old(found):
                 return
-            if not self._dry_run:
-                os.unlink(name, dir_fd=folder)
+            with _held(folder, name) as held:
+                if held is not None and not (_unused(held) and self._is_old(os.fstat(held))):
+                    return
+                if not self._dry_run:
+                    os.unlink(name, dir_fd=folder)
         except OSError:
             return
         self.removed.count += 1
         self.removed.size += found.st_size if found.st_nlink == 1 else 0
+
+    def _is_old(self, found: os.stat_result) -> bool:
+        return stat.S_ISREG(found.st_mode) and found.st_mtime < self._before
+
+
+@contextmanager
+def _held(folder: int, name: str) -> Iterator[int | None]:
+    """Open a file for a moment; None where we may not: then it is as old as it looks."""
+    try:
+        file = os.open(name, _FILE, dir_fd=folder)
+    except PermissionError:
+        yield None
+        return
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _unused(file: int) -> bool:
+    """See that nobody has a file open for writing or locked, and keep it so until it is closed; True where the file
+    system does not tell, or the file is another user's."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    if sys.platform != "linux":
+        return True
+    try:
+        # A lease to read is given where nobody writes. Who comes to write waits for its end, of which the kernel tells
+        # by a signal: by one that ends no process.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 @contextmanager

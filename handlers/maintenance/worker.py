@@ -7,6 +7,7 @@ from typing import Any
 from daemon.family import FamilySettings, crontab
 from handlers.integrations.database import Database
 from handlers.maintenance.cache import Cache
+from handlers.maintenance.kept import check_apart
 from handlers.maintenance.payloads import AGES, CleanJobs, Cleanup, WarmCache
 from handlers.maintenance.tasks import MaintenanceService, clean_jobs, cleanup, warm_cache
 
@@ -15,11 +16,13 @@ async def open_maintenance(ctx: dict[Any, Any]) -> None:
     """Load the data sources; open the database where tables are named.
 
     Raises:
-        ConfigurationError: a source cannot be imported, or tables of arqd's own are missing.
+        ConfigurationError: a source cannot be imported, tables of arqd's own are missing, or a folder of old files
+            holds what arqd keeps.
         DatabaseUnavailable: the database cannot be reached.
     """
     settings = ctx["settings"]
     own = settings.maintenance
+    check_apart(settings)
     database = await Database.open(settings) if own.tables else None
     ctx["maintenance"] = MaintenanceService(own, settings, database, Cache(own.cache_prefix, own.sources))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
 import random
 import threading
@@ -142,6 +144,29 @@ def test_many_files_while_others_remove_them_too(tmp_path: Path) -> None:
     left = {path for path in root.rglob("f*") if path.is_file() and not path.is_symlink()}
     assert left == sizes.keys() - old
     assert (outside / "kept").exists()
+
+
+def test_a_file_somebody_is_writing_stays(tmp_path: Path) -> None:
+    """A log of a service that had nothing to say for weeks, and a lock that is held: both are old, and in use."""
+    log, lock, read = (write(tmp_path / "root" / name) for name in ("quiet.log", "one.lock", "read"))
+    with log.open("a") as held, lock.open() as locked, read.open() as reading:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        assert sweep(tmp_path / "root", dry_run=True) == (1, 3)
+        assert sweep(tmp_path / "root") == (1, 3)
+        assert not read.exists()
+        assert reading.read() == "xxx"
+        held.write("more")
+    os.utime(log, (OLD, OLD))
+    assert log.read_text() == "xxxmore"
+    assert sweep(tmp_path / "root") == (2, 10)
+
+
+def test_a_mapped_file_somebody_writes_into_stays(tmp_path: Path) -> None:
+    mapped = write(tmp_path / "root" / "shared")
+    with mapped.open("r+b") as file, mmap.mmap(file.fileno(), 3):
+        file.close()
+        assert sweep(tmp_path / "root") == (0, 0)
+    assert sweep(tmp_path / "root") == (1, 3)
 
 
 def test_it_can_be_stopped(tmp_path: Path) -> None:

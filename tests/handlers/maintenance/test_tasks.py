@@ -120,6 +120,39 @@ async def test_a_folder_that_is_missing_keeps_no_other_from_being_cleaned(run: R
     assert not old.exists()
 
 
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"VAR_DIR": "{root}/shop/var"}, "what arqd keeps (ARQD_VAR_DIR)"),
+        ({"VAR_DIR": "{root}/shop"}, "what arqd keeps (ARQD_VAR_DIR)"),
+        ({"OBJECT_STORE_URL": "file://{root}/shop/my%20objects"}, "the object store (ARQD_OBJECT_STORE_URL)"),
+        ({"OBJECT_STORE_URL": "file://{root}/link"}, "the object store (ARQD_OBJECT_STORE_URL)"),
+        ({"DATABASE_URL": "sqlite:///{root}/shop/data/a.db"}, "the database (ARQD_DATABASE_URL)"),
+        ({"EXPORTS__DATABASE_URL": "sqlite:///{root}/shop/b.db"}, "the database (ARQD_EXPORTS__DATABASE_URL)"),
+        ({"EXPORTS__SPOOL_DIR": "{root}/shop/spool"}, "exports being written (ARQD_EXPORTS__SPOOL_DIR)"),
+    ],
+)
+async def test_a_folder_with_what_arqd_keeps_is_none_to_clean(
+    run: Run, tmp_path: Path, environ: dict[str, str], told: str
+) -> None:
+    """Objects, quarantine among them, and a database that nobody writes into would be old files like any others."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "shop")
+    given = {name: value.format(root=tmp_path) for name, value in environ.items()}
+    for roots in ("TEMP_ROOTS", "LOG_ROOTS"):
+        with pytest.raises(ConfigurationError) as refused:
+            await run(Cleanup(target_type="temp_files"), **{f"MAINTENANCE__{roots}": f"{tmp_path}/shop"}, **given)
+        assert f"ARQD_MAINTENANCE__{roots}: {tmp_path}/shop holds {told}" in str(refused.value)
+
+
+async def test_a_folder_beside_or_inside_of_what_arqd_keeps_can_be_cleaned(run: Run, tmp_path: Path) -> None:
+    own = {"VAR_DIR": f"{tmp_path}/var", "OBJECT_STORE_URL": f"file://{tmp_path}/objects"}
+    roots = {"MAINTENANCE__TEMP_ROOTS": f"{tmp_path}/var/parts {tmp_path}/objects/quarantine {tmp_path}/variable"}
+    for name in ("var/parts", "objects/quarantine", "variable"):
+        (tmp_path / name).mkdir(parents=True)
+    assert (await run(Cleanup(target_type="temp_files"), **own, **roots)).value().deleted_count == 0
+
+
 async def test_rows_of_a_named_table(run: Run, database: Database, database_url: str) -> None:
     now = datetime.now(UTC)
     async with database.begin() as connection:

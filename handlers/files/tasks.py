@@ -22,6 +22,8 @@ logger = logging.getLogger("arqd.files")
 
 #: The operations that make a file, in the order they are done.
 MAKING: tuple[FileOperation, ...] = ("optimize", "thumbnail", "convert", "compress", "extract_text")
+#: Of these the file itself is kept as another type: a browser that follows its link must not run what is in a page.
+KEPT_AS = {"text/html": "text/plain"}
 
 
 class VirusFound(PermanentError):
@@ -78,7 +80,8 @@ async def process_file(ctx: JobContext, job: ProcessFile) -> ProcessedFile:
         kind: str = checked["content_type"]
         await ctx.progress(50)
         base = f"files/{job.file_id.replace(':', '-')}/{sha256[:32]}"
-        stored = await _put(ctx, service, "store", f"{base}.{SUFFIXES[kind]}", file, kind)
+        kept = KEPT_AS.get(kind, kind)
+        stored = await _put(ctx, service, "store", f"{base}.{SUFFIXES[kept]}", file, kept)
         made, text = await _made(ctx, service, job, [file, target], kind, base)
     return ProcessedFile(
         file_id=job.file_id,

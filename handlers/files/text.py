@@ -22,7 +22,8 @@ _BLOCKS = {
     *("footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre"),
     *("section", "table", "td", "th", "tr", "ul"),
 }
-_SILENT = frozenset({"script", "style", "template", "noscript", "head"})
+#: Not the head, whose end need not be told: of what is in it only the title would be seen.
+_SILENT = frozenset({"script", "style", "template", "noscript", "title"})
 
 
 def extract(file: BinaryIO, kind: str, limit: int) -> str:

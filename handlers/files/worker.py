@@ -32,7 +32,8 @@ async def open_files(ctx: dict[Any, Any]) -> None:
     store = ctx["store"] = open_store(settings)
     http = ctx["http"] = HttpClient.of(settings)
     processes = ctx["processes"] = Processes(files.processes, memory=int(files.memory))
-    sources = Sources(http, store, files.source_dirs, "ARQD_FILES__SOURCE_DIRS", files.temp_dir)
+    # What is scanned has to be what is kept, whoever writes into the upload meanwhile.
+    sources = Sources(http, store, files.source_dirs, "ARQD_FILES__SOURCE_DIRS", files.temp_dir, private=True)
     scanner = Clamd(files.clamd, files.clamd_timeout) if files.virus_scan else None
     if scanner is None:
         await _audited(ctx)

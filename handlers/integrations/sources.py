@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from handlers.integrations.folders import open_confined, remove_confined
+from handlers.integrations.folders import PathForbidden, open_confined, remove_confined
 from handlers.integrations.http import HttpClient
 from handlers.integrations.object_store.store import WRITTEN, ObjectStore, pieces
 from handlers.integrations.processes import scratch
@@ -22,16 +22,25 @@ class Sources:
         folders: those that paths may lead into.
         setting: the variable that names them.
         temp_dir: whose disk downloads are on.
+        private: give a copy of a file by path: nobody can write into it any more.
     """
 
     def __init__(
-        self, http: HttpClient, store: ObjectStore, folders: Sequence[Path], setting: str, temp_dir: Path | None
+        self,
+        http: HttpClient,
+        store: ObjectStore,
+        folders: Sequence[Path],
+        setting: str,
+        temp_dir: Path | None,
+        *,
+        private: bool = False,
     ) -> None:
         self._http = http
         self._store = store
         self._folders = folders
         self._setting = setting
         self._temp_dir = temp_dir
+        self._private = private
 
     @asynccontextmanager
     async def opened(
@@ -52,7 +61,12 @@ class Sources:
         if path is not None:
             file = await asyncio.to_thread(open_confined, path, self._folders, self._setting, limit)
             with file:
-                yield file
+                if not self._private:
+                    yield file
+                    return
+                async with scratch(self._temp_dir) as copy:
+                    await asyncio.to_thread(_copy, file, copy, limit)
+                    yield copy
             return
         async with scratch(self._temp_dir) as file:
             if url is not None:
@@ -77,3 +91,11 @@ class Sources:
             await asyncio.to_thread(remove_confined, path, self._folders, self._setting, spared=spared)
         elif key is not None and key not in made:
             await self._store.delete(key)
+
+
+def _copy(file: BinaryIO, copy: BinaryIO, limit: int) -> None:
+    while chunk := file.read(WRITTEN):
+        copy.write(chunk)
+        if copy.tell() > limit:
+            raise PathForbidden(f"a file grows while it is read; the limit is {limit:,} bytes")
+    copy.seek(0)

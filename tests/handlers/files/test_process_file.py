@@ -9,8 +9,9 @@ import io
 import random
 import socket
 import zipfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import zstandard
@@ -124,6 +125,9 @@ FRENCH = "Él\u00e8ve de l\u2019\u00e9cole \u2013 \u20ac 5"
             "text/html",
             "a & b\n\nc\nd",
         ),
+        # Neither has to be there: where a head ends its reader finds out.
+        (b"<html><head><title>no</title><style>no</style><body><p>seen", "text/html", "seen"),
+        (b"<!doctype html><head><meta charset=utf-8><title>no</title><p>seen", "text/html", "seen"),
         ('<html><meta charset="shift_jis"><body>日本'.encode("shift_jis"), "text/html", "日本"),
     ],
 )
@@ -135,6 +139,41 @@ async def test_text(
     assert run.value().preview.startswith(text)
     assert run.value().text >= len(text)
     assert content_type is None or run.value().content_type == content_type
+
+
+class Overtaken:
+    """A scanner in whose back the uploader writes the file anew."""
+
+    def __init__(self, scanner: Clamd, path: Path, content: bytes) -> None:
+        self._scanner, self._path, self._content = scanner, path, content
+
+    async def scan(self, file: BinaryIO) -> str | None:
+        found = await self._scanner.scan(file)
+        self._path.write_bytes(self._content)
+        return found
+
+
+async def test_what_is_kept_is_what_was_scanned(opened: dict[Any, Any], tmp_path: Path) -> None:
+    """Who may write in the folder can write into the file while it is worked on."""
+    service = opened["files"]
+    path = service.settings.source_dirs[0] / "upload"
+    opened["files"] = replace(service, scanner=Overtaken(service.scanner, path, eicar()))
+    run = await taken(opened, b"harmless", "compress", "extract_text")
+    assert path.read_bytes() == eicar()
+    assert content_of(tmp_path, made(run, "store")) == b"harmless"
+    assert gzip.decompress(content_of(tmp_path, made(run, "compress"))) == b"harmless"
+    assert run.value().sha256 == hashlib.sha256(b"harmless").hexdigest()
+    assert list((tmp_path / "temp").iterdir()) == []
+
+
+async def test_a_page_is_kept_as_a_text(opened: dict[Any, Any], tmp_path: Path) -> None:
+    """No browser that follows its link runs what somebody has written into it."""
+    page = b"<html><body><script>fetch('/me')</script>seen"
+    run = await taken(opened, page, "extract_text")
+    kept = made(run, "store")
+    assert (kept.content_type, kept.key.rpartition(".")[2]) == ("text/plain", "txt")
+    assert content_of(tmp_path, kept) == page
+    assert (run.value().content_type, run.value().preview) == ("text/html", "seen")
 
 
 def test_normalising_loses_no_words() -> None:

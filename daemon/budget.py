@@ -54,8 +54,9 @@ def budget_change(text: str) -> tuple[str, str, str]:
         most = "" if text == "none" else str(int(_SIZE.validate_python(text)))
     except ValidationError:
         most = "0"
-    if most == "0" or most.startswith("-"):
-        raise InvalidJob(f"{text!r} is no budget: write a size, e.g. 500MB or 2GiB, or none")
+    # Scripts count in doubles.
+    if most and not 0 < int(most) < 2**53:
+        raise InvalidJob(f"{text[:40]!r} is no budget: write a size, e.g. 500MB or 2GiB, or none")
     return "conf", "own:max_bytes", most
 
 

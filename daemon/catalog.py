@@ -45,7 +45,7 @@ class Catalog:
             raise InvalidJob(f"{function!r} is in {', '.join(found.name for found in having)}: name the family")
         known = ", ".join(name for found in looked for name in found.functions)
         hint = "" if family else "; with a family named it is enqueued for a worker that knows it"
-        raise InvalidJob(f"no function {function!r} here; known are {known}{hint}")
+        raise InvalidJob(f"no function {function[:70]!r} here; known are {known}{hint}")
 
     def models(self) -> Iterator[tuple[str, str, type[BaseModel]]]:
         """Give family, function and payload model of each function that has one."""

@@ -91,7 +91,7 @@ def seconds(duration: float | int | str | timedelta) -> float:
                 told = f"{duration!r} is not a duration: use seconds, or text such as 30s, 15m, 30d"
                 raise InvalidJob(told) from None
     if not 0 <= duration < 2**43 / 1000:
-        raise InvalidJob(f"{duration!r} is not a duration: it must be 0 or more seconds")
+        raise InvalidJob(f"{duration!r} is not a duration: it must be 0 or more seconds, and at most 278 years")
     return float(duration)
 
 

@@ -10,6 +10,8 @@ from daemon.errors import InvalidJob
 from daemon.family import FamilyValues, RateLimit
 
 NONE = "none"
+#: Whatever is limited stays below it.
+LARGEST = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,15 @@ def rate_of(text: str) -> RateLimit | None:
     Raises:
         InvalidJob: for anything else.
     """
+    if text == NONE:
+        return None
     try:
-        return None if text == NONE else FamilyValues.model_validate({"rate_limit": text}).rate_limit
+        rate = FamilyValues.model_validate({"rate_limit": text}).rate_limit
     except ValidationError:
-        raise InvalidJob(f"rate {text!r}: write starts per period, e.g. 50/s or 30/m, or none") from None
+        rate = None
+    if rate is None or rate.count >= LARGEST:
+        raise InvalidJob(f"rate {text[:40]!r}: write starts per period, e.g. 50/s or 30/m, or none")
+    return rate
 
 
 def concurrency_of(text: str) -> int | None:
@@ -55,7 +62,7 @@ def concurrency_of(text: str) -> int | None:
         InvalidJob: for anything else.
     """
     if text != NONE and not (text.isdecimal() and len(text) < 10):
-        raise InvalidJob(f"{text!r}: write how many jobs may run at the same time, e.g. 3, or none")
+        raise InvalidJob(f"{text[:40]!r}: write how many jobs may run at the same time, e.g. 3, or none")
     return None if text == NONE else int(text)
 
 

@@ -22,6 +22,11 @@ from daemon.limit_text import NONE, LaneLimit, concurrency_of, rate_of, rate_tex
 from daemon.shared_limits import SharedLimitInfo, known, read_shared
 
 LARGEST_WEIGHT = 64
+#: Of a group or a function.
+LONGEST_NAME = 256
+
+#: Functions that a warning names.
+TOLD = 20
 
 #: What `daemon.broker.Broker.set_limits` takes: ``conf`` or ``limits``, field, value; ``-`` removes it.
 Change = tuple[str, str, str]
@@ -190,8 +195,9 @@ def _refuse_mixed(
 ) -> None:  # fmt: skip
     if group is not None and function is not None:
         raise InvalidJob("give group or function, not both")
-    if "" in (group, function) or not ((group or "") + (function or "")).isprintable():
-        raise InvalidJob("a group or function has a name of plain text")
+    named = (group or "") + (function or "")
+    if "" in (group, function) or not named.isprintable() or len(named) > LONGEST_NAME:
+        raise InvalidJob(f"a group or function has a name of plain text, at most {LONGEST_NAME} characters")
     if reset and any(value is not None for value in (rate, concurrency, weight, max_bytes)):
         raise InvalidJob("reset takes back all that was set: give it alone")
     if weight is not None and group in (None, "*"):
@@ -241,7 +247,7 @@ def _for_nothing(family: str, limits: Sequence[LimitInfo], known: set[str]) -> l
     """Tell of an operator's limits of functions that nobody has; of none where nobody could say which there are."""
     return [
         f"{family} has no function {limit.name!r}: its limit counts once a worker has one "
-        f"(known are {', '.join(sorted(known))})"
+        f"(known are {', '.join(sorted(known)[:TOLD])}{' …' if len(known) > TOLD else ''})"
         for limit in limits
         if limit.scope == "function" and limit.source == "operator" and known and limit.name not in {"*", *known}
     ]

@@ -111,9 +111,10 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, HTTPException):
-        # FastAPI's for a body that is no text.
-        status = 422 if error.status_code == 400 else error.status_code
-        return Problem(status, str(error.detail), headers=dict(error.headers or {}))
+        if error.status_code == 400:
+            # FastAPI's for a body that Python's reader gives up on.
+            return Problem(422, "this cannot be read as JSON: send UTF-8, not compressed, and not too deep")
+        return Problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
     if isinstance(error, RequestValidationError):
         return _invalid(error)
     if isinstance(error, InvalidPayload):

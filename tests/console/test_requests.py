@@ -137,3 +137,87 @@ async def test_a_token_that_is_none_is_told_so(redis_url: str) -> None:
         assert (nobody.status_code, revoked.status_code) == (401, 401)
         assert nobody.json()["detail"].startswith("log in, or send a token")
         assert revoked.json()["detail"].startswith("this token is none in force")
+
+
+@pytest.mark.parametrize("body", [{"dry_run": True}, {"until": "1h"}, [], "x"])
+async def test_what_takes_no_body_does_nothing_with_one(redis_url: str, body: Any) -> None:
+    """Who sends a dry run of a pause, or a pause for an hour, would get another thing."""
+    async with console(redis_url) as found:
+        client = await found.of("admin")
+        job = (await client.post(f"{API}/jobs", json=WAITS)).json()["id"]
+        new = {"name": "s", "function": "plain", "every": "1d"}
+        assert (await client.post(f"{API}/schedules", json=new)).status_code == 201
+        for method, path in (
+            ("POST", "/queues/t/pause"), ("POST", "/queues/pause"), ("POST", f"/jobs/{job}/promote"),
+            ("POST", f"/jobs/{job}/abort"), ("DELETE", f"/jobs/{job}"), ("POST", "/schedules/t:s/run"),
+            ("DELETE", "/schedules/t:s"), ("DELETE", "/tokens/test-admin"),
+        ):  # fmt: skip
+            answer = await client.request(method, API + path, json=body)
+            assert (answer.status_code, "takes no body" in answer.text) == (422, True), (path, answer.text)
+        assert (await client.get(f"{API}/jobs/{job}")).json()["state"] == "delayed"
+        stats = await found.services.inspector.queue("t")
+        assert (stats.paused, stats.waiting, stats.delayed) == (False, 0, 1)
+        # What programs send that always send something.
+        for content in (b"{}", b"null", b""):
+            assert (await client.post(f"{API}/queues/t/pause", content=content)).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["rate", "tolerance", "patience"])
+async def test_care_without_canaries_is_refused_not_left_out(redis_url: str, name: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        answer = await client.post(f"{API}/dead/retry", json={name: 10})
+        assert (answer.status_code, "go with canaries" in answer.json()["detail"]) == (422, True)
+        # As they are by default: programs made from the document send them.
+        every = {"canaries": 0, "rate": 50, "tolerance": 1, "patience": 600}
+        assert (await client.post(f"{API}/dead/retry", json=every)).status_code == 200
+
+
+async def test_a_silence_of_nothing_is_refused(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        answer = await client.post(f"{API}/alerts/silence", json={"for": "1h", "subject": ""})
+        assert [error["field"] for error in answer.json()["errors"]] == ["subject"]
+        assert (await client.get(f"{API}/alerts")).json()["silences"] == []
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"rate": "9" * 400 + "/s"},
+        {"rate": "10000000000/s"},
+        {"max_bytes": "99999999999999999999TB"},
+        {"group": "g" * 257, "rate": "1/s"},
+        {"function": "f" * 257, "concurrency": 1},
+    ],
+)
+async def test_a_limit_that_cannot_be_meant_is_refused(redis_url: str, limit: dict[str, Any]) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        answer = await client.put(f"{API}/queues/t/limits", json=limit)
+        assert answer.status_code == 422, answer.text
+        assert len(answer.text) < 500
+        assert (await client.get(f"{API}/queues/t/limits")).json()["limits"] == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"function": "\xff"}', b"\x1f\x8b\x08\x00>[\tk", b'{"a": ' + b"9" * 9000]
+)
+async def test_a_body_that_cannot_be_read_is_told_how_to_be_sent(redis_url: str, content: bytes) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        answer = await client.post(f"{API}/jobs", content=content, headers=headers)
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith(("this cannot be read as JSON: ", "this is no JSON: "))
+
+
+async def test_what_is_told_of_a_number_or_a_name_that_is_too_large(redis_url: str) -> None:
+    async with console(redis_url) as found:
+        client = await found.of("operator")
+        answer = await client.post(f"{API}/jobs", json={**ASK, "delay": 1e300})
+        assert (
+            answer.json()["detail"] == "1e+300 is not a duration: it must be 0 or more seconds, and at most 278 years"
+        )
+        answer = await client.post(f"{API}/jobs", json={**ASK, "function": "f" * 5000})
+        assert (answer.status_code, len(answer.text) < 1000) == (422, True)

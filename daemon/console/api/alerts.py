@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from daemon.console import alerts
 from daemon.console.api.common import Body, Given, Operator, Viewer, problems
-from daemon.console.fields import Duration
+from daemon.console.fields import Duration, Named
 
 router = APIRouter(tags=["alerts"])
 
@@ -19,7 +19,7 @@ class NewSilence(Body):
 
     lasts: Duration = Field(alias="for", description="seconds, or text such as `30m`, `2h`; 90 days at most")
     alert: str | None = Field(None, description="name of an alert, `no_worker`")
-    subject: str | None = Field(None, max_length=200, description="a family, an objective or `redis`")
+    subject: Named | None = Field(None, max_length=200, description="a family, an objective or `redis`")
     starts: AwareDatetime | None = Field(None, description="from then on; default now")
     reason: str = Field("", max_length=500)
 

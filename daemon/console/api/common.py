@@ -9,7 +9,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel, ConfigDict, Field
 
-from daemon.console.access import require
+from daemon.console.access import CSRF_FIELD, SAFE_METHODS, read_form, require
 from daemon.console.fields import IfGiven, Named
 from daemon.console.filters import job_filter
 from daemon.console.problems import MEDIA_TYPE, Problem
@@ -56,9 +56,9 @@ Since = Annotated[str | None, Query(description="not before: `2030-01-31T08:00:0
 Until = Annotated[str | None, Query(description="before this time, written the same way")]
 
 
-def refuse_unknown(request: Request) -> None:
+async def refuse_unknown(request: Request) -> None:
     """Refuse parameters that the route does not take: a misspelt filter would let everything through, and ``dry_run``
-    belongs into the body.
+    belongs into the body. A body where none is taken is refused, too: its dry run would be a real one.
 
     Raises:
         Problem: 422.
@@ -70,6 +70,15 @@ def refuse_unknown(request: Request) -> None:
         shown = ", ".join(repr(name[:40]) for name in wrong[:5])
         told = f"{shown} is no parameter of {request.method} {request.url.path}: {known}"
         raise Problem(422, told, errors=[(name[:40], "no parameter of this request") for name in wrong[:5]])
+    bare = request.method not in SAFE_METHODS and request.scope["route"].body_field is None
+    # A browser's form may hold its token against forgery.
+    nothing = (await read_form(request)).keys() == {CSRF_FIELD} if bare else True
+    if not nothing and (await request.body()).strip() not in _NOTHING:
+        raise Problem(422, f"{request.method} {request.url.path} takes no body: nothing was done")
+
+
+#: What stands for no body.
+_NOTHING = (b"", b"{}", b"null")
 
 
 def _query_names(dependant: Dependant) -> set[str]:

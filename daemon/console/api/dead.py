@@ -52,6 +52,12 @@ class DeadRetry(DeadSelection):
     tolerance: Whole = Field(1, ge=1, le=10**6, description="so many new dead letters of a cause stop it")
     patience: Number = Field(600, gt=0, le=86400, description="how long canaries are waited for, seconds")
 
+    @model_validator(mode="after")
+    def _care(self) -> Self:
+        if not self.canaries and (self.rate, self.tolerance, self.patience) != (50, 1, 600):
+            raise ValueError("rate, tolerance and patience go with canaries")
+        return self
+
 
 @dataclass(slots=True)
 class DeadDone:

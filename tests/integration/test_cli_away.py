@@ -17,6 +17,7 @@ from daemon.servers import Servers
 from tests.away import near_gone_stuck
 from tests.engine import make_family, working
 from tests.marks import one_server
+from tests.servers import looking_at
 
 #: They are on servers of their own, whatever the others run on.
 pytestmark = one_server
@@ -25,11 +26,19 @@ Arqd = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with near_gone_stuck(lambda: tmp_path_factory.mktemp("valkey")) as found:
-        with SyncProducer.connect(found.default) as producer:
-            producer.enqueue("process_image", {}, family="media")
         yield found
+
+
+@pytest.fixture
+def url(servers: Servers) -> Servers:
+    """Those servers with one job, whatever the test before has left."""
+    with looking_at(servers.default) as client:
+        client.flushall()
+    with SyncProducer.connect(servers.default) as producer:
+        producer.enqueue("process_image", {}, family="media")
+    return servers
 
 
 @pytest.fixture

@@ -27,9 +27,16 @@ from tests.servers import RedisServer, looking_at
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with near_gone_stuck(lambda: tmp_path_factory.mktemp("valkey")) as found:
         yield found
+
+
+@pytest.fixture
+def url(servers: Servers) -> Servers:
+    with looking_at(servers.default) as client:
+        client.flushall()
+    return servers
 
 
 async def test_what_answers_is_told_and_the_rest_is_named(url: Servers) -> None:
@@ -100,7 +107,6 @@ async def test_alerts_and_reports_are_of_the_others(
     monkeypatch.setattr("daemon.alerts.watch.AWAY_SECONDS", 0.1)
     monkeypatch.setattr("daemon.alerts.watch.LOOK_SECONDS", 3.0)
     with looking_at(url.default) as client:
-        client.flushall()
         client.config_set("maxmemory", "100mb")
         port = client.connection_pool.connection_kwargs["port"]
     async with guarding(url, *FAMILIES, memory=1) as guard, Producer.connect(url) as producer:

@@ -23,7 +23,7 @@ from tests.faults.family import Work
 async def main():
     async with Producer.connect(sys.argv[1]) as producer:
         for n in range(int(sys.argv[2])):
-            await producer.enqueue(Work(name=str(n)), delay=4 + n * 0.1)
+            await producer.enqueue(Work(name=str(n)), delay=6 + n * 0.1)
 
 asyncio.run(main())
 """

@@ -82,7 +82,7 @@ async def test_a_password_given_as_an_option_serves_results_too(redis_server: Re
 async def test_no_server_is_told_with_what_to_check() -> None:
     url = f"redis://:s3cret@127.0.0.1:{free_port()}"
     async with producing(url) as producer:
-        for call in (producer.enqueue(Plain()), producer.job("t:x").result(0.2), producer.job("t:x").abort()):
+        for call in (producer.enqueue(Plain()), producer.job("t:x").result(1), producer.job("t:x").abort()):
             with pytest.raises(RedisUnavailable, match=r"cannot be reached .*check ARQD_REDIS_URL") as caught:
                 await call
             assert "s3cret" not in str(caught.value)

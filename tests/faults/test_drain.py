@@ -23,7 +23,7 @@ async def drained(shop: Workshop, worker: WorkerProcess, number: signal.Signals 
 
 
 async def test_a_running_job_may_end_and_nothing_more_is_claimed(workshop: WorkshopFactory) -> None:
-    shop = workshop(lease=LEASE, drain_timeout=30)
+    shop = workshop(lease=LEASE, drain_timeout=200)
     async with shop.producer() as producer:
         first = await shop.started()
         short = await producer.enqueue(Hold(name="short"))

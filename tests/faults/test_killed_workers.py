@@ -97,7 +97,7 @@ async def test_a_job_that_kills_its_workers_ends_alone_and_takes_no_other_with_i
         # More than the workers get done in the time: the crash happens beside others, until it is tried alone.
         others = await producer.enqueue_many([Work(name=str(n), seconds=0.3) for n in range(100)])
         with pytest.raises(JobFailed) as failed:
-            await poison.result(timeout=50)
+            await poison.result(timeout=120)
         took = time.monotonic() - began
         info = await poison.info()
         done = await asyncio.gather(*(job.result(timeout=60) for job in others))
@@ -121,7 +121,7 @@ async def test_a_function_that_runs_at_most_once_is_not_run_again_after_a_crash(
     async with shop.producer() as producer, restarted(shop, 1):
         job = await producer.enqueue(CrashOnce(name="once"))
         with pytest.raises(JobFailed) as failed:
-            await job.result(timeout=40)
+            await job.result(timeout=120)
     assert failed.value.reason == "crashes"
     assert shop.starts() == {"once": 1}
 

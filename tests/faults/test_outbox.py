@@ -141,7 +141,7 @@ async def test_a_producer_with_a_fallback(
                 handed.append(handle.job_id.rpartition(":")[2])
     assert await count(database, OUTBOX) >= COUNT // 3
     environ = {"ARQD_DATABASE_URL": database_url, "ARQD_REDIS_URL": server.url}
-    assert start("daemon", "outbox", "--burst", **environ).wait(60) == 0
+    assert start("daemon", "outbox", "--burst", **environ).wait(150) == 0
     async with Redis.from_url(server.url) as redis:
         assert await queued(redis) == Counter(handed)
     assert len(set(handed)) == COUNT

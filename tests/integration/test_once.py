@@ -355,8 +355,10 @@ async def test_a_cancellation_lets_the_receipt_be_stored(
     async with working(redis_url, make_family("once", work, job_timeout=0.5, backoff=Fixed(0))) as supervisor:
         worker = supervisor.workers[0]
         job = await producer.enqueue("work", [], family="once")
-        assert await job.result(30) == 2
-    assert ran == [1]
+        ended = await job.result(30)
+    # In the first try, or in the next where the limit of that was over before it came to the step.
+    (charged,) = ran
+    assert ended == charged + 1
 
 
 async def test_without_redis_a_step_waits_to_be_read_and_to_be_kept(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import json
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -284,12 +282,7 @@ class JobContext(dict[Any, Any]):
         Returns:
             What the function returned; its exception is raised here.
         """
-        pool = self.worker.process_pool
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
-        except BrokenProcessPool:
-            self.worker.renew_pool(pool)
-            raise
+        return await self.worker.processes.run(function, *args)
 
 
 def _whole(score: bytes) -> int:

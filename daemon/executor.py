@@ -257,7 +257,10 @@ class Executor:
                 break
             except asyncio.CancelledError:
                 if run.stop != "timeout":
-                    self.worker.left_behind |= not thread.done()
+                    if not thread.done():
+                        self.worker.left_behind = True
+                        # It is taken, perhaps for good: what comes next gets others.
+                        self._threads = None
                     raise
                 if not thread.done():
                     logger.warning("timed out, but its thread cannot be stopped: its slot stays taken until it ends")

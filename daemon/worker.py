@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -27,7 +26,7 @@ from daemon.keys import spoken_id
 from daemon.listeners import Listeners
 from daemon.metrics import OUTCOME_OF_KIND, FamilyMetrics
 from daemon.permits import Permits
-from daemon.pool import end_pool, process_pool
+from daemon.pool import ProcessPool
 from daemon.prefetch import Prefetch
 from daemon.producer import Producer
 from daemon.progress import Progress
@@ -92,7 +91,8 @@ class Worker(ArqWorker):
         self._in_call = self._restore_mark = self._heard = self._awoken = False
         self._due: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
-        self._pool_of_processes: ProcessPoolExecutor | None = None
+        #: For CPU work.
+        self.processes = ProcessPool()
         self.started = False
         #: Whether code of handed-back jobs still runs here and cannot be stopped.
         self.left_behind = False
@@ -118,19 +118,6 @@ class Worker(ArqWorker):
     def listening(self) -> bool:
         """Whether it wants to hear of work."""
         return self.may_claim and not self._claimable and not self._awoken
-
-    @property
-    def process_pool(self) -> ProcessPoolExecutor:
-        """Processes for CPU work, started when first asked for."""
-        if self._pool_of_processes is None:
-            self._pool_of_processes = process_pool()
-        return self._pool_of_processes
-
-    def renew_pool(self, broken: ProcessPoolExecutor) -> None:
-        """A process of the pool has died, and the others cannot be used any more: the next job gets a new pool."""
-        if self._pool_of_processes is broken:
-            self._pool_of_processes = None
-            broken.shutdown(wait=False)
 
     def notify(self) -> None:
         """There is work to claim: the wake-up mark was taken for it."""
@@ -393,8 +380,7 @@ class Worker(ArqWorker):
         await self.producer.replies.close()
         if hasattr(self, "executor"):
             self.executor.close()
-        if self._pool_of_processes is not None:
-            end_pool(self._pool_of_processes)
+        self.processes.close()
         with contextlib.suppress(*LOST, RedisError):
             if self.supervisor.redis_up:
                 await self.client.delete(self.health_check_key)

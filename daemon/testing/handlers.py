@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from daemon.errors import ConfigurationError
 from daemon.executor import Executor
 from daemon.family import Family, FamilySettings, JobFunction, func, load_family
 from daemon.payload import Payload
-from daemon.pool import end_pool, process_pool
+from daemon.pool import ProcessPool
 from daemon.records import header
 from daemon.retry import RetryPolicy
 from daemon.run import Run
@@ -201,7 +200,7 @@ class _Bench:
         self.logs: list[str] = []
         self.progressed: list[tuple[int, str | None]] = []
         self.outcome: Outcome | None = None
-        self._pool: ProcessPoolExecutor | None = None
+        self.processes = ProcessPool(1)
         self.executor = Executor(self)  # type: ignore[arg-type]
         self.decisions = self.executor.decisions = _Decisions(self)  # type: ignore[arg-type]
 
@@ -243,8 +242,7 @@ class _Bench:
 
     def close(self) -> None:
         self.executor.close()
-        if self._pool is not None:
-            end_pool(self._pool)
+        self.processes.close()
 
     # ------------------------------------------------------------------ as a worker
 
@@ -255,15 +253,6 @@ class _Bench:
         if note and note.startswith(SEALED_JSON.decode()):
             note = str(shown(json.loads(note), "note", self.cipher))
         self.progressed.append((percent, note))
-
-    @property
-    def process_pool(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = process_pool(1)
-        return self._pool
-
-    def renew_pool(self, broken: ProcessPoolExecutor) -> None:
-        self._pool = None
 
     # ------------------------------------------------------------------ as a session and a broker
 

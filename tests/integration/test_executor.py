@@ -7,8 +7,10 @@ import contextlib
 import io
 import json
 import logging
+import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -247,6 +249,28 @@ async def test_a_thread_past_its_timeout_keeps_its_slot_and_that_is_told(
             await job.result(30)
 
 
+async def test_an_aborted_job_leaves_its_thread_behind_and_the_next_gets_another(
+    redis_url: str, producer: Producer
+) -> None:
+    release, started = threading.Event(), threading.Event()
+
+    def stuck(ctx: JobContext) -> None:
+        started.set()
+        release.wait(60)
+
+    def quick(ctx: JobContext) -> str:
+        return "quick"
+
+    try:
+        async with working(redis_url, make_family("t", stuck, quick, max_jobs=1)):
+            job = await producer.enqueue("stuck", [], family="t")
+            await until(started.is_set)
+            assert await job.abort()
+            assert await (await producer.enqueue("quick", [], family="t")).result(30) == "quick"
+    finally:
+        release.set()
+
+
 async def test_cpu_work_runs_in_another_process_and_its_errors_come_back(redis_url: str, producer: Producer) -> None:
     async def compute(ctx: JobContext) -> list[Any]:
         try:
@@ -272,6 +296,26 @@ async def test_a_process_that_dies_costs_its_job_a_try_and_not_the_pool(redis_ur
         with pytest.raises(JobFailed, match="BrokenProcessPool"):
             await (await producer.enqueue("dies", [], family="t")).result(30)
         assert await (await producer.enqueue("lives", [], family="t")).result(30) != os.getpid()
+
+
+async def test_work_that_goes_on_when_its_job_has_ended_takes_no_process_from_the_next(
+    redis_url: str, producer: Producer
+) -> None:
+    async def stuck(ctx: JobContext) -> None:
+        await ctx.run_in_process(time.sleep, 600)
+
+    async def lives(ctx: JobContext) -> int:
+        return await ctx.run_in_process(os.getpid)
+
+    count = (os.cpu_count() or 1) + 2
+    async with working(redis_url, make_family("t", stuck, lives, max_jobs=count)):
+        before = set(multiprocessing.active_children())
+        jobs = [await producer.enqueue("stuck", [], family="t") for _ in range(count)]
+        await until(lambda: len(set(multiprocessing.active_children()) - before) == os.cpu_count())
+        for job in jobs:
+            assert await job.abort()
+        pid = await (await producer.enqueue("lives", [], family="t")).result(30)
+        await until(lambda: {child.pid for child in set(multiprocessing.active_children()) - before} == {pid})
 
 
 # ---------------------------------------------------------------- progress and results

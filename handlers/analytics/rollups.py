@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import column, distinct, func, literal, select, text, values
+from sqlalchemy import BigInteger, ColumnElement, case, cast, column, distinct, func, literal, select, text, values
 
 from handlers.analytics.periods import Grain, Period, period_of
 from handlers.analytics.tables import CURSORS, EVENTS, METRICS, MICRO, ROLLUPS
@@ -19,6 +19,8 @@ from handlers.integrations.database import Database, insert
 
 #: An event that was received so long before the newest one may not have been committed when that was seen, seconds.
 OVERLAP = 600.0
+#: Largest total of a period: a row holds a little more of it in millionths.
+MOST = 9_000_000_000_000
 
 Sums = Mapping[str, tuple[int, int, int]]
 
@@ -47,6 +49,14 @@ MEANING: Mapping[str, Callable[[Sums], Any]] = {
     "buyers": _users("purchase"),
     "conversion_rate": _conversion,
 }
+
+
+def _total(value: ColumnElement[int]) -> ColumnElement[int]:
+    """Add values up; a sum that no row holds becomes `MOST`, or as much below nothing, and stops no other one."""
+    # Whole units and the rest apart: of those so many fit that their sum is always one.
+    units, rest = (func.coalesce(func.sum(part), 0) for part in (value // MICRO, value % MICRO))
+    sums = case((units >= MOST, MOST * MICRO), (units <= -MOST, -MOST * MICRO), else_=units * MICRO + rest)
+    return cast(sums, BigInteger)
 
 
 class Rollups:
@@ -80,7 +90,7 @@ class Rollups:
         given = values(column("first", time), column("behind", time), name="given").data(list(chosen)).cte("periods")
         within = (row.at >= given.c.first, row.at < given.c.behind)
         fixed: list[Any] = [literal(grain), literal(zone), given.c.first]
-        sums: list[Any] = [func.count(), func.count(distinct(row.user_id)), func.coalesce(func.sum(row.value), 0)]
+        sums: list[Any] = [func.count(), func.count(distinct(row.user_id)), _total(row.value)]
         now = literal(datetime.now(UTC), time)
         # A period without events has no row: sums of nothing are nothing.
         each = select(*fixed, row.name, *sums, now).where(*within).group_by(given.c.first, row.name)

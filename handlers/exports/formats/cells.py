@@ -16,7 +16,7 @@ from handlers.integrations.formulas import FORMULA, neutral
 
 
 def _json(value: Any) -> str:
-    return to_json(value, bytes_mode="base64").decode()
+    return to_json(value, bytes_mode="base64", inf_nan_mode="null").decode()
 
 
 _NUMBERS: dict[type, Callable[[Any], str]] = {

@@ -80,7 +80,8 @@ class NdjsonWriter(_TextWriter):
     def objects(self, rows: Sequence[Sequence[Any]]) -> list[bytes]:
         """Give each row as an object. What JSON has no number for (NaN, infinity) is null."""
         names = self.names
-        return [to_json(dict(zip(names, row, strict=True)), bytes_mode="base64", fallback=str) for row in rows]
+        options: dict[str, Any] = {"bytes_mode": "base64", "inf_nan_mode": "null", "fallback": str}
+        return [to_json(dict(zip(names, row, strict=True)), **options) for row in rows]
 
 
 class JsonWriter(NdjsonWriter):

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -250,6 +251,21 @@ def test_a_week_and_a_month_are_counted_once_they_have_ended_wherever_that_is() 
 def test_what_cannot_be_meant_is_refused(job: Any) -> None:
     with pytest.raises(ValidationError):
         job()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+async def test_a_sum_too_large_for_a_row_stops_no_others(shop: Shop, sign: int) -> None:
+    """Whoever can have events tracked can have any value tracked: the other sums are made all the same."""
+    largest = sign * Decimal("999999999999.999999")
+    events = [Event(name="purchase", at=BEGIN, value=largest) for _ in range(10)]
+    events += [Event(name="refund", at=BEGIN, value=sign * Decimal(value)) for value in ("0.000001", "-7.5", "19.99")]
+    await shop.run(TrackEvents(events=events))
+    done = (await shop.run(Aggregate(type="daily", metrics=["purchases", "revenue"]))).value()
+    assert (done.periods, done.values[0]["purchases"]) == (1, 10)
+    # As much as a row holds, nearly: for ten million million it is too small.
+    assert Decimal(done.values[0]["revenue"]) == sign * 9_000_000_000_000
+    totals = dict(await shop.rows(ROLLUPS, ROLLUPS.c.name, ROLLUPS.c.total))
+    assert totals["refund"] == sign * 12_490_001
 
 
 async def test_nothing_is_rolled_up_of_nothing(shop: Shop) -> None:

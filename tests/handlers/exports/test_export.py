@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from daemon.errors import ConfigurationError
 from handlers.exports import tasks
 from handlers.exports.datasets import Filters, dataset
-from handlers.exports.formats.text import CsvWriter
+from handlers.exports.formats.text import TEXT_WRITERS, CsvWriter
 from handlers.exports.formats.xlsx import MAX_TEXT, TooLongForXlsx, XlsxWriter
 from handlers.exports.payloads import ExportData
 from handlers.exports.spool import Spool
@@ -224,6 +224,19 @@ async def test_a_mail_with_the_link(opened: Opened) -> None:
     assert (fields["subject"], result.expires_at) == ("orders est prêt", None)
     again = await opened.run(job, job_id="e-4")
     assert [each.id for each in again.enqueued] == [each.id for each in run.enqueued]
+
+
+def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
+    """PostgreSQL has them; the whole file would be unreadable to most for a single one."""
+    rows = [[float("nan"), {"most": [float("inf")]}]]
+    for kind, writer in TEXT_WRITERS.items():
+        written = writer(tmp_path / kind, ["number", "more"], 0)
+        written.write(rows)
+        written.close()
+    found = {kind: (tmp_path / kind).read_bytes().decode() for kind in TEXT_WRITERS}
+    assert found["ndjson"] == '{"number":null,"more":{"most":[null]}}\n'
+    assert found["json"] == '[\n{"number":null,"more":{"most":[null]}}\n]\n'
+    assert found["csv"] == 'number,more\r\nnan,"{""most"":[null]}"\r\n'
 
 
 async def test_what_xlsx_cannot_hold(opened: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

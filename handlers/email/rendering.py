@@ -20,6 +20,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic.alias_generators import to_snake
 
 from daemon.errors import ConfigurationError, PermanentError
+from handlers.email.links import check_links
+from handlers.integrations.texts import LINKS, scheme_of
 
 SHIPPED = Path(__file__).with_name("templates")
 # A template that multiplies its way past these means to use up the memory.
@@ -52,6 +54,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
+def _is_link(value: Any) -> bool:
+    """Tell whether a value may be a link: ``{% if report_url is link %}``."""
+    return isinstance(value, str) and scheme_of(value) in LINKS
+
+
 class Templates:
     """The shipped templates and those of the operator's folders, which come first.
 
@@ -77,6 +84,7 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._environment.tests["link"] = _is_link
         self._inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
 
     def render(self, name: str, lang: str, context: Mapping[str, Any]) -> Rendered:
@@ -89,7 +97,7 @@ class Templates:
 
         Raises:
             PermanentError: no such template (listing those there are), a variable it needs is not in the context
-                (naming it), or it fails.
+                (naming it), it makes a link that leads elsewhere than to the web or a mail address, or it fails.
         """
         index, stem = self._find(name, lang)
         variables = {to_snake(key): value for key, value in context.items()} | dict(context)
@@ -103,6 +111,7 @@ class Templates:
             except css_inline.InlineError:
                 # A style with a value that is none; the text of the error quotes it.
                 raise PermanentError(f"template {stem}.html fails with these variables: its styles are none") from None
+            check_links(f"{stem}.html", html, context)
         if text is not None:
             # Lines left out by a condition leave a gap.
             text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -99,6 +100,17 @@ class HttpReply:
             raise HttpError(f"{self.host} answers {self.status} with something that is no JSON") from None
 
     @property
+    def fields(self) -> Mapping[str, Any]:
+        """What the JSON object of its body says; nothing where it is none.
+
+        For a reply that tells an error: a proxy before the service may have answered, and its status counts all the same.
+        """
+        try:
+            return mapping(self.json())
+        except HttpError:
+            return {}
+
+    @property
     def retry_after(self) -> float | None:
         """How long it said to wait, seconds, `SHORTEST_WAIT` to `LONGEST_WAIT`; None where it did not say."""
         return retry_after(self.headers.get("retry-after"))
@@ -121,6 +133,11 @@ class HttpReply:
             raise RetryAfter(wait, scope)
         hint = f": check {settings}" if settings and self.status in (401, 403) else ""
         raise (HttpStatus if self.status in _TRY_AGAIN or self.status >= 500 else HttpRefused)(self, hint)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Give a part of a reply that should be an object; an empty one where it is none."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def retry_after(text: str | None, now: datetime | None = None) -> float | None:

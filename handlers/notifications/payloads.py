@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, AliasChoices, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from daemon.payload import Payload, PayloadModel
 from handlers.integrations.addresses import one_line
-from handlers.integrations.texts import UserId, Words
+from handlers.integrations.texts import LINKS, UserId, Words, scheme_of
 
 __all__ = ["HandedOver", "Notified", "NotifyUser"]
 
@@ -56,7 +56,7 @@ class NotifyUser(Payload, family="notifications", function="notify_user", priori
         type: ``info``, ``warning``, ``error``, ``success`` or the name of an event; users may mute it.
         title: one line; also the subject of the mail.
         body: the text, without markup (also accepted as ``message``).
-        metadata: for the app; ``action_url`` and ``action_text`` are a button in the mail.
+        metadata: for the app; ``action_url`` (http, https or mailto) and ``action_text`` are a button in the mail.
         urgent: send it in quiet hours, too, and wake the phone.
         idempotency_key: notifications of a user with the same key are one; default the job's id.
     """
@@ -68,3 +68,11 @@ class NotifyUser(Payload, family="notifications", function="notify_user", priori
     metadata: dict[str, Any] = Field(default_factory=dict)
     urgent: bool = False
     idempotency_key: str | None = Field(None, min_length=1, max_length=500)
+
+    @field_validator("metadata")
+    @classmethod
+    def _leads_somewhere(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        url = metadata.get("action_url")
+        if url and not (isinstance(url, str) and scheme_of(url) in LINKS):
+            raise ValueError("action_url is a link that begins with http://, https:// or mailto:")
+        return metadata

@@ -8,10 +8,12 @@ A PaymentIntent whose charge failed has lost its payment method; its last error 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from daemon.errors import PermanentError
-from handlers.integrations.http import HttpClient, HttpReply
+from handlers.integrations.http import HttpClient
+from handlers.integrations.http_reply import mapping
 from handlers.payments.attempts import Attempt, State
 from handlers.payments.payloads import RetryPayment
 
@@ -73,11 +75,13 @@ class Stripe:
             # It would be said again until the key is forgotten.
             wait = max(60.0, self.key_life + 60 - attempt.age) if replayed else reply.retry_after
             return State("unknown", f"Stripe answers {reply.status}", wait=wait)
-        if reply.status in (400, 402, 404):
-            return _refused(reply, job)
-        # 409: the first call with this key is still under way. 401, 403: the account's key; nothing was done.
+        if reply.status in (400, 402, 404) and (error := mapping(reply.fields.get("error"))):
+            return _refused(error, job)
+        # 409: the first call with this key is still under way.
         if reply.status == 409:
             return State("unknown", "the same call is under way", wait=reply.retry_after)
+        # 401, 403: the account's key; nothing was done. A 404 that is none of Stripe's tells nothing of the payment: the
+        # attempt stays open.
         reply.checked(settings=_KEY)
         raise AssertionError("unreachable")
 
@@ -87,10 +91,11 @@ class Stripe:
 
 
 def _state(intent: Any, job: RetryPayment) -> State:
+    intent = mapping(intent)
     if intent.get("id") != job.payment_id:
         return State("unknown", "Stripe answers with another payment")
     status = str(intent.get("status"))
-    error = intent.get("last_payment_error") or {}
+    error = mapping(intent.get("last_payment_error"))
     why = error.get("decline_code") or error.get("code")
     kind = _KINDS.get(status, "unknown")
     told = f"{status}: {why}" if why and kind == "failed" else status
@@ -99,10 +104,9 @@ def _state(intent: Any, job: RetryPayment) -> State:
     return State(kind, told, intent["id"], method=method.get("id") if isinstance(method, dict) else method)
 
 
-def _refused(reply: HttpReply, job: RetryPayment) -> State:
+def _refused(error: Mapping[str, Any], job: RetryPayment) -> State:
     """Read an error: a declined card, or a call that cannot be."""
-    error = reply.json().get("error") or {}
-    why = str(error.get("decline_code") or error.get("code") or error.get("type") or reply.status)
+    why = str(error.get("decline_code") or error.get("code") or error.get("type") or "refused")
     intent = error.get("payment_intent")
     if intent:
         found = _state(intent, job)

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from handlers.integrations.http import HttpClient
-from handlers.integrations.http_reply import LONGEST_WAIT
+from handlers.integrations.http_reply import LONGEST_WAIT, mapping
 from handlers.payments.attempts import Attempt, State
 from handlers.payments.money import checked
 from handlers.payments.payloads import RetryPayment
@@ -61,7 +61,7 @@ class YooKassa:
         """Ask how the payment stands that the last attempt made, or the one that failed first."""
         made = attempt.object_id if attempt and attempt.object_id else job.payment_id
         reply = await self._http.get(f"{self._url}/payments/{quote(made, safe='')}", headers=self._headers)
-        found = reply.checked(settings=_KEY).json()
+        found = mapping(reply.checked(settings=_KEY).json())
         if found.get("id") != made:
             return State("unknown", "YooKassa answers with another payment")
         return _state(found)
@@ -76,18 +76,19 @@ class YooKassa:
         )
         if reply.status == 202:
             # It is still at it; wait is in milliseconds.
-            said = reply.json().get("retry_after")
+            said = reply.fields.get("retry_after")
             wait = _seconds(said) if isinstance(said, int | Decimal) else None
             return State("unknown", "YooKassa is at it", wait=wait)
         if reply.ok:
-            made = reply.json()
-            if (made.get("metadata") or {}).get(MARK) != attempt.key:
+            made = mapping(reply.json())
+            if mapping(made.get("metadata")).get(MARK) != attempt.key:
                 return State("unknown", "YooKassa answers with another payment")
             return _state(made)
         if reply.status >= 500:
             return State("unknown", f"YooKassa answers {reply.status}", wait=reply.retry_after)
-        if reply.status in (400, 404):
-            return State("failed", str(reply.json().get("code") or reply.status))
+        if reply.status in (400, 404) and (code := reply.fields.get("code")):
+            return State("failed", str(code))
+        # Also one that is none of YooKassa's, and tells nothing of the payment: the attempt stays open.
         reply.checked(settings=_KEY)
         raise AssertionError("unreachable")
 
@@ -98,9 +99,9 @@ class YooKassa:
         params = {"created_at.gte": since, "created_at.lte": until, "limit": "100"}
         while True:
             reply = await self._http.get(f"{self._url}/payments", params=params, headers=self._headers)
-            page = reply.checked(settings=_KEY).json()
+            page = mapping(reply.checked(settings=_KEY).json())
             for found in page.get("items", []):
-                if (found.get("metadata") or {}).get(MARK) == attempt.key:
+                if mapping(found.get("metadata")).get(MARK) == attempt.key:
                     return _state(found)
             if not page.get("next_cursor"):
                 # The whole list has been seen: the call never arrived.
@@ -114,6 +115,6 @@ def _seconds(milliseconds: int | Decimal) -> float:
 
 def _state(payment: Any) -> State:
     status = str(payment.get("status"))
-    why = (payment.get("cancellation_details") or {}).get("reason")
+    why = mapping(payment.get("cancellation_details")).get("reason")
     kind = _KINDS.get(status, "unknown")
     return State(kind, f"{status}: {why}" if why else status, payment.get("id"))

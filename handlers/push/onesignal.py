@@ -79,20 +79,16 @@ class OneSignal:
             self._url, params={"c": "push"}, headers=self._headers, json=message, timeout=timeout
         )
         if reply.status == 400:
-            raise PermanentError(f"OneSignal refuses the message: {_told(_errors(reply.json()))}")
+            raise PermanentError(f"OneSignal refuses the message: {_told(reply.fields.get('errors'))}")
         answer = reply.checked(settings="ARQD_PUSH__APP_ID and ARQD_PUSH__API_KEY").json()
         if not isinstance(answer, dict):
             raise HttpError(f"{reply.host} answers {reply.status} with something that is no message")
-        errors = _errors(answer)
+        errors = answer.get("errors")
         invalid = _invalid(errors)
         message_id = str(answer.get("id") or "") or None
         if message_id is None and not invalid and _NOT_SUBSCRIBED in _told(errors):
             invalid = frozenset(devices)
         return Pushed(message_id, invalid & frozenset(devices), _told(errors))
-
-
-def _errors(answer: Any) -> Any:
-    return answer.get("errors") if isinstance(answer, dict) else None
 
 
 def _invalid(errors: Any) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,74 @@ def test_styles_are_never_fetched(tmp_path: Path) -> None:
     secret.write_text("p { color: red }")
     (tmp_path / "linked.html").write_text(f'<link rel="stylesheet" href="file://{secret}"><p>text</p>')
     assert "red" not in (Templates([tmp_path]).render("linked", "en", {}).html or "")
+
+
+HOSTILE = [
+    "javascript:alert(1)",
+    " JavaScript:alert(1)",
+    "java\nscript:alert(1)",
+    "\x01javascript:alert(1)",
+    "vbscript:x",
+    "data:text/html,<script>alert(1)</script>",
+    "file://host/share",
+    "ftp://example.com",
+]
+
+
+@pytest.mark.parametrize("link", HOSTILE)
+@pytest.mark.parametrize(
+    ("template", "variable"),
+    [
+        *((name, "action_url") for name in ("alert", "campaign", "notification", "security_alert")),
+        ("campaign", "unsubscribe_url"),
+        ("welcome", "activation_link"),
+        ("payment_confirmation", "receipt_url"),
+        ("password_reset", "reset_link"),
+    ],
+)
+def test_links_lead_to_the_web_or_a_mail_address(template: str, variable: str, link: str) -> None:
+    for lang in ("en", "fr"):
+        with pytest.raises(PermanentError, match=f"^context.{variable}: a link begins with http://, https:// or mailt"):
+            Templates().render(template, lang, REQUIRED | {variable: link})
+
+
+@pytest.mark.parametrize("link", HOSTILE)
+def test_a_report_in_a_folder_is_told_without_a_link(link: str) -> None:
+    html = Templates().render("report_ready", "en", REQUIRED | {"report_url": link}).html or ""
+    assert "href" not in html
+    assert link.strip()[-5:] in unescape(html)
+
+
+@pytest.mark.parametrize("link", ["https://a.example/?x=javascript:1#data:", "HTTP://a.example", "mailto:a@b.example"])
+def test_good_links_are_left_as_they_are(link: str) -> None:
+    assert f'href="{link}"' in (Templates().render("notification", "en", REQUIRED | {"action_url": link}).html or "")
+
+
+@pytest.mark.parametrize(
+    ("source", "context", "told"),
+    [
+        ("<img src='{{ shop.logo }}'>", {"shop": {"logo": "data:image/svg+xml,<svg onload=x>"}}, "context.shop.logo:"),
+        ("{% for i in items %}<a href={{ i.url | upper }}>x</a>{% endfor %}", "items", "context.items.1.url:"),
+        ("<!--[if mso]><a href='{{ u }}'>x</a><![endif]-->", {"u": "javascript:x"}, "context.u:"),
+        ("<a href='{{ u | truncate(30) }}'>x</a>", {"u": "file:" + "x" * 50}, "context.u:"),
+        ("<a href='{{ a }}{{ b }}'>x</a>", {"a": "javascr", "b": "ipt:x"}, "template own.html: a link begins with java"),
+    ],
+)
+def test_links_of_ones_own_templates(source: str, context: object, told: str, tmp_path: Path) -> None:
+    if context == "items":
+        context = {"items": [{"url": "https://a.example"}, {"url": "JAVASCRIPT:x"}]}
+    (tmp_path / "own.html").write_text(source)
+    assert isinstance(context, dict)
+    with pytest.raises(PermanentError, match=told):
+        Templates([tmp_path]).render("own", "en", context)
+
+
+def test_what_a_template_says_itself_is_its_authors(tmp_path: Path) -> None:
+    source = '<a href="tel:+331">Call</a><img src="cid:logo"><img src="data:image/png;base64,AA=="><p>{{ message }}</p>'
+    (tmp_path / "own.html").write_text(source)
+    context = {"message": "Data: 42 rows. tel: none", "note": "data:image/gif;base64,AA=="}
+    html = Templates([tmp_path]).render("own", "en", context).html or ""
+    assert all(each in html for each in ("tel:+331", "cid:logo", "data:image/png"))
 
 
 def test_missing_folder_is_told(tmp_path: Path) -> None:

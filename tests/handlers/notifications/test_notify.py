@@ -211,11 +211,19 @@ async def test_a_button_in_the_mail(app: App) -> None:
         {"type": "a b"},
         {"user_id": ""},
         {"other": 1},
+        *({"metadata": {"action_url": url}} for url in ("javascript:x", " data:text/html,x", "shop.example", 7, ["x"])),
     ],
 )
 def test_bad_payloads(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         NotifyUser.model_validate({"user_id": "ada", "title": "t", "body": "b", **fields})
+
+
+def test_a_bad_link_is_told_by_its_name() -> None:
+    with pytest.raises(ValidationError, match="action_url is a link that begins with http://, https:// or mailto:"):
+        NotifyUser(user_id="ada", title="t", body="b", metadata={"action_url": "javascript:alert(1)"})
+    for url in ("https://shop.example", "http://shop.example", "mailto:shop@example.com", "", None):
+        assert NotifyUser(user_id="ada", title="t", body="b", metadata={"action_url": url}).metadata == {"action_url": url}
 
 
 def test_the_seeds_names_are_taken() -> None:

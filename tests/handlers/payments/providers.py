@@ -17,7 +17,8 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-Answer = tuple[int, dict[str, Any], dict[str, str]]
+#: Status, body (JSON, or bytes as they are) and headers.
+Answer = tuple[int, Any, dict[str, str]]
 
 
 class Cut(Exception):
@@ -52,7 +53,7 @@ class WebServer:
                 self.calls.append((method, target))
                 twice = bool(self.script) and self.script[0] == "twice" and method == "POST"
                 status, answer, more = self.answer(method, target, headers, body.decode())
-                data = json.dumps(answer).encode()
+                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 told = {"content-type": "application/json", "content-length": str(len(data)), **more}
                 lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in told.items())]
                 writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + data)

@@ -410,3 +410,25 @@ async def test_an_answer_that_is_too_large_leaves_it_open(shop: Shop, provider: 
     server.answer = usual
     await shop.run(charge(provider), tries=1)
     assert server.charges == {"pi_1": 1}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("body", [b"<html>not found</html>", b'{"error": "no", "code": null}'])
+@pytest.mark.parametrize("status", [400, 404])
+async def test_a_refusal_that_is_none_of_the_providers_is_permanent_and_leaves_it_open(
+    shop: Shop, provider: str, status: int, body: bytes
+) -> None:
+    server = failed_payment(shop, provider)
+    usual = server.answer
+
+    def proxy(method: str, *request: Any) -> Any:
+        return (status, body, {}) if method == "POST" else usual(method, *request)
+
+    server.answer = proxy
+    run = await shop.run(charge(provider))
+    assert (run.ending, run.reason) == ("failed", "permanent")
+    assert f"answers {status}" in str(run.error)
+    server.answer = usual
+    assert (await shop.run(charge(provider), previous_error=run.error)).ending == "completed"
+    (row,) = await shop.rows(ATTEMPTS)
+    assert (row.state, server.charges) == ("succeeded", {"pi_1": 1})

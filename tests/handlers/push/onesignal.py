@@ -1,7 +1,7 @@
 """A small server that speaks OneSignal's documented wire format for pushes, and misbehaves as told.
 
 What it does with the next calls is a list of words: ``ok``; ``twice`` (the answer comes twice); ``429`` with a
-Retry-After; ``400`` and ``403``; ``500`` with nothing done, ``500-done`` after it was; ``cut`` before and ``cut-done``
+Retry-After; ``400`` and ``403``; ``proxy-`` and a status, an answer that is none of the service's; ``500`` with nothing done, ``500-done`` after it was; ``cut`` before and ``cut-done``
 after acting, without an answer; ``garbage`` and ``garbage-done``: an answer that is none. An empty list means ``ok``.
 """
 
@@ -48,6 +48,8 @@ class OneSignalServer(Receiver):
         targeting = {"include_aliases", "include_subscription_ids", "included_segments", "filters"} & asked.keys()
         assert targeting == {"include_subscription_ids"}
         assert 0 < len(asked["include_subscription_ids"]) <= 2000
+        if word.startswith("proxy-"):
+            return Answer(int(word[6:]), b"<html>no</html>", {"content-type": "text/html"})
         if word == "429":
             return _answer(429, {"errors": ["API rate limit exceeded"]}, {"retry-after": "7"})
         if word == "400":

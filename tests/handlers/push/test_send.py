@@ -82,7 +82,7 @@ async def test_a_job_tried_again_notifies_once(phone: Phones, word: str) -> None
     assert len(phone.onesignal.sent) == 2
 
 
-@pytest.mark.parametrize("word", ["500", "cut", "garbage"])
+@pytest.mark.parametrize("word", ["500", "cut", "garbage", *(f"proxy-{status}" for status in (408, 425, 429, 502))])
 async def test_what_may_heal_is_tried_again(phone: Phones, word: str) -> None:
     phone.onesignal.script = [word] * 3
     assert [(await phone.run(PUSH, tries=tries)).ending for tries in range(3)] == ["retried", "retried", "failed"]
@@ -98,7 +98,13 @@ async def test_the_queue_waits_as_told(phone: Phones) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "told"), [("400", "must have English language content"), ("403", "check ARQD_PUSH__APP_ID and ARQD_PUSH")]
+    ("word", "told"),
+    [
+        ("400", "must have English language content"),
+        ("403", "check ARQD_PUSH__APP_ID and ARQD_PUSH"),
+        ("proxy-400", "refuses the message: no reason given"),
+        *((f"proxy-{status}", f"answers {status}") for status in (301, 401, 404, 405, 410, 413, 422)),
+    ],
 )
 async def test_what_is_refused_is_permanent(phone: Phones, word: str, told: str) -> None:
     phone.onesignal.script = [word]

@@ -76,7 +76,7 @@ class Decisions:
         function = run.function
         if isinstance(error, TimeoutError | asyncio.CancelledError) and run.stop == "timeout":
             error = TimeoutError(f"timed out after {run.timeout:g} s").with_traceback(error.__traceback__)
-        if isinstance(error, RetryAfter):
+        if isinstance(error, RetryAfter) and not _out_of_patience(run, error):
             return self._told_to_wait(run, error)
         if isinstance(error, ClaimLost):
             # Refused if another has it; after a failover it may be ours all the same, and must not stay so.
@@ -85,13 +85,15 @@ class Decisions:
             # Of what an earlier try left, a receipt perhaps: it runs where that key is.
             need, why = self.need_of(run, error)
             return self.outcome(run, "p", need.encode(), 0, why.encode())
-        asked = isinstance(error, Retry | RetryJob)
+        asked = isinstance(error, Retry | RetryJob | RetryAfter)
         policy = self.worker.policy
         if not asked and (policy.is_permanent(error) or isinstance(error, function.permanent if function else ())):
             return self.bury(run, error, "permanent" if policy.retry_any else "tries")
         if run.job_try >= run.max_tries:
             return self.bury(run, error, "tries")
-        if asked:
+        if isinstance(error, RetryAfter):
+            delay = round(error.seconds * 1000)
+        elif asked:
             delay = getattr(error, "defer_score", None) or 0
         else:
             carried = (run.options or {}).get("b")
@@ -240,3 +242,10 @@ class Decisions:
         if run.options and (serves := run.options.get(REQUEST)):
             fields["request_id"] = serves
         return fields
+
+
+def _out_of_patience(run: Run, error: RetryAfter) -> bool:
+    """Whether a job has been told to wait for so long that it counts as a try."""
+    if error.patience is None or run.entry is None or not run.entry.enqueued_ms:
+        return False
+    return time.time() - run.entry.enqueued_ms / 1000 > error.patience

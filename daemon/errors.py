@@ -239,11 +239,20 @@ class RetryAfter(Exception):
         seconds: how long to wait.
         scope: who else waits: the whole ``queue``, the job's ``group`` (the queue, if it has none), its ``function``,
             or only the ``job``.
+        patience: so long after the job was enqueued, seconds, each such wait counts as a try, so that the job comes to
+            an end: it waits as long, and alone. None: none ever does.
     """
 
-    def __init__(self, seconds: float, scope: Literal["queue", "group", "function", "job"] = "queue") -> None:
+    def __init__(
+        self,
+        seconds: float,
+        scope: Literal["queue", "group", "function", "job"] = "queue",
+        *,
+        patience: float | None = None,
+    ) -> None:
         if not 0 <= seconds < 2**42 / 1000 or scope not in ("queue", "group", "function", "job"):
             raise ValueError(f"RetryAfter({seconds!r}, {scope!r}): seconds are 0 or more; scope is queue, group, ...")
         self.seconds = seconds
         self.scope = scope
+        self.patience = patience
         super().__init__(f"told to wait {seconds:g} s")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from daemon.errors import PermanentError, RetryAfter
+from daemon.errors import PermanentError
 from handlers.ai.budget import Tokens
 from handlers.ai.settings import AiSettings
 from handlers.integrations.http import HttpClient, HttpError, HttpReply, HttpStream
@@ -121,13 +121,13 @@ class Endpoint:
         """Give what a reply without success means."""
         head = stream.reply
         body = b"".join([chunk async for chunk in stream.chunks()])
-        reply = HttpReply(head.host, head.status, head.headers, body, head.seconds)
+        reply = replace(head, body=body)
         code = _code(reply)
         if reply.status == 402 or code in _EXHAUSTED:
             return BalanceExhausted(f"{reply.host}: {code or reply.status}: the account's balance is used up")
         if reply.status == 429:
             wait = reply.retry_after
-            return RetryAfter(self._settings.rate_wait if wait is None else wait, "function")
+            return reply.told_to_wait(self._settings.rate_wait if wait is None else wait, "function")
         try:
             reply.checked("function")
         except PermanentError:

@@ -11,9 +11,9 @@ How a family uses it::
     reply = (await ctx["api"].post(url, json={…}, headers={…})).checked()
     reply.json()
 
-- `HttpReply.checked` gives a reply of 2xx back. A Retry-After becomes the engine's wait (`RetryAfter`), another 408,
-  425, 429 or 5xx an `HttpStatus` that is tried again by the family's policy, the rest an `HttpRefused`: permanent.
-  A redirect is never followed: it is refused.
+- `HttpReply.checked` gives a reply of 2xx back. A Retry-After becomes the engine's wait (`RetryAfter`, which counts
+  as no try for ``ARQD_HTTP__WAIT_LIMIT``), another 408, 425, 429 or 5xx an `HttpStatus` that is tried again by the
+  family's policy, the rest an `HttpRefused`: permanent. A redirect is never followed: it is refused.
 - `HttpUnavailable.sent` tells whether the server may have acted: after a failed connection it has not, after a lost
   one nobody knows.
 - A guarded client connects to the public internet only (`handlers.integrations.guard`), and to what
@@ -33,6 +33,7 @@ import time
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import httpcore
@@ -189,7 +190,7 @@ class HttpClient:
         async with self.stream(method, url, timeout=timeout, max_body=max_body, **request) as stream:
             body = b"".join([chunk async for chunk in stream.chunks()])
             reply = stream.reply
-            return HttpReply(reply.host, reply.status, reply.headers, body, reply.seconds)
+            return replace(reply, body=body)
 
     @asynccontextmanager
     async def stream(
@@ -205,7 +206,8 @@ class HttpClient:
                 with _told(host):
                     response = await self._pool.handle_async_request(self._sent(prepared))
                 headers = httpx.Headers(response.headers)
-                reply = HttpReply(host, response.status, headers, seconds=time.monotonic() - began)
+                took, wait_limit = time.monotonic() - began, self.settings.wait_limit
+                reply = HttpReply(host, response.status, headers, seconds=took, wait_limit=wait_limit)
                 logger.debug("%s %s: %d in %.3f s", method, host, reply.status, reply.seconds)
                 try:
                     most = max_body or int(self.settings.max_body)

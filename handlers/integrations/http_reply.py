@@ -13,10 +13,12 @@ from typing import Any, Literal, Self
 import httpx
 
 from daemon.errors import PermanentError, RetryAfter
+from handlers.integrations.http_settings import WAIT_LIMIT
 
 #: Shortest and longest wait a server can ask for, seconds. No try is counted for one: a server that says 0 for ever
 #: would otherwise be called without a pause, for ever.
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 86_400.0
+Scope = Literal["queue", "group", "function", "job"]
 _TRY_AGAIN = frozenset({408, 425, 429})
 
 
@@ -70,6 +72,7 @@ class HttpReply:
         headers: names in any case.
         body: decompressed.
         seconds: how long the call took.
+        wait_limit: ``ARQD_HTTP__WAIT_LIMIT``.
     """
 
     host: str
@@ -77,6 +80,7 @@ class HttpReply:
     headers: httpx.Headers
     body: bytes = b""
     seconds: float = 0.0
+    wait_limit: float = WAIT_LIMIT
 
     @property
     def ok(self) -> bool:
@@ -103,7 +107,8 @@ class HttpReply:
     def fields(self) -> Mapping[str, Any]:
         """What the JSON object of its body says; nothing where it is none.
 
-        For a reply that tells an error: a proxy before the service may have answered, and its status counts all the same.
+        For a reply that tells an error: a proxy before the service may have answered, and the status counts all the
+        same.
         """
         try:
             return mapping(self.json())
@@ -115,7 +120,11 @@ class HttpReply:
         """How long it said to wait, seconds, `SHORTEST_WAIT` to `LONGEST_WAIT`; None where it did not say."""
         return retry_after(self.headers.get("retry-after"))
 
-    def checked(self, scope: Literal["queue", "group", "function", "job"] = "queue", *, settings: str = "") -> Self:
+    def told_to_wait(self, seconds: float, scope: Scope) -> RetryAfter:
+        """Give what makes the job wait as the server says: it counts no try, until ``wait_limit`` is over."""
+        return RetryAfter(seconds, scope, patience=self.wait_limit)
+
+    def checked(self, scope: Scope = "queue", *, settings: str = "") -> Self:
         """Give it back if its status is 2xx.
 
         Args:
@@ -123,14 +132,14 @@ class HttpReply:
             settings: what an operator is told to check where the server does not know us, 401 and 403.
 
         Raises:
-            RetryAfter: 429 or 503 with a Retry-After.
+            RetryAfter: 429 or 503 with a Retry-After; see `told_to_wait`.
             HttpStatus: 408, 425, 429, 5xx.
             HttpRefused: anything else, redirects included; permanent.
         """
         if self.ok:
             return self
         if self.status in (429, 503) and (wait := self.retry_after) is not None:
-            raise RetryAfter(wait, scope)
+            raise self.told_to_wait(wait, scope)
         hint = f": check {settings}" if settings and self.status in (401, 403) else ""
         raise (HttpStatus if self.status in _TRY_AGAIN or self.status >= 500 else HttpRefused)(self, hint)
 

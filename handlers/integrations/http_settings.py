@@ -25,6 +25,10 @@ def _base_url(url: str) -> str:
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
+#: For how long a server may put a job off with its Retry-After, seconds.
+WAIT_LIMIT = 259_200.0
+
+
 class HttpSettings(BaseModel):
     """Calls to other services: limits, and which of this network's own addresses a job's URL may lead to."""
 
@@ -40,6 +44,12 @@ class HttpSettings(BaseModel):
     )
     read_timeout: Seconds = Field(20, gt=0, le=3600, description="limit on a server's silence, seconds")
     timeout: Seconds = Field(30, gt=0, le=3600, description="limit on a whole call, seconds")
+    wait_limit: Seconds = Field(
+        WAIT_LIMIT,
+        ge=0,
+        description="so long after a job was enqueued, each wait that a server asks for (429 or 503 with Retry-After) "
+        "counts as a try, seconds or `3d`",
+    )
     max_body: ByteSize = Field(
         ByteSize(10_000_000), ge=1000, description="largest reply, as it comes and decompressed; bytes or `25MB`"
     )

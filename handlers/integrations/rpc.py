@@ -50,6 +50,8 @@ class Node:
 
     def __init__(self, http: HttpClient, url: str, rate: float | None = None) -> None:
         self._http = http
+        #: So long after a job was enqueued, what the node says of waiting counts as a try.
+        self.wait_limit = http.settings.wait_limit
         self._url = url
         self._pause = 1 / rate if rate else 0.0
         self._next = 0.0
@@ -180,7 +182,8 @@ class Network:
                 failure = error
         waiting = [node.told_to_wait_until - time.monotonic() for node in self.nodes]
         if failure is None or min(waiting) > 0:
-            raise RetryAfter(max(0.0, min(waiting)), "job")
+            patience = min(node.wait_limit for node in self.nodes)
+            raise RetryAfter(max(0.0, min(waiting)), "job", patience=patience)
         raise failure
 
     async def chain_id(self) -> int:

@@ -79,6 +79,10 @@ class RetryPayment(Payload, family="payments", returns=RetriedPayment):
             units(self.amount, self.decimals)
         return self
 
+    def group_key(self) -> str | None:
+        """Providers take turns; one that says to wait does not hold up the others."""
+        return self.provider
+
 
 class Commission(PayloadModel):
     """A commission that is in the books; ``existed``: it was before this job."""

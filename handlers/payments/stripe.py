@@ -59,7 +59,7 @@ class Stripe:
     async def look_up(self, job: RetryPayment, attempt: Attempt | None) -> State:
         """Ask how the payment stands."""
         reply = await self._http.get(f"{self._url}/v1/payment_intents/{job.payment_id}", headers=self._headers)
-        return _state(reply.checked(settings=_KEY).json(), job)
+        return _state(reply.checked("group", settings=_KEY).json(), job)
 
     async def charge(self, job: RetryPayment, attempt: Attempt) -> State:
         """Confirm it with the attempt's key and body."""
@@ -80,9 +80,8 @@ class Stripe:
         # 409: the first call with this key is still under way.
         if reply.status == 409:
             return State("unknown", "the same call is under way", wait=reply.retry_after)
-        # 401, 403: the account's key; nothing was done. A 404 that is none of Stripe's tells nothing of the payment: the
-        # attempt stays open.
-        reply.checked(settings=_KEY)
+        # The account's key (401, 403), or something before Stripe, which tells nothing of the payment: it stays open.
+        reply.checked("group", settings=_KEY)
         raise AssertionError("unreachable")
 
     async def reconcile(self, job: RetryPayment, attempt: Attempt) -> State:

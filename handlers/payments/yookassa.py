@@ -61,7 +61,7 @@ class YooKassa:
         """Ask how the payment stands that the last attempt made, or the one that failed first."""
         made = attempt.object_id if attempt and attempt.object_id else job.payment_id
         reply = await self._http.get(f"{self._url}/payments/{quote(made, safe='')}", headers=self._headers)
-        found = mapping(reply.checked(settings=_KEY).json())
+        found = mapping(reply.checked("group", settings=_KEY).json())
         if found.get("id") != made:
             return State("unknown", "YooKassa answers with another payment")
         return _state(found)
@@ -89,7 +89,7 @@ class YooKassa:
         if reply.status in (400, 404) and (code := reply.fields.get("code")):
             return State("failed", str(code))
         # Also one that is none of YooKassa's, and tells nothing of the payment: the attempt stays open.
-        reply.checked(settings=_KEY)
+        reply.checked("group", settings=_KEY)
         raise AssertionError("unreachable")
 
     async def reconcile(self, job: RetryPayment, attempt: Attempt) -> State:
@@ -99,7 +99,7 @@ class YooKassa:
         params = {"created_at.gte": since, "created_at.lte": until, "limit": "100"}
         while True:
             reply = await self._http.get(f"{self._url}/payments", params=params, headers=self._headers)
-            page = mapping(reply.checked(settings=_KEY).json())
+            page = mapping(reply.checked("group", settings=_KEY).json())
             for found in page.get("items", []):
                 if mapping(found.get("metadata")).get(MARK) == attempt.key:
                     return _state(found)

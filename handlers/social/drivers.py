@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
-from daemon.errors import ConfigurationError, RetryAfter
+from daemon.errors import ConfigurationError
 from handlers.integrations.http import HttpClient, HttpReply
 from handlers.social.settings import AccountSettings
 
@@ -135,7 +135,7 @@ def taken(reply: HttpReply) -> HttpReply:
         RetryAfter, HttpStatus, HttpRefused: see `HttpReply.checked`.
     """
     if reply.status == 429 and reply.retry_after is None:
-        raise RetryAfter(_until_reset(reply), "group")
+        raise reply.told_to_wait(_until_reset(reply), "group")
     return reply.checked("group")
 
 

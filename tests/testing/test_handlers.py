@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +38,8 @@ async def invoice(ctx: JobContext, job: Invoice) -> Total:
         raise PermanentError("never")
     if job.way == "wait":
         raise RetryAfter(30)
+    if job.way == "impatient":
+        raise RetryAfter(30, "group", patience=3600)
     if job.way == "hang":
         await asyncio.sleep(3600)
     return Total(cents=job.cents)
@@ -48,6 +51,19 @@ class WorkerSettings(FamilySettings):
     max_tries = 2
     backoff = Fixed(7)
     permanent = (KeyError,)
+
+
+async def test_told_to_wait_for_longer_than_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient, patient = Invoice(cents=1, way="impatient"), Invoice(cents=1, way="wait")
+    told = await run_handler(invoice, impatient, settings=WorkerSettings, tries=1)
+    assert (told.ending, told.retry_in) == ("told_to_wait", 30)
+    # Enqueued an hour and a second ago.
+    monkeypatch.setattr("daemon.testing.handlers.time", SimpleNamespace(time=lambda: time.time() - 3601))
+    counted = await run_handler(invoice, impatient, settings=WorkerSettings)
+    assert (counted.ending, counted.retry_in) == ("retried", 30)
+    last = await run_handler(invoice, impatient, settings=WorkerSettings, tries=1)
+    assert (last.ending, last.reason) == ("failed", "tries")
+    assert (await run_handler(invoice, patient, settings=WorkerSettings, tries=1)).ending == "told_to_wait"
 
 
 async def test_completed() -> None:

@@ -8,6 +8,7 @@ import html
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -37,6 +38,8 @@ WAITS = (0.2, 1.0)
 NO_LIMIT = 2**62
 #: An upload has 10,000 parts at most: after so many each gets a piece more, which makes room for 440 GB.
 GROW_EVERY = 1000
+#: Told with a 400, and heals all the same: a part that was too long on its way.
+_LATE = "RequestTimeout"
 _OWNER = "x-amz-meta-arqd-owner"
 #: What stays as it is in an owner: all that ids usually have.
 _PLAIN = "{}:@/+=, "
@@ -129,7 +132,7 @@ class S3Store(ObjectStore):
                 if not stream.reply.ok:
                     body = b"".join([chunk async for chunk in stream.chunks()])
                     reply = stream.reply
-                    self._refuse(HttpReply(reply.host, reply.status, reply.headers, body), key)
+                    self._refuse(replace(reply, body=body), key)
                 yield ObjectStream(_info(key, stream.reply.headers), stream.chunks())
         except HttpUnavailable as error:
             raise StoreUnavailable(f"the object store: {error}") from error
@@ -244,7 +247,7 @@ class S3Store(ObjectStore):
             raise ObjectMissing(f"there is no object {key}")
         if reply.status == 412:
             raise ObjectConflict(f"{key} was written by somebody else")
-        if reply.status in (408, 409, 429) or reply.status >= 500:
+        if reply.status in (408, 409, 429) or reply.status >= 500 or code == _LATE:
             raise StoreUnavailable(f"the object store answers {code} for {key}")
         raise StoreRefused(f"the object store answers {code} for {key} in the bucket {self.bucket}")
 

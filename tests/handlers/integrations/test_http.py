@@ -28,6 +28,7 @@ from handlers.integrations.http import (
 )
 from handlers.integrations.http_reply import LONGEST_WAIT, SHORTEST_WAIT, HttpReply, retry_after
 from handlers.integrations.http_settings import HttpSettings
+from tests.handlers import receiver
 from tests.servers import free_port
 
 OPEN = HttpSettings(allow=("localhost", "127.0.0.0/8", "::1"))
@@ -507,6 +508,19 @@ async def test_what_a_status_means(server: Server, status: bytes, headers: list[
     else:
         assert "token" not in str(caught.value)
         assert "secret" not in str(caught.value)
+
+
+async def test_a_server_cannot_put_a_job_off_for_ever() -> None:
+    settings = HttpSettings.model_validate({"wait_limit": "2d"})
+    async with receiver.Receiver() as server, HttpClient(settings, guarded=False) as http:
+        server.usual = receiver.Answer(429, headers={"retry-after": "7"})
+        with pytest.raises(RetryAfter) as caught:
+            (await http.get(server.url)).checked("group")
+        assert (caught.value.seconds, caught.value.scope, caught.value.patience) == (7, "group", 172_800)
+        async with http.stream("GET", server.url) as stream:
+            with pytest.raises(RetryAfter) as caught:
+                stream.reply.checked("job")
+            assert caught.value.patience == 172_800
 
 
 def test_retry_after() -> None:

@@ -223,7 +223,8 @@ def test_a_bad_link_is_told_by_its_name() -> None:
     with pytest.raises(ValidationError, match="action_url is a link that begins with http://, https:// or mailto:"):
         NotifyUser(user_id="ada", title="t", body="b", metadata={"action_url": "javascript:alert(1)"})
     for url in ("https://shop.example", "http://shop.example", "mailto:shop@example.com", "", None):
-        assert NotifyUser(user_id="ada", title="t", body="b", metadata={"action_url": url}).metadata == {"action_url": url}
+        metadata = {"action_url": url}
+        assert NotifyUser(user_id="ada", title="t", body="b", metadata=metadata).metadata == metadata
 
 
 def test_the_seeds_names_are_taken() -> None:

@@ -13,10 +13,15 @@ from pydantic import ValidationError
 
 from daemon.context import JobContext
 from daemon.errors import RetryAfter
+from daemon.family import load_family
+from daemon.job import JobState
+from daemon.producer import Producer
 from handlers.payments.payloads import RetriedPayment, RetryPayment
 from handlers.payments.tables import ATTEMPTS
 from handlers.payments.tasks import OutcomeUnknown, PaymentDeclined
-from tests.handlers.payments.support import PROVIDERS, Shop, charge, failed_payment
+from handlers.payments.worker import WorkerSettings
+from tests.engine import eventually, until, working
+from tests.handlers.payments.support import PROVIDERS, Shop, charge, failed_payment, order
 
 TX, TO, TOKEN = "0x" + "ab" * 32, "0x" + "Cd" * 20, "0x" + "ef" * 20
 
@@ -432,3 +437,30 @@ async def test_a_refusal_that_is_none_of_the_providers_is_permanent_and_leaves_i
     assert (await shop.run(charge(provider), previous_error=run.error)).ending == "completed"
     (row,) = await shop.rows(ATTEMPTS)
     assert (row.state, server.charges) == ("succeeded", {"pi_1": 1})
+
+
+async def test_a_provider_that_says_to_wait_holds_up_nobody_else(
+    shop: Shop, redis_url: str, producer: Producer
+) -> None:
+    busy, other = failed_payment(shop, "yookassa"), failed_payment(shop, "stripe")
+    usual = busy.answer
+
+    def wait(method: str, *request: Any) -> Any:
+        return (429, {}, {"retry-after": "3600"}) if method == "POST" else usual(method, *request)
+
+    busy.answer = wait
+    family = load_family(WorkerSettings)
+    family.ctx["settings"] = shop.ctx["settings"]
+    async with working(redis_url, family):
+        waits = await producer.enqueue(charge("yookassa"))
+        await until(lambda: posts(busy))
+        await eventually(lambda: _is_delayed(waits))
+        second = await producer.enqueue(charge("yookassa", "pi_2"))
+        assert (await (await producer.enqueue(charge("stripe"))).result(30)).status == "succeeded"
+        assert not (await (await producer.enqueue(order())).result(30)).existed
+        assert await second.status() == JobState.WAITING
+    assert (posts(busy), other.charges) == (1, {"pi_1": 1})
+
+
+async def _is_delayed(job: Any) -> bool:
+    return bool(await job.status() == JobState.DELAYED)

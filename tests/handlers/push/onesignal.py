@@ -1,8 +1,9 @@
 """A small server that speaks OneSignal's documented wire format for pushes, and misbehaves as told.
 
 What it does with the next calls is a list of words: ``ok``; ``twice`` (the answer comes twice); ``429`` with a
-Retry-After; ``400`` and ``403``; ``proxy-`` and a status, an answer that is none of the service's; ``500`` with nothing done, ``500-done`` after it was; ``cut`` before and ``cut-done``
-after acting, without an answer; ``garbage`` and ``garbage-done``: an answer that is none. An empty list means ``ok``.
+Retry-After; ``400`` and ``403``; ``proxy-`` and a status, an answer that is none of the service's; ``500`` with
+nothing done, ``500-done`` after it was; ``cut`` before and ``cut-done`` after acting, without an answer; ``garbage``
+and ``garbage-done``: an answer that is none. An empty list means ``ok``.
 """
 
 from __future__ import annotations

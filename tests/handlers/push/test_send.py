@@ -97,6 +97,14 @@ async def test_the_queue_waits_as_told(phone: Phones) -> None:
     assert run.error.scope == "queue"
 
 
+async def test_one_that_always_says_to_wait_comes_to_an_end(phone: Phones) -> None:
+    phone.ctx["push"].http.settings.__dict__["wait_limit"] = 0.0
+    phone.onesignal.script = ["429"] * 3
+    runs = [await phone.run(PUSH, tries=tries) for tries in range(3)]
+    assert [run.ending for run in runs] == ["retried", "retried", "failed"]
+    assert [run.retry_in for run in runs] == [7, 7, None]
+
+
 @pytest.mark.parametrize(
     ("word", "told"),
     [

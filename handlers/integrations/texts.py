@@ -45,6 +45,11 @@ def no_nul(text: str) -> str:
     return text
 
 
+def kept(text: str) -> str:
+    """Give what a database keeps of a text of somebody else's: no character zero, no half of a pair of surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def _said(text: str) -> str:
     if not text.strip():
         raise ValueError("it is blank")

@@ -11,7 +11,11 @@ from typing import Any, Literal
 from sqlalchemy import select, update
 
 from handlers.integrations.database import Database, insert
+from handlers.integrations.texts import kept
 from handlers.payments.tables import ATTEMPTS
+
+#: Characters of a provider's word for how an attempt ended.
+DETAIL = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class Attempts:
             "opened_at": now,
         }
         if done is not None:
-            values |= {"state": _closed(done), "object_id": done.object_id, "detail": done.detail, "closed_at": now}
+            values |= {"state": _closed(done), "object_id": done.object_id, "detail": _detail(done), "closed_at": now}
         async with self._database.begin() as connection:
             once = insert(connection, ATTEMPTS).values(values).on_conflict_do_nothing()
             row = (await connection.execute(once.returning(ATTEMPTS))).first()
@@ -107,7 +111,7 @@ class Attempts:
 
     async def close(self, attempt: Attempt, state: State) -> None:
         """Write down how an attempt ended, unless that is written already."""
-        ended = {"state": _closed(state), "detail": state.detail, "closed_at": datetime.now(UTC)}
+        ended = {"state": _closed(state), "detail": _detail(state), "closed_at": datetime.now(UTC)}
         await self._change(attempt, ended | ({"object_id": state.object_id} if state.object_id else {}))
 
     async def note(self, attempt: Attempt, object_id: str) -> None:
@@ -122,6 +126,11 @@ class Attempts:
 
 def _closed(state: State) -> str:
     return "succeeded" if state.kind == "paid" else "failed"
+
+
+def _detail(state: State) -> str:
+    # Whatever the provider's word for it is: how a charge ended must get into the database.
+    return kept(state.detail)[:DETAIL]
 
 
 def _attempt(row: Any) -> Attempt:

@@ -191,8 +191,11 @@ async def _check_transfer(ctx: JobContext, service: PaymentService, job: RetryPa
 
 def _was_told(ctx: JobContext, attempt: Attempt) -> bool:
     """Whether a failed attempt has made a dead letter already: then somebody has sent the job back since."""
-    told = (ctx.previous_error or {}).get("message", "")
-    return bool(told.startswith(f"attempt {attempt.number} "))
+    told = ctx.previous_error
+    if told is None or attempt.closed_at is None:
+        return False
+    # Where a try has ended since, it was sent back before that one.
+    return bool(told["message"].startswith(f"attempt {attempt.number} ") or told["at"] > attempt.closed_at)
 
 
 def _declined(number: int, detail: str) -> PaymentDeclined:

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from daemon.context import JobContext
 from handlers.integrations.database import Database, insert
+from handlers.integrations.texts import kept, scheme_of
 from handlers.social.drivers import Mention, Page
 from handlers.social.payloads import CollectedMentions, CollectMentions
 from handlers.social.tables import CURSORS, MENTIONS
@@ -60,7 +61,8 @@ async def _store(database: Database, job: CollectMentions, page: Page) -> int:
 
 
 def _values(each: Mention) -> dict[str, object]:
-    texts = {"mention_id": each.id, "author": each.author, "text": each.text, "url": each.url}
-    # Anybody can write a character zero, and PostgreSQL keeps none: the page would be asked for again and again.
-    kept = {name: text and text.replace("\x00", "\ufffd") for name, text in texts.items()}
-    return kept | {"at": each.at}
+    # Another server says where it stands, and people click on it.
+    url = each.url if each.url and scheme_of(each.url) in ("http", "https") else None
+    texts = {"mention_id": each.id, "author": each.author, "text": each.text, "url": url}
+    # Anybody can write what no database keeps: the page would be asked for again and again.
+    return {name: text and kept(text) for name, text in texts.items()} | {"at": each.at}

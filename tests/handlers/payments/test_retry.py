@@ -128,6 +128,34 @@ async def test_declined(shop: Shop, provider: str) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
+async def test_one_that_was_sent_back_makes_its_attempt_after_a_failed_look_too(shop: Shop, provider: str) -> None:
+    server = failed_payment(shop, provider)
+    server.script = ["declined"]
+    declined = await shop.run(charge(provider))
+    usual = server.answer
+    server.answer = lambda *request: (502, {}, {})
+    hiccup = await shop.run(charge(provider), previous_error=declined.error)
+    assert hiccup.ending == "retried"
+    server.answer = usual
+    again = await shop.run(charge(provider), tries=1, previous_error=hiccup.error)
+    assert RetriedPayment.model_validate(again.value()).attempt == 2
+
+
+async def test_a_word_of_the_providers_that_no_database_keeps(shop: Shop) -> None:
+    server = failed_payment(shop, "stripe")
+    said = {"error": {"type": "card_error", "decline_code": "no\x00\ud83d" + "x" * 9000}}
+    usual = server.answer
+
+    def declining(method: str, *request: Any) -> Any:
+        return (402, said, {}) if method == "POST" else usual(method, *request)
+
+    server.answer = declining
+    assert isinstance((await shop.run(charge("stripe"))).error, PaymentDeclined)
+    (row,) = await shop.rows(ATTEMPTS)
+    assert (row.state, row.detail[:6], len(row.detail)) == ("failed", "no\ufffd?xx", 500)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("word", ["cut", "cut-done", "500-done", "429", "pending", "twice"])
 async def test_the_next_try_has_the_same_key(shop: Shop, provider: str, word: str) -> None:
     server = failed_payment(shop, provider)

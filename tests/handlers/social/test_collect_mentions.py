@@ -94,8 +94,20 @@ async def test_a_limit_in_the_middle(square: Square, network: str) -> None:
 async def test_what_no_database_keeps(square: Square, network: str) -> None:
     """Anybody can write it: it must not keep the account from what stands behind it."""
     square.servers[network].mention("before \x00 behind")
-    assert (await square.run(square.collecting(network))).value().found == 1
-    assert [row.text for row in await square.mentions()] == ["before \ufffd behind"]
+    square.servers[network].mention("half \ud83d of a pair")
+    assert (await square.run(square.collecting(network))).value().found == 2
+    assert sorted(row.text for row in await square.mentions()) == ["before \ufffd behind", "half ? of a pair"]
+
+
+async def test_a_link_that_is_none_is_not_kept(square: Square) -> None:
+    """Another server names it, and an app makes a link of it."""
+    server = square.servers["mastodon"]
+    links = ("javascript:alert(1)", "data:text/html,x", "https://other.example/1")
+    for number, link in enumerate(links):
+        server.mention(f"{number}")
+        server.mentions[-1]["status"]["url"] = link
+    assert (await square.run(square.collecting("mastodon"))).value().found == 3
+    assert {row.text: row.url for row in await square.mentions()} == {"0": None, "1": None, "2": links[2]}
 
 
 async def test_a_search_that_gives_the_last_one_again_and_again(square: Square) -> None:

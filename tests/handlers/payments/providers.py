@@ -256,6 +256,7 @@ class NodeServer(WebServer):
     def transfer(self, tx: str, to: str, value: int, *, token: str | None = None, block: int = 90) -> None:
         self.blocks[block] = f"0x{block:064x}"
         self.transactions[tx] = {"hash": tx, "to": token or to, "value": hex(0 if token else value)}
+        self.transactions[tx] |= {"from": "0x" + "99" * 20, "nonce": "0x0"}
         topic = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
         log = {"address": token, "topics": [topic, "0x" + "0" * 64, "0x" + "0" * 24 + to[2:]], "data": hex(value)}
         self.receipts[tx] = {
@@ -273,6 +274,7 @@ class NodeServer(WebServer):
             "eth_chainId": lambda: "0x1",
             "eth_blockNumber": lambda: hex(self.height),
             "eth_getTransactionReceipt": lambda: self.receipts.get(params[0]),
+            "eth_getTransactionCount": lambda: "0x0",
             "eth_getTransactionByHash": lambda: self.transactions.get(params[0]),
             "eth_getBlockByNumber": lambda: {"hash": self.blocks[int(params[0], 16)]},
         }

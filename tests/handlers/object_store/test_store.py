@@ -35,6 +35,7 @@ from handlers.integrations.object_store.store import (
     checked_key,
     pieces,
 )
+from tests.handlers.receiver import Answer, Receiver
 from tests.object_stores import S3Server
 
 
@@ -181,6 +182,19 @@ async def test_a_store_that_is_away_is_tried_again(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             await call
     await store.close()
+
+
+async def test_what_was_too_long_on_its_way_is_tried_again() -> None:
+    """S3 says so with a 400."""
+    late = Answer(400, b"<Error><Code>RequestTimeout</Code></Error>")
+    async with Receiver(late) as server:
+        settings = ObjectStoreSettings(access_key="a", secret_key=SecretStr("b"))
+        store = S3Store("files", "", server.url, "us-east-1", settings, HttpSettings())
+        await store.put("a", b"1")
+        server.answers = [late]
+        with pytest.raises(StoreUnavailable, match="answers RequestTimeout for a"):
+            await store.put("a", b"1", if_absent=True)
+        await store.close()
 
 
 @pytest.mark.parametrize(

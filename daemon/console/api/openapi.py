@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from daemon import __version__
 from daemon.catalog import Catalog
 from daemon.console.api.common import Viewer, problems
+from daemon.console.api.examples import FAMILY, FUNCTION, add_examples
 from daemon.console.problems import ProblemDetails
 from daemon.console.services import services_of
 from daemon.console.submissions import JobSubmission
@@ -37,6 +38,9 @@ def document(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
         schemas = made["components"]["schemas"]
         _add(schemas, [ProblemDetails])
         _describe_functions(made, schemas, catalog)
+        # They are of this family: where it is not, they would be false.
+        if FUNCTION in getattr(catalog.families.get(FAMILY), "functions", ()):
+            add_examples(made["paths"])
         # FastAPI describes its own answer to a wrong request, which is not ours.
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -19,6 +19,8 @@ from daemon.routed import node_of
 
 #: A connection unused for so long, seconds, may have been closed by the other side without our having looked.
 STALE = 1.0
+#: Takes a reply that is no error as soon as it is read, so a turn of the loop before whoever waits for the call.
+Heard = Callable[[Any], None]
 
 
 class _Wire(asyncio.Protocol):
@@ -39,19 +41,38 @@ class _Wire(asyncio.Protocol):
         self._transport = connection._writer.transport
         self._limit: float | None = connection.socket_timeout
         self._reader = hiredis.Reader(replyError=connection._parser.parse_error)
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float, Heard | None]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self.lost = False
         self.used = self._loop.time()
         self._transport.set_protocol(self)
 
-    def send(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+    @property
+    def stale(self) -> bool:
+        """Whether nothing was sent for so long that the other side may have closed it."""
+        # The loop's own: up to Python 3.11 to ask which one runs is a system call.
+        return self._loop.time() - self.used > STALE
+
+    def send(self, command: tuple[Any, ...], heard: Heard | None = None) -> asyncio.Future[Any]:
         """Send a command; the future gets its reply."""
         data = hiredis.pack_command(command)
+        future = self._expect(heard)
+        self._transport.write(data)
+        return future
+
+    def send_both(
+        self, first: tuple[Any, ...], second: tuple[Any, ...], heard: Heard
+    ) -> tuple[asyncio.Future[Any], asyncio.Future[Any]]:
+        """Send two commands at once; the reply of the second is handed to ``heard``, too."""
+        data = hiredis.pack_command(first) + hiredis.pack_command(second)
+        futures = self._expect(None), self._expect(heard)
+        self._transport.write(data)
+        return futures
+
+    def _expect(self, heard: Heard | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         self.used = now = self._loop.time()
-        self._waiting.append((future, now))
-        self._transport.write(data)
+        self._waiting.append((future, now, heard))
         if self._watch is None and self._limit is not None:
             self._watch = self._loop.call_later(self._limit, self._look)
         return future
@@ -62,13 +83,15 @@ class _Wire(asyncio.Protocol):
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not False:
-                future, _ = waiting.popleft()
+                future, _, heard = waiting.popleft()
                 if future.done():
                     continue
                 if isinstance(reply, Exception):
                     future.set_exception(reply)
-                else:
-                    future.set_result(reply)
+                    continue
+                if heard is not None:
+                    heard(reply)
+                future.set_result(reply)
         except (hiredis.HiredisError, IndexError) as error:
             self._fail(exceptions.InvalidResponse(f"not a reply of Redis: {error}"))
 
@@ -89,9 +112,11 @@ class _Wire(asyncio.Protocol):
         # Else redis-py would warn that it was not closed.
         self._connection._reader = self._connection._writer = None
         waiting, self._waiting = self._waiting, deque()
-        for future, _ in waiting:
+        for future, _, _ in waiting:
             if not future.done():
                 future.set_exception(error)
+                # Not everybody waits: else it would be logged.
+                future.exception()
 
     def _look(self) -> None:
         """One timer for all: has the oldest call waited for too long?"""
@@ -111,19 +136,26 @@ class _Steps:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._turn = asyncio.Lock()
-        self.lost = False
-        self.used = 0.0
+        self.lost = self.stale = False
 
-    def send(self, command: tuple[Any, ...]) -> asyncio.Task[Any]:
+    def send(self, command: tuple[Any, ...], heard: Heard | None = None) -> asyncio.Task[Any]:
         """Send a command; the task gets its reply."""
-        self.used = asyncio.get_running_loop().time()
-        return asyncio.create_task(self._call(command))
+        return asyncio.create_task(self._call(command, heard))
 
-    async def _call(self, command: tuple[Any, ...]) -> Any:
+    def send_both(
+        self, first: tuple[Any, ...], second: tuple[Any, ...], heard: Heard
+    ) -> tuple[asyncio.Task[Any], asyncio.Task[Any]]:
+        """Send two commands, one after the other."""
+        return self.send(first), self.send(second, heard)
+
+    async def _call(self, command: tuple[Any, ...], heard: Heard | None) -> Any:
         async with self._turn:
             try:
                 await self._connection.send_command(*command)
-                return await self._connection.read_response()
+                reply = await self._connection.read_response()
+                if heard is not None:
+                    heard(reply)
+                return reply
             except exceptions.ResponseError:
                 raise
             except BaseException:
@@ -161,35 +193,43 @@ class Channel:
         """How many times its connection was lost."""
         return self.opened - (self._link is not None and not self._link.lost)
 
-    async def call(self, *command: Any) -> Any:
+    async def call(self, *command: Any, heard: Heard | None = None) -> Any:
         """Send a command and give its reply; several calls may be under way.
+
+        Args:
+            heard: see `Heard`.
 
         Raises:
             redis.exceptions.RedisError: as redis-py's clients.
         """
-        return await (self._send(command) or await self.start(*command))
+        return await (self._ready() or await self._look()).send(command, heard)
 
-    async def start(self, *command: Any) -> Awaitable[Any]:
+    async def start(self, *command: Any) -> asyncio.Future[Any]:
         """Send a command and give what to wait for: its reply."""
-        sent = self._send(command)
-        if sent is not None:
-            return sent
+        return (self._ready() or await self._look()).send(command)
+
+    async def start_both(
+        self, first: tuple[Any, ...], second: tuple[Any, ...], heard: Heard
+    ) -> tuple[asyncio.Future[Any], asyncio.Future[Any]]:
+        """Send two commands at once and give what to wait for; the second's reply is handed to ``heard``, too."""
+        return (self._ready() or await self._look()).send_both(first, second, heard)
+
+    def _ready(self) -> _Wire | _Steps | None:
+        """Give the connection for a call; None when it has to be opened, or looked at first."""
+        link = self._link
+        if link is None or link.lost or link.stale:
+            return None
+        self.sent += 1
+        return link
+
+    async def _look(self) -> _Wire | _Steps:
         # Two turns of the loop: one to look at the sockets, one to be told.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         link = self._link
-        if link is None or link.lost:
-            link = await self._open()
+        link = await self._open() if link is None or link.lost else link
         self.sent += 1
-        return link.send(command)
-
-    def _send(self, command: tuple[Any, ...]) -> Awaitable[Any] | None:
-        """Send over the connection that is open; None when it has to be opened, or looked at first."""
-        link = self._link
-        if link is None or link.lost or asyncio.get_running_loop().time() - link.used > STALE:
-            return None
-        self.sent += 1
-        return link.send(command)
+        return link
 
     def tell(self, *command: Any) -> bool:
         """Send a command whose reply nobody waits for; False when the connection is lost."""

@@ -120,6 +120,7 @@ async def _enqueue(producer: Producer, asked: Sequence[Asked], lot: Lot, *, rese
     family, jobs, returns = lot
     broker, replies = producer.broker(family), producer.replies
     single = jobs[0] if len(jobs) == 1 else None
+    replies.forget_early()
     waiting = replies.look_ahead(family, single.id) if single is not None and single.when == "now" else ""
     with translated():
         try:

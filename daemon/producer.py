@@ -216,6 +216,7 @@ class Producer:
         """
         from daemon.flows.plan import enqueue_flow
 
+        self.replies.forget_early()
         return await enqueue_flow(self, flow)
 
     async def enqueue_many(

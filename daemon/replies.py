@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
@@ -33,6 +34,8 @@ AGAIN_SECONDS = 0.2
 REMIND_SECONDS = 20.0
 #: So many jobs at most of a family are handed over with the question for their results, and of all are remembered.
 MOST_AHEAD, MOST_REMEMBERED = 64, 256
+#: A result that was quicker than who is about to wait for it is kept for so many seconds, one of at most so many bytes.
+EARLY_SECONDS, EARLY_BYTES = 1.0, 4096
 
 
 class ReplyReader:
@@ -66,26 +69,32 @@ class ReplyReader:
         self._likely: defaultdict[str, int] = defaultdict(int)
         #: Jobs with which it said so and whose results nobody has waited for: when, and `_losses` then.
         self._ahead: dict[str, tuple[float, int]] = {}
+        #: Results of such jobs that came before anybody waited for them, and when.
+        self._early: dict[str, tuple[float, bytes]] = {}
 
     def look_ahead(self, family: str, job_id: str) -> str:
         """Give the session that is to be told the result of a job about to be added, "" where it is to be asked for."""
+        self._early.pop(job_id, None)
         if not self._likely[family]:
             return ""
         self._likely[family] -= 1
-        if len(self._ahead) >= MOST_REMEMBERED:
-            del self._ahead[next(iter(self._ahead))]
+        _leave(self._ahead, MOST_REMEMBERED - 1)
         # Before it is added: its result may be here before the reply that says that it was.
-        self._ahead[job_id] = asyncio.get_running_loop().time(), self._losses
+        self._ahead[job_id] = time.monotonic(), self._losses
         return self.session
 
     def forget(self, job_id: str) -> None:
-        """That job was not added, or its result has come before anybody waited: it is asked for."""
+        """That job was not added: its result is asked for."""
         self._ahead.pop(job_id, None)
+
+    def forget_early(self) -> None:
+        """Jobs are about to be added without `look_ahead`: what is known may be of others with their ids."""
+        self._early.clear()
 
     def _is_told(self, job_id: str) -> bool:
         """Whether it comes without a question: what was said long ago, or to a server that is gone, counts not."""
         since, losses = self._ahead.pop(job_id, (-REMIND_SECONDS, 0))
-        return since + REMIND_SECONDS > asyncio.get_running_loop().time() and losses == self._losses
+        return since + REMIND_SECONDS > time.monotonic() and losses == self._losses
 
     async def wait(self, family: str, job_id: str, timeout: float | None) -> bytes:
         """Give the result record of a job as soon as it has ended.
@@ -96,13 +105,19 @@ class ReplyReader:
         Raises:
             ResultTimeout, JobNotFound, RedisUnavailable: see `JobHandle.result`.
         """
-        future = self._expect(family, job_id)
         self._likely[family] = min(self._likely[family] + 1, MOST_AHEAD)
+        since, early = self._early.pop(job_id, (-EARLY_SECONDS, b""))
+        if since + EARLY_SECONDS > time.monotonic():
+            return early
+        future = self._expect(family, job_id)
         try:
+            keys = self._keys_of[job_id]
+            asked = self._is_told(job_id)
+            if asked and self._reads(keys):
+                return await _within(timeout, future)
             async with asyncio.timeout(timeout):
-                keys = self._keys_of[job_id]
-                if self._is_told(job_id):
-                    asked = True
+                if asked:
+                    pass
                 elif self._channel is None or self._reading:
                     asked = await self._ask(job_id)
                 else:
@@ -146,7 +161,7 @@ class ReplyReader:
         self._waiting.setdefault(job_id, set()).add(future)
         keys = self._keys_of[job_id] = FamilyKeys.of(family)
         there = self._waiting_in[place_of(self._redis, keys.queue)]
-        there.setdefault(job_id, asyncio.get_running_loop().time())
+        there.setdefault(job_id, time.monotonic())
         return future
 
     def _expect_no_more(self, job_id: str, future: asyncio.Future[bytes]) -> None:
@@ -177,6 +192,11 @@ class ReplyReader:
         elif code < 0:
             self._fail(job_id, JobNotFound(f"there is no job {spoken_id(job_id)}, or its result was not kept"))
         return True
+
+    def _reads(self, keys: FamilyKeys) -> bool:
+        place = place_of(self._redis, keys.queue)
+        task = self._tasks.get(place)
+        return task is not None and not task.done() and keys.key("reply", self.session) in self._lists[place]
 
     async def _listen_to(self, keys: FamilyKeys) -> None:
         new = keys.key("reply", self.session)
@@ -212,10 +232,8 @@ class ReplyReader:
         pops, client = self._connection(), self._blocking
         losses, answered = self._losses, False
         while self._waiting_in[place] or answered:
+            answered = False
             try:
-                if answered:
-                    answered = False
-                    await asyncio.sleep(0)
                 if losses != self._losses:
                     # A primary that stalls, is replaced and wakes up takes questions for a moment more; the one in its
                     # place, where we listen, never hears of them.
@@ -224,13 +242,11 @@ class ReplyReader:
                 await self._remind(place)
                 if self._channel is None:
                     found = await client.blpop(self._lists[place], block)
+                    self._hear(found)
                 else:
-                    found = await pops.call("BLPOP", *self._lists[place], block)
-                if found is not None and found[1]:
-                    job_id, _, result = found[1].partition(b"\n")
-                    self._answer(job_id.decode("utf-8", "surrogateescape"), result)
-                    # Whoever waited for it goes on first.
-                    answered = True
+                    # Whoever waits for what it brings goes on before this task does.
+                    found = await pops.call("BLPOP", *self._lists[place], block, heard=self._hear)
+                answered = found is not None
             except LOST as error:
                 self._away = translate(error)
                 if not isinstance(self._away, RedisUnavailable):
@@ -251,7 +267,7 @@ class ReplyReader:
 
     async def _remind(self, place: Hashable) -> None:
         """Ask again for what was asked for long ago."""
-        there, now = self._waiting_in[place], asyncio.get_running_loop().time()
+        there, now = self._waiting_in[place], time.monotonic()
         overdue = list(itertools.takewhile(lambda job_id: there[job_id] + REMIND_SECONDS <= now, there))
         for job_id in overdue:
             del there[job_id]
@@ -272,9 +288,17 @@ class ReplyReader:
                 if await self._ask_again(job_id):
                     break
 
-    def _answer(self, job_id: str, result: bytes) -> None:
-        self.forget(job_id)
-        if result:
+    def _hear(self, found: list[bytes] | None) -> None:
+        """Take what a pop brought; an empty entry only wakes the reader."""
+        if found is None or not found[1]:
+            return
+        spoken, _, result = found[1].partition(b"\n")
+        job_id = spoken.decode("utf-8", "surrogateescape")
+        known = self._ahead.pop(job_id, None)
+        if result and known and job_id not in self._waiting and len(result) <= EARLY_BYTES:
+            _leave(self._early, MOST_REMEMBERED - 1)
+            self._early[job_id] = time.monotonic(), result
+        elif result:
             self._give(job_id, result)
         else:
             self._fail(job_id, JobNotFound(f"{spoken_id(job_id)} was removed"))
@@ -302,3 +326,29 @@ class ReplyReader:
             self._pops.close()
         if self._blocking is not None and self._blocking is not self._redis:
             await self._blocking.aclose()
+
+
+def _leave(remembered: dict[str, Any], most: int) -> None:
+    """Forget the oldest of what is remembered, but so many."""
+    while len(remembered) > most:
+        del remembered[next(iter(remembered))]
+
+
+async def _within(seconds: float | None, future: asyncio.Future[bytes]) -> bytes:
+    """Wait for no more than a future; `asyncio.timeout` would take several times as long for that.
+
+    Raises:
+        TimeoutError: after so many seconds, None for ever.
+    """
+    if seconds is None:
+        return await future
+    timer = future.get_loop().call_later(seconds, _expire, future)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def _expire(future: asyncio.Future[bytes]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from itertools import chain
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +41,18 @@ class Wakeups:
     def __init__(self, supervisor: Supervisor, url: RedisUrl) -> None:
         self._supervisor = supervisor
         self._client = connect(url, timeout=BLOCK_SECONDS + 2)
-        marks = [worker.keys.key("mark") for worker in supervisor.workers]
-        marks += [mark for worker in supervisor.workers if worker.permits is not None for mark in worker.permits.marks]
-        self._pops = {
-            place: self._pop(key, place) for place, key in {self._place(mark): mark for mark in marks}.items()
-        }
+        self._permits = [worker.permits for worker in supervisor.workers if worker.permits is not None]
+        #: By place: workers with their mark and their suspects'; this is looked through several times for each job.
+        self._sleepers: defaultdict[Hashable, list[tuple[Worker, str, str]]] = defaultdict(list)
+        for worker in supervisor.workers:
+            key = worker.keys.key
+            self._sleepers[self._place(worker.keys.queue)].append((worker, key("mark"), key("suspects")))
+        keys = [mark for _, mark, _ in chain.from_iterable(self._sleepers.values())]
+        keys += [mark for permits in self._permits for mark in permits.marks]
+        self._pops = {place: self._pop(key, place) for place, key in {self._place(key): key for key in keys}.items()}
 
     def _pop(self, key: str, place: Hashable) -> _Pop:
-        here = [worker for worker in self._supervisor.workers if self._place(worker.keys.queue) == place]
+        here = [worker for worker, _, _ in self._sleepers[place]]
         return _Pop(self._supervisor, self._client, key, here, partial(self._wanted, place), self._tell)
 
     def listen(self) -> None:
@@ -69,12 +75,13 @@ class Wakeups:
         return place_of(self._client, key)
 
     def _wanted(self, place: Hashable) -> frozenset[str]:
-        idle = [worker.keys for worker in self._supervisor.workers if worker.listening]
-        names = ("mark", "suspects") if self._supervisor.idle else ("mark",)
-        permits = [worker.permits for worker in self._supervisor.workers if worker.permits is not None]
-        marks = [keys.key(name) for keys in idle for name in names]
-        marks += [mark for found in permits for mark in found.awaited]
-        return frozenset(mark for mark in marks if self._place(mark) == place)
+        listening = [entry for entry in self._sleepers[place] if entry[0].listening]
+        wanted = {mark for _, mark, _ in listening}
+        if listening and self._supervisor.idle:
+            wanted.update(suspects for _, _, suspects in listening)
+        for permits in self._permits:
+            wanted.update(mark for mark in permits.awaited if self._place(mark) == place)
+        return frozenset(wanted)
 
     def _tell(self, key: str) -> None:
         for worker in self._supervisor.workers:
@@ -187,20 +194,16 @@ class _Pop:
             if self._take is not None:
                 self._take.load()
             self._popping = wanted
-            pop = await self._channel.start("BZPOPMIN", *sorted(wanted), BLOCK_SECONDS)
-            if self._take is not None:
-                await self._take.send()
+            pop = "BZPOPMIN", *sorted(wanted), BLOCK_SECONDS
+            popped = await (self._channel.start(*pop) if self._take is None else self._take.send(pop))
             if self._opened != self._channel.opened:
                 raise ConnectionError("the connection was opened anew: it has another id")
-            found = await pop
             taken = self._take is not None and await self._take.arrived()
+            found = await popped
         finally:
             self._popping = frozenset()
         self._supervisor.redis_up = True
-        if taken:
-            # The job goes first.
-            await asyncio.sleep(0)
-        elif found is not None:
+        if found is not None and not taken:
             self._tell(found[0].decode())
 
     async def _unblock(self, popping: frozenset[str]) -> None:

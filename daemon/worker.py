@@ -117,7 +117,7 @@ class Worker(ArqWorker):
     @property
     def listening(self) -> bool:
         """Whether it wants to hear of work."""
-        return self.may_claim and not self._claimable and not self._awoken
+        return not self._claimable and not self._awoken and self.may_claim
 
     def notify(self) -> None:
         """There is work to claim: the wake-up mark was taken for it."""

@@ -18,6 +18,7 @@ from daemon.errors import (
 )
 from daemon.inspector import Inspector
 from daemon.job import JobState
+from daemon.options import JobOptions
 from daemon.payload import Payload
 from daemon.producer import JobHandle, Producer
 from tests.asking import FUNCTIONS, NOW, Answer, Ask, Plain, producing
@@ -119,16 +120,48 @@ async def test_who_waits_for_one_job_after_the_other_asks_for_the_first_result_o
             jobs.append(await producer.enqueue(Plain(n=n)))
             assert await jobs[-1].result(30) == n
         assert asked == [jobs[0].job_id]
-        # What nobody waited for in time is asked for, what is there already too; neither is told of in advance again.
+        # What nobody waited for is at hand for a moment, once, and then asked for. It is not told of in advance again.
+        monkeypatch.setattr("daemon.replies.EARLY_SECONDS", 60)
         jobs.append(await producer.enqueue(Plain(n=4)))
         await until(lambda: not producer.replies._ahead)
         assert await jobs[4].result(30) == await jobs[4].result(30) == 4
-        assert asked[1:] == [jobs[4].job_id] * 2
+        assert asked[1:] == [jobs[4].job_id]
+        jobs.append(await producer.enqueue(Plain(n=4)))
+        await until(lambda: not producer.replies._ahead)
+        monkeypatch.setattr("daemon.replies.EARLY_SECONDS", 0)
+        assert await jobs[5].result(30) == 4
+        assert asked[2:] == [jobs[5].job_id]
         twice = [await producer.enqueue(Plain(n=5), job_id="five") for _ in range(2)]
         assert [job.created for job in twice] == [True, False]
         assert [await job.result(30) for job in reversed(twice)] == [5, 5]
         assert not producer.replies._ahead
         assert not producer.replies._waiting
+
+
+@pytest.mark.parametrize("options", [{}, {"delay": 0.1}])
+async def test_a_result_that_came_early_is_not_taken_for_that_of_a_later_job_with_its_id(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, options: JobOptions
+) -> None:
+    monkeypatch.setattr("daemon.replies.EARLY_SECONDS", 60)
+    async with producing(redis_url) as producer, working(redis_url, make_family("t", *FUNCTIONS)):
+        assert await (await producer.enqueue(Plain(n=1))).result(30) == 1
+        await producer.enqueue(Plain(n=2), job_id="same", keep={"completed": "none"})
+        await until(lambda: not producer.replies._ahead)
+        assert producer.replies._early
+        again = await producer.enqueue(Plain(n=3), job_id="same", **options)
+        assert again.created
+        assert await again.result(30) == 3
+
+
+async def test_a_wait_without_a_question_ends_in_time(redis_url: str) -> None:
+    async with producing(redis_url) as producer, working(redis_url, make_family("t", *FUNCTIONS)):
+        assert await (await producer.enqueue(Plain(n=1))).result(30) == 1
+        job = await producer.enqueue("wait_for_end", family="t")
+        assert job.job_id in producer.replies._ahead
+        with pytest.raises(ResultTimeout, match=r"has not ended within 0\.05 s; it goes on"):
+            await job.result(0.05)
+        assert not producer.replies._waiting
+        assert await job.abort()
 
 
 async def test_an_announcement_of_before_a_lost_connection_or_long_ago_is_not_relied_on(

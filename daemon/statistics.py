@@ -170,7 +170,11 @@ async def read_statistics(
     # What has just begun belongs to the present, though nothing of it is over yet.
     first, final = max(begin, now - _KEPT[step]) // length, (now if end == now else end - 1) // length
     numbers = range(first, final + 1)
-    (found,) = await _raws(redis, [(keys, {} if past is None else past)], step, numbers, now)
+    past = {} if past is None else past
+    if step == "hour":
+        found = await _hours(redis, keys, past, numbers, now)
+    else:
+        (found,) = await _raws(redis, [(keys, past)], step, numbers, now)
     return _statistics(keys.family, function, step, numbers, min(now, (final + 1) * length), found)
 
 
@@ -220,6 +224,26 @@ async def read_starts(
 def _middle(bucket: int) -> float:
     """Give the middle of a bucket, seconds."""
     return float(2 ** ((bucket - 0.5) / 2) / 1e6)
+
+
+async def _hours(
+    redis: Any, keys: FamilyKeys, past: Past, numbers: Sequence[int], now: int
+) -> list[dict[bytes, bytes]]:
+    """Read what was counted in hours, with the minute that is not in its hour yet (``lua/events.lua``)."""
+    before: bytes | None = b""
+    while before != (latest := await redis.hget(keys.key("clock"), "minute")):
+        # Behind the first look it is the same as before, or a minute has been added meanwhile.
+        before = latest
+        (found,) = await _raws(redis, [(keys, past)], "hour", numbers, now)
+        if latest is None:
+            continue
+        hour = int(latest) // 60
+        past.pop(("hour", hour), None)
+        if hour in numbers:
+            more = await redis.hgetall(keys.key("stats", "m", latest.decode()))
+            there = found[hour - numbers[0]]
+            found[hour - numbers[0]] = {n: b"%d" % (int(there.get(n, 0)) + int(more.get(n, 0))) for n in there | more}
+    return found
 
 
 async def _raws(

@@ -12,12 +12,12 @@ local function enqueue_one()
   end
   if redis.call('EXISTS', 'arq:job:' .. id, 'arq:result:' .. id, tags) > 0 then return end
   local level = ARGV[5] == '0' and whole(c[1] or 5) or ARGV[5]
-  local found = redis.call('HMGET', clock, 'tag' .. level, 'events')
+  local found = redis.call('HMGET', clock, 'tag' .. level, 'events', 'minute')
   local event = 'enqueued\n' .. name .. '\n' .. id
   local written = written_with(event, found[2], c[2])
-  if not written then return end
-
   local now = time_now()
+  if not written or c[3] ~= '0' and not minute_goes_on(found[3], now) then return end
+
   local tag, deadline = (found[1] or 0) + STEP, ARGV[9] == '0' and 0 or now + ARGV[9]
   -- A job whose record is gone has its id still.
   if redis.call('ZADD', queue, 'NX', whole(READY + level * LEVEL + tag), id) == 0 then return end

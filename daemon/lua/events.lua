@@ -6,7 +6,8 @@
 --                       number, a tab and what their ids begin with; the rest of each id follows. `told` of
 --                       daemon/events.py reads it
 --   {f}:stats:m:<n>     statistics of the nth minute since the epoch; {f}:stats:h:<n> of the nth hour: whole numbers by
---                       "<function>\31<what>" (daemon/statistics.py), and "enqueued"
+--                       "<function>\31<what>" (daemon/statistics.py), and "enqueued". A minute is added to its hour when
+--                       another one begins: clock "minute" is the one that has not been
 --   conf                "events": bytes the stream may hold, 0 for none at all; "statistics": "0" for none
 local TOLD = { c = 'completed', b = 'failed', a = 'aborted', e = 'expired', r = 'retrying', l = 'released', w = 'released',
   p = 'parked' }
@@ -111,21 +112,31 @@ do
     if part > before and type(id) == 'string' then cut(before + 1, part, id) end
   end
 
-  local function add(key, life, list, first, final)
-    for i = first, final, 2 do
-      -- An expiry is needed when the key is new, and then its first field is.
-      local sum = redis.pcall('HINCRBY', key, list[i], list[i + 1])
-      if i == first and sum == tonumber(list[i + 1]) then redis.call('PEXPIRE', key, life) end
-    end
+  -- Adds a minute's sums to its hour's, with the sign '-' takes them out again.
+  local function fold(minute, sign)
+    local key, hour = prefix .. 'stats:m:' .. num(minute), prefix .. 'stats:h:' .. num(math.floor(minute / 60))
+    local sums = redis.pcall('HGETALL', key)
+    for i = 1, sums.err and 0 or #sums, 2 do redis.pcall('HINCRBY', hour, sums[i], sign .. sums[i + 1]) end
+    redis.call('PEXPIRE', key, 90000000)
+    redis.call('PEXPIRE', hour, 15 * DAY)
   end
 
-  -- Adds field and amount pairs of a list to this minute's and this hour's statistics.
+  -- Adds field and amount pairs of a list to this minute's statistics.
   function count_up(list, first, final)
     if final < first then return end
     if not budget then read_settings() end
     if not counts then return end
-    add(prefix .. 'stats:m:' .. num(math.floor(now / 60000)), 90000000, list, first, final)
-    add(prefix .. 'stats:h:' .. num(math.floor(now / 3600000)), 15 * DAY, list, first, final)
+    local minute, last = math.floor(now / 60000), tonumber(redis.call('HGET', clock, 'minute') or nil)
+    local key = prefix .. 'stats:m:' .. num(minute)
+    if last ~= minute then
+      if last then fold(last, '') end
+      -- Where the clock has gone back, the hour has it already.
+      fold(minute, '-')
+      redis.call('HSET', clock, 'minute', num(minute))
+    end
+    for i = first, final, 2 do redis.pcall('HINCRBY', key, list[i], list[i + 1]) end
+    -- As long as the hour in whose place it stands.
+    if last ~= minute then redis.pcall('PEXPIRE', key, 15 * DAY) end
   end
 end
 

@@ -19,12 +19,12 @@ local function settle_one()
   local excess = most >= 0 and redis.call('ZCARD', completed) + 1 - most or 0
   if excess > 1 then return end
   local event = 'completed\n' .. detail .. '\n' .. id
-  local written = written_with(event, redis.call('HGET', clock, 'events'), c[1])
-  if not written then return end
+  local before, counts = redis.call('HMGET', clock, 'events', 'minute'), c[2] ~= '0' and at > 15
+  local written, now, us = written_with(event, before[1], c[1]), time_now()
+  if not written or counts and not minute_goes_on(before[2], now) then return end
 
   -- UNLINK first: a script whose first write frees memory runs through on a full server.
   redis.call('UNLINK', 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id)
-  local now, us = time_now()
   redis.call('HSET', session, 'n', ARGV[4], 'at', whole(us))
   redis.call('SET', 'arq:result:' .. id, result, 'PX', ARGV[at + 2])
   redis.call('ZADD', completed, whole(now), id)
@@ -49,7 +49,7 @@ local function settle_one()
     redis.call('HSET', clock, 'events', whole(written))
     write_event(event, now, written)
   end
-  if c[2] ~= '0' and at > 15 then
+  if counts then
     local fields, amounts = {}, {}
     for i = 15, at - 1, 2 do fields[#fields + 1], amounts[#amounts + 1] = ARGV[i], ARGV[i + 1] end
     count_single(now, fields, amounts)

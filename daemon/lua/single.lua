@@ -27,8 +27,16 @@ local function write_event(event, now, written)
   if type(id) == 'table' then redis.pcall('XADD', ARGV[1] .. 'events', '*', 'e', event) end
 end
 
--- Adds amounts to fields of the statistics of a minute or an hour.
-local function add_to(key, life, fields, amounts)
+-- Whether this minute is counted in already; otherwise the one before has to be added to its hour (lua/events.lua).
+local function minute_goes_on(minute, now) return tonumber(minute or nil) == math.floor(now / 60000) end
+
+-- Adds amounts to fields of this minute's statistics; without amounts one more of a field.
+local function count_single(now, fields, amounts)
+  local key = ARGV[1] .. 'stats:m:' .. whole(math.floor(now / 60000))
+  if not amounts then
+    redis.pcall('HINCRBY', key, fields, 1)
+    return
+  end
   local sums = redis.pcall('HMGET', key, unpack(fields))
   if sums.err then return end
   local values = {}
@@ -36,18 +44,6 @@ local function add_to(key, life, fields, amounts)
     values[2 * i - 1], values[2 * i] = field, whole((tonumber(sums[i] or 0) or 0) + amounts[i])
   end
   redis.call('HSET', key, unpack(values))
-  if not sums[1] then redis.call('PEXPIRE', key, life) end
-end
-
-local function add_one(key, life, field)
-  if redis.pcall('HINCRBY', key, field, 1) == 1 then redis.call('PEXPIRE', key, life) end
-end
-
--- The same for both; without amounts one more of a field.
-local function count_single(now, fields, amounts)
-  local add = amounts and add_to or add_one
-  add(ARGV[1] .. 'stats:m:' .. whole(math.floor(now / 60000)), 90000000, fields, amounts)
-  add(ARGV[1] .. 'stats:h:' .. whole(math.floor(now / 3600000)), 1296000000, fields, amounts)
 end
 
 -- The process with this session is told the job's result.

@@ -59,6 +59,8 @@ async def both_ways(
         await engine.redis.flushall()
         engine.n.clear()
         await engine.sync(A)
+        # The first call of a minute has to add the one before to its hour.
+        await engine.redis.hset(engine.keys.key("clock"), "minute", engine.now // 60_000)
         prepared = await prepare(engine)
         engine.checked = False
         await engine.redis.config_resetstat()

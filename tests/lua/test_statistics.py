@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from daemon.broker import Outcome
 from daemon.observer import sum_up
-from daemon.statistics import FamilyStatistics, read_statistics
+from daemon.statistics import FamilyStatistics, Past, read_statistics
 from tests.lua.conftest import Fill
-from tests.lua.state import DAY, Engine, Mine
+from tests.lua.state import DAY, A, Engine, Mine
 
 MINUTE, HOUR = 60_000, 3_600_000
 COMPLETED = {"send\x1fc": 1, "send\x1fR": 20_000, "send\x1fR29": 1}
 
 
-async def numbers(engine: Engine, step: str = "m") -> dict[str, int]:
-    """What stands in the present minute or hour."""
-    number = engine.now // (MINUTE if step == "m" else HOUR)
-    found = await engine.redis.hgetall(engine.keys.key("stats", step, str(number)))
+async def stats_of(engine: Engine, step: str, number: int) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = await engine.redis.hgetall(engine.keys.key("stats", step, str(number)))
+    return found
+
+
+async def numbers(engine: Engine) -> dict[str, int]:
+    """What stands in the present minute."""
+    found = await stats_of(engine, "m", engine.now // MINUTE)
     return {name.decode(): int(amount) for name, amount in found.items()}
 
 
@@ -39,15 +44,82 @@ async def test_a_minute_and_an_hour_add_up_and_expire(engine: Engine) -> None:
         mine = await engine.take("a")
         await engine.settle(mine.complete(keep=0), statistics=COMPLETED)
     expected = {"enqueued": 3, "send\x1fc": 3, "send\x1fR": 60_000, "send\x1fR29": 3}
-    assert await numbers(engine, "m") == await numbers(engine, "h") == expected
-    for step, length, kept in (("m", MINUTE, 25 * HOUR), ("h", HOUR, 15 * DAY)):
-        left = await engine.redis.pttl(engine.keys.key("stats", step, str(engine.now // length)))
-        assert kept - 60_000 < left <= kept
+    assert await numbers(engine) == expected
+    assert (await read(engine, step="hour")).total.completed == 3
+    first = {step: engine.now // length for step, length in (("m", MINUTE), ("h", HOUR))}
     engine.advance(MINUTE)
-    assert await numbers(engine, "m") == {}
+    assert await numbers(engine) == {}
     await engine.enqueue("b")
-    assert await numbers(engine, "m") == {"enqueued": 1}
-    assert (await numbers(engine, "h"))["enqueued"] == 4
+    assert await numbers(engine) == {"enqueued": 1}
+    assert {n.decode(): int(c) for n, c in (await stats_of(engine, "h", first["h"])).items()} == expected
+    assert (await read(engine, last=7200, step="hour")).total.enqueued == 4
+    for step, number, kept in (
+        ("m", first["m"], 25 * HOUR),
+        ("m", engine.now // MINUTE, 15 * DAY),
+        ("h", first["h"], 15 * DAY),
+    ):
+        left = await engine.redis.pttl(engine.keys.key("stats", step, str(number)))
+        assert kept - 60_000 < left <= kept
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_an_hour_is_the_sum_of_its_minutes_wherever_the_clock_goes(engine: Engine, seed: int) -> None:
+    chance = random.Random(seed)
+    counted: Counter[int] = Counter()
+    # Behind the last of these hours, so that a clock that has gone back shows all of them.
+    begin = engine.now - engine.now % HOUR
+    for _ in range(60):
+        at = begin + chance.choice([0, 0, 1, 2]) * HOUR + chance.choice([0, 1, 1, 2, 59]) * MINUTE
+        engine.advance(at - engine.now)
+        if chance.random() < 0.5:
+            amount = chance.randint(1, 9)
+            await engine.settle(statistics={"send\x1fc": amount})
+        else:
+            mine, amount = await engine.take(f"j{sum(counted.values())}"), 1
+            engine.advance(chance.choice([0, MINUTE]))
+            await engine.tick(A, mine.complete(), wanted=-1, statistics=COMPLETED)
+        counted[engine.now // HOUR] += amount
+        engine.advance(begin + 3 * HOUR - engine.now)
+        past: Past = {}
+        for _ in range(2):
+            found = await read(engine, last=4 * 3600, step="hour", past=past)
+            told = {round(point.at.timestamp() * 1000) // HOUR: point.figures.completed for point in found.series}
+            assert {hour: n for hour, n in told.items() if n} == counted
+
+
+async def test_an_hour_that_lacks_its_last_minute_is_not_remembered(engine: Engine) -> None:
+    await engine.settle(statistics={"send\x1fc": 2})
+    engine.advance(3 * HOUR)
+    past: Past = {}
+    assert (await read(engine, last=4 * 3600, step="hour", past=past)).total.completed == 2
+    await engine.settle(statistics={"send\x1fc": 1})
+    assert (await read(engine, last=4 * 3600, step="hour", past=past)).total.completed == 3
+
+
+async def test_an_hour_is_read_anew_when_a_minute_is_added_to_it_meanwhile(engine: Engine) -> None:
+    await engine.settle(statistics={"send\x1fc": 2})
+    others = engine.redis
+
+    class Slow:
+        """A connection on which another minute begins behind the first look."""
+
+        looks = 0
+
+        async def hget(self, *args: Any) -> Any:
+            found = await others.hget(*args)
+            self.looks += 1
+            if self.looks == 1:
+                engine.advance(MINUTE)
+                await engine.settle(statistics={"send\x1fc": 3})
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(others, name)
+
+    now, slow = engine.now, Slow()
+    chosen: dict[str, Any] = {"since": None, "until": None, "step": "hour", "function": None}
+    found = await read_statistics(slow, engine.keys, now + 2 * MINUTE, last=2 * 3600, **chosen)
+    assert (slow.looks, found.total.completed) == (3, 5)
 
 
 async def test_one_refused_outcome_keeps_the_whole_list_out(engine: Engine) -> None:

@@ -310,14 +310,13 @@ def test_a_scheduler_that_hangs_is_told_from_one_that_leads_or_waits(
     [container] = manifest["spec"]["template"]["spec"]["containers"]
     called = [word.replace("/run/arqd", "FOLDER") for word in container["livenessProbe"]["exec"]["command"]]
 
-    def healthy(process: Arqd, folder: Path) -> bool:
+    def told(process: Arqd, folder: Path) -> set[bool]:
+        """What both say; they may differ while a sign of life comes between the two."""
         monkeypatch.setenv("ARQD_HEARTBEAT_FILE", str(folder / "heartbeat.json"))
-        told = {
-            subprocess.run([word.replace("FOLDER", str(folder)) for word in called]).returncode,
-            main(["healthcheck", "--pid", str(process.process.pid)]),
+        return {
+            subprocess.run([word.replace("FOLDER", str(folder)) for word in called]).returncode == 0,
+            main(["healthcheck", "--pid", str(process.process.pid)]) == 0,
         }
-        # A sign of life may come between the two.
-        return told == {0} if len(told) == 1 else healthy(process, folder)
 
     folders = [tmp_path / "leads", tmp_path / "waits"]
     leads, waits = (
@@ -328,17 +327,17 @@ def test_a_scheduler_that_hangs_is_told_from_one_that_leads_or_waits(
     until(lambda: "this process leads" in leads.text + waits.text, "one leads")
     for process, folder in both:
         until(lambda folder=folder: (folder / "scheduler.json").exists(), "a sign of life")
-        assert healthy(process, folder)
+        until(lambda process=process, folder=folder: told(process, folder) == {True}, "it turns")
     leads.process.send_signal(signal.SIGSTOP)
     for _, folder in both:
         # As if minutes had passed.
         (folder / "scheduler.json").write_text('{"time": 0}')
         os.utime(folder / "scheduler.json", (0, 0))
-    until(lambda: healthy(waits, folders[1]), "it turns")
-    assert not healthy(leads, folders[0])
+    until(lambda: told(waits, folders[1]) == {True}, "it turns")
+    assert told(leads, folders[0]) == {False}
     assert "the last heartbeat in" in capsys.readouterr().out
     leads.process.send_signal(signal.SIGCONT)
-    until(lambda: healthy(leads, folders[0]), "it turns again")
+    until(lambda: told(leads, folders[0]) == {True}, "it turns again")
     for process, folder in both:
         assert process.ended(signal.SIGTERM) == 0, process.text
         assert not (folder / "scheduler.json").exists()

@@ -146,7 +146,8 @@ async def test_a_result_that_came_early_is_not_taken_for_that_of_a_later_job_wit
     # So long it listens on behind the last result.
     monkeypatch.setattr("daemon.replies.BLOCK_SECONDS", 60)
     async with producing(redis_url) as producer, working(redis_url, make_family("t", *FUNCTIONS)):
-        assert await (await producer.enqueue(Plain(n=1))).result(30) == 1
+        # One that has not ended when it is asked for: it is listened for.
+        assert await (await producer.enqueue(Plain(n=1), delay=0.3)).result(30) == 1
         await producer.enqueue(Plain(n=2), job_id="same", keep={"completed": "none"})
         await until(lambda: not producer.replies._ahead)
         assert producer.replies._early

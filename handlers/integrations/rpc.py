@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -91,6 +92,12 @@ class Node:
         """Give the hash of the block with this number; None where it has none yet."""
         block = await self.record("eth_getBlockByNumber", hex(number), False)
         return None if block is None else str(block.get("hash"))
+
+    async def block_time(self, number: str) -> datetime:
+        """Give when the block with this number (as the node writes it) was made."""
+        method = "eth_getBlockByNumber"
+        block = await self.record(method, number, False) or {}
+        return datetime.fromtimestamp(self._number(block.get("timestamp"), method), UTC)
 
     async def sender(self, tx_hash: str) -> tuple[str, int] | None:
         """Give who sent a transaction and which nonce it has; None where the node knows none of this hash."""

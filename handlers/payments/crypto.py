@@ -6,7 +6,7 @@ pays whom and what it should.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from daemon.context import JobContext
 from daemon.errors import PermanentError
@@ -59,20 +59,41 @@ class Chain:
         assert job.amount is not None
         assert job.to is not None
         wanted = units(job.amount, job.decimals)
-        to = job.to.lower()
-        if job.token is None:
-            sent = await node.call("eth_getTransactionByHash", job.tx_hash)
-            paid = int(sent["value"], 16) if (sent["to"] or "").lower() == to else 0
-        else:
-            paid = sum(
-                int(log["data"], 16)
-                for log in receipt["logs"]
-                if log["address"].lower() == job.token.lower()
-                and [topic.lower() for topic in log["topics"][:1]] == [TRANSFER]
-                and len(log["topics"]) == 3
-                and log["topics"][2][-40:].lower() == to[2:]
-            )
+        to, sender = job.to.lower(), job.sender and job.sender.lower()
+        sent = await _transfers(node, job, receipt)
+        paid = sum(each.units for each in sent if each.to == to and sender in (None, each.sender))
         if paid < wanted:
+            whose = f" from {job.sender}" if sender else ""
             raise PermanentError(
-                f"the transfer pays {paid} of {wanted} units to the receiver: it is not the one expected"
+                f"the transfer pays {paid} of {wanted} units to the receiver{whose}: it is not the one expected"
             )
+        if job.not_before is None:
+            return
+        made = await node.block_time(receipt["blockNumber"])
+        # Blocks know whole seconds.
+        if made < job.not_before.replace(microsecond=0):
+            raise PermanentError(f"the transfer is of {made:%Y-%m-%dT%H:%M:%SZ}, from before this payment")
+
+
+class _Transfer(NamedTuple):
+    sender: str
+    to: str
+    units: int
+
+
+async def _transfers(node: Node, job: RetryPayment, receipt: Any) -> list[_Transfer]:
+    """Give what a transaction has moved of the job's token, or of the chain's own coin; addresses in small letters."""
+    if job.token is None:
+        sent = await node.call("eth_getTransactionByHash", job.tx_hash)
+        return [_Transfer(sent["from"].lower(), (sent["to"] or "").lower(), int(sent["value"], 16))]
+    return [
+        _Transfer(_address(log["topics"][1]), _address(log["topics"][2]), int(log["data"], 16))
+        for log in receipt["logs"]
+        if log["address"].lower() == job.token.lower()
+        and [topic.lower() for topic in log["topics"][:1]] == [TRANSFER]
+        and len(log["topics"]) == 3
+    ]
+
+
+def _address(topic: str) -> str:
+    return f"0x{topic[-40:].lower()}"

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 
 from daemon.payload import Payload, PayloadModel
 from handlers.payments.money import Amount, Currency, Rate, checked, units
@@ -47,6 +47,9 @@ class RetryPayment(Payload, family="payments", returns=RetriedPayment):
         description: yookassa: for the customer.
         network_id, tx_hash, to: crypto: the chain (a name or number with an RPC URL), the transaction, who is paid.
         token, decimals: crypto: of an ERC-20 token its contract and its digits; none: the chain's own coin.
+        sender: crypto: who has to have paid; none: anybody.
+        not_before: crypto: when its block may have been made at the earliest; none: ever. Where an address receives for
+            more than one payment, whoever is to pay could name the transfer of somebody else: give both.
     """
 
     payment_id: Id
@@ -60,6 +63,8 @@ class RetryPayment(Payload, family="payments", returns=RetriedPayment):
     to: str | None = Field(None, pattern=_ADDRESS)
     token: str | None = Field(None, pattern=_ADDRESS)
     decimals: int = Field(18, ge=0, le=36)
+    sender: str | None = Field(None, pattern=_ADDRESS)
+    not_before: AwareDatetime | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

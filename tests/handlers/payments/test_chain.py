@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -97,6 +98,33 @@ async def test_another_transfer_than_the_one_expected(
     run = await check(sent, **fields)
     assert (run.ending, run.reason) == ("failed", "permanent")
     assert "it is not the one expected" in str(run.error)
+
+
+@pytest.mark.parametrize("of_token", [False, True], ids=["coin", "token"])
+async def test_who_has_to_have_paid(anvil: Anvil, check: Check, of_token: bool) -> None:
+    if of_token:
+        token, _ = deployed(anvil, "Coin")
+        sent, wanted = anvil.send(to=token, data=calldata("transfer(address,uint256)", WINNER, 1_500_000)), 1_500_000
+        fields: dict[str, Any] = {"token": token, "decimals": 6}
+    else:
+        sent, wanted, fields = anvil.send(to=WINNER, value=hex(2 * ETHER)), 3 * ETHER // 2, {}
+    anvil.mine(3)
+    other = await check(sent, sender=WINNER, **fields)
+    assert (other.ending, other.reason) == ("failed", "permanent")
+    assert f"pays 0 of {wanted} units to the receiver from {WINNER}" in str(other.error)
+    assert (await check(sent, sender=OPERATOR, **fields)).ending == "completed"
+
+
+async def test_a_transfer_from_before_the_payment(anvil: Anvil, check: Check) -> None:
+    sent = anvil.send(to=WINNER, value=hex(2 * ETHER))
+    block = anvil.call("eth_getTransactionReceipt", sent)["blockNumber"]
+    made = datetime.fromtimestamp(int(anvil.call("eth_getBlockByNumber", block, False)["timestamp"], 16), UTC)
+    anvil.mine(3)
+    old = await check(sent, not_before=made + timedelta(seconds=1))
+    assert (old.ending, old.reason) == ("failed", "permanent")
+    assert str(old.error) == f"the transfer is of {made:%Y-%m-%dT%H:%M:%SZ}, from before this payment"
+    # A block's time is in whole seconds, a payment's is not.
+    assert (await check(sent, not_before=made + timedelta(milliseconds=900))).ending == "completed"
 
 
 async def test_a_token(anvil: Anvil, check: Check) -> None:

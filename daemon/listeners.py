@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("arqd.job")
 
-#: How long ``on_failure`` and ``on_dead`` may take each, seconds.
+#: How long each hook behind a try may take, seconds: its job holds a slot as long, or the worker's end waits for it.
 LIMIT = 10.0
 
 
-async def tell(name: str, hook: Callable[..., Awaitable[None]], *args: Any, limit: float | None = None) -> None:
-    """Call a hook; what it raises is logged."""
+async def tell(name: str, hook: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Call a hook that has `LIMIT`; what it raises is logged."""
     try:
-        async with asyncio.timeout(limit) as scope:
+        async with asyncio.timeout(LIMIT) as scope:
             await hook(*args)
     except (Exception, asyncio.CancelledError) as error:
         if scope.expired():
-            logger.error("%s took longer than %g s and was cancelled", name, limit)
+            logger.error("%s took longer than %g s and was cancelled", name, LIMIT)
         else:
             job = current_job.get()
             if job is None or not job.worker.family.values.encrypted:
@@ -75,7 +75,7 @@ class Listeners:
             names = [*(["on_failure"] if run.begun and kind in "rb" else []), *(["on_dead"] if kind == "b" else [])]
             for name in names:
                 if name in self._hooks:
-                    await tell(name, self._hooks[name], context, error, limit=LIMIT)
+                    await tell(name, self._hooks[name], context, error)
 
     async def close(self) -> None:
         """Wait for those that run."""

@@ -174,6 +174,24 @@ async def test_what_a_listener_raises_or_how_long_it_takes_changes_nothing(
     assert shut == ["waits", "shutdown"], "what on_startup opened is there as long as listeners run"
 
 
+async def test_hooks_that_hang_hold_neither_the_job_nor_the_worker(
+    redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(daemon.listeners, "LIMIT", 0.05)
+
+    async def work(ctx: JobContext) -> int:
+        return 1
+
+    async def hang(ctx: JobContext) -> None:
+        await asyncio.Event().wait()
+
+    job = await producer.enqueue("work", [], family="t")
+    await run_burst(redis_url, make_family("t", work, on_job_end=hang, after_job_end=hang))
+    assert await job.result(timeout=5) == 1
+    for name in ("on_job_end", "after_job_end"):
+        assert f"{name} took longer than 0.05 s and was cancelled" in caplog.text
+
+
 async def test_what_a_dead_letters_listener_does_is_of_its_own(redis_url: str, producer: Producer) -> None:
     """It may enqueue other jobs; the job itself is not its worker's any more."""
 

@@ -151,14 +151,15 @@ class Database:
         settings: limits.
 
     Raises:
-        ConfigurationError: for a URL that is none, or of another kind of database, or where its driver is missing.
+        ConfigurationError: for a URL that is none, or of another kind of database, or where its driver is missing, or
+            the folder cannot be made.
     """
 
     def __init__(self, url: str, settings: DatabaseSettings | None = None) -> None:
         self.settings = settings or DatabaseSettings()
         self.url = database_url(url)
         if self.url.get_backend_name() == "sqlite" and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(self.url.database).parent)
         try:
             self.engine = self._engine()
         except ModuleNotFoundError as error:
@@ -312,6 +313,16 @@ class Database:
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the database's folder {folder} cannot be used: {error.strerror or error}; "
+            "set ARQD_VAR_DIR or ARQD_DATABASE_URL"
+        ) from None
 
 
 def database_url(text: str) -> URL:

@@ -215,6 +215,14 @@ async def test_an_option_the_driver_does_not_know() -> None:
     await database.close()
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ConfigurationError, match=r"folder .*/file/var cannot be used: Not a directory; set ARQD_VAR_DIR"
+    ):
+        Database(f"sqlite:///{tmp_path}/file/var/arqd.db")
+
+
 async def test_a_statement_has_a_limit(postgres: PostgresServer) -> None:
     database = Database(postgres.url(), DatabaseSettings(statement_timeout=0.1))
     with pytest.raises(Exception, match="statement timeout"):

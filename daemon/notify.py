@@ -32,11 +32,6 @@ class Notifier:
         self._watched = watchdog > 0 and environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.interval = min(USUAL_INTERVAL, watchdog / 3) if self._watched else USUAL_INTERVAL
 
-    @property
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._address)
-
     def send(self, *lines: str) -> None:
         """Send assignments such as ``READY=1``; a manager that has gone away is no reason to stop working."""
         if self._address:

@@ -116,15 +116,13 @@ class ReplyReader:
             if asked and self._reads(keys):
                 return await _within(timeout, future)
             async with asyncio.timeout(timeout):
-                if asked:
-                    pass
-                elif self._channel is None or self._reading:
-                    asked = await self._ask(job_id)
-                else:
+                if not asked and self._channel is not None and not self._reading:
                     # Nobody blocks the reader's connection: the question goes over it, and its pop in the same packet.
                     asking = asyncio.ensure_future(self._ask(job_id, self._connection()))
                     await self._listen_to(keys)
                     asked = await asking
+                elif not asked:
+                    asked = await self._ask(job_id)
                 while not asked:
                     await asyncio.sleep(AGAIN_SECONDS)
                     asked = await self._ask(job_id)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Callable, Iterable
 from importlib.metadata import packages_distributions
 from sys import stdlib_module_names
-
-import pytest
 
 from handlers import FAMILIES
 from tests.architecture.sources import MODULES, ROOT, imports, inside, tree
@@ -18,48 +17,42 @@ HANDLERS = [module for module in MODULES if inside(module, "handlers")]
 FAMILY_PACKAGES = {target.partition(":")[0].rpartition(".")[0] for target in FAMILIES.values()}
 
 
-@pytest.mark.parametrize("module", DAEMON)
-def test_daemon_knows_no_handlers(module: str) -> None:
-    if module == "daemon.dotted":
-        # The table of families is all it may take; what stands in the table it imports by name.
-        assert [name for name in imports(module) if inside(name, "handlers")] in ([], ["handlers.FAMILIES"])
-    else:
-        assert [name for name in imports(module) if inside(name, "handlers")] == []
+def test_daemon_knows_no_handlers() -> None:
+    found = faults(DAEMON, lambda module: {name for name in imports(module) if inside(name, "handlers")})
+    # The table of families is all it may take; what stands in the table it imports by name.
+    assert found in ({}, {"daemon.dotted": {"handlers.FAMILIES"}})
 
 
-@pytest.mark.parametrize("module", [module for module in DAEMON if module != "daemon.dotted"])
-def test_only_the_registry_imports_by_name(module: str) -> None:
-    called = {
-        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Call)
-    }
-    assert called.isdisjoint({"import_module", "__import__", "run_module", "run_path"})
+def test_only_the_registry_imports_by_name() -> None:
+    by_name = {"import_module", "__import__", "run_module", "run_path"}
+    assert faults(DAEMON, lambda module: by_name & called(module)).keys() <= {"daemon.dotted"}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if not inside(module, "daemon.testing")])
-def test_nothing_needs_the_test_kit(module: str) -> None:
-    assert [name for name in imports(module) if inside(name, "daemon.testing")] == []
+def test_nothing_needs_the_test_kit() -> None:
+    modules = [module for module in MODULES if not inside(module, "daemon.testing")]
+    assert faults(modules, lambda module: {name for name in imports(module) if inside(name, "daemon.testing")}) == {}
 
 
-@pytest.mark.parametrize("module", HANDLERS)
-def test_families_stand_alone(module: str) -> None:
-    own = {package for package in FAMILY_PACKAGES if inside(module, package)}
-    others = [name for name in imports(module) for package in FAMILY_PACKAGES - own if inside(name, package)]
-    assert others == [], "what two families need belongs in handlers.integrations"
+def test_families_stand_alone() -> None:
+    def others(module: str) -> set[str]:
+        own = {package for package in FAMILY_PACKAGES if inside(module, package)}
+        return {name for name in imports(module) for package in FAMILY_PACKAGES - own if inside(name, package)}
+
+    assert faults(HANDLERS, others) == {}, "what two families need belongs in handlers.integrations"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_only_the_command_reads_the_environment(module: str) -> None:
-    # The embedded server reads nothing of it, but hands it on to the process that it starts.
-    if module in {"daemon.settings", "daemon.embedded"} or inside(module, "daemon.cli"):
-        return
-    reads = [
-        f"line {node.lineno}"
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}
-    ]
-    assert reads == [], "settings are passed down"
+def test_only_the_command_reads_the_environment() -> None:
+    def reads(module: str) -> set[str]:
+        # The embedded server reads nothing of it, but hands it on to the process that it starts.
+        if module in {"daemon.settings", "daemon.embedded"} or inside(module, "daemon.cli"):
+            return set()
+        return {
+            f"line {node.lineno}"
+            for node in ast.walk(tree(module))
+            if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}
+        }
+
+    assert faults(MODULES, reads) == {}, "settings are passed down"
 
 
 def test_every_library_used_is_a_dependency() -> None:
@@ -79,3 +72,14 @@ def test_every_library_used_is_a_dependency() -> None:
         and declared.isdisjoint(name.lower().replace("_", "-") for name in distributions.get(top, [top]))
     }
     assert missing == set()
+
+
+def faults(modules: Iterable[str], look: Callable[[str], set[str]]) -> dict[str, set[str]]:
+    """Give the modules in which something was found, with what it is."""
+    return {module: found for module in modules if (found := look(module))}
+
+
+def called(module: str) -> set[str]:
+    """Give the names of what a module calls."""
+    calls = [node.func for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
+    return {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in calls}

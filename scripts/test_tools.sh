@@ -8,7 +8,7 @@ needed() {
     cat <<'LIST'
 redis-server redis-server
 /usr/sbin/clamd clamav-daemon
-chromium chromium
+chromium-headless-shell chromium-headless-shell
 /usr/lib/*/faketime/libfaketime.so.1 libfaketime
 npm npm
 systemd-analyze systemd

@@ -88,7 +88,7 @@ async def chromium() -> AsyncIterator[Browser]:
     """The browser."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=list(FLAGS), timeout=2 * PATIENCE
+            executable_path=shutil.which("chromium-headless-shell"), args=list(FLAGS), timeout=2 * PATIENCE
         )
         yield browser
         await browser.close()

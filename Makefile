@@ -10,9 +10,10 @@ FAULTS_STRICT ?= 1
 SOAK_SECONDS ?= 600
 BENCH_ARGS ?=
 # What `make test-servers` puts in Valkey's place, and what it runs there: the engine's tests. Those of the command and of
-# the benchmark start programs, and reach the servers through the same code; one database is enough for the outbox.
+# the benchmark start programs, and reach the servers through the same code; one database is enough for the outbox; Sentinel's
+# server is Valkey again, where the tests of the scripts alone have nothing to add.
 SERVERS ?= redis sentinel cluster
-ENGINE_TESTS ?= tests/lua tests/integration --ignore-glob="tests/integration/test_cli*" \
+ENGINE_TESTS ?= tests/integration --ignore-glob="tests/integration/test_cli*" \
 	--ignore=tests/integration/test_bench.py --ignore=tests/integration/test_embedded.py -k "not postgresql"
 
 # Hundreds of tests start a process; compiling arqd's modules anew in each of them takes time.
@@ -42,7 +43,8 @@ test-deploy: .venv/installed ## run the units under a real systemd and the pods 
 test-servers: .venv/installed ## run the engine's tests on Redis, under Sentinel and in a cluster
 	@sh scripts/test_tools.sh
 	@for server in $(SERVERS); do echo "On $$server:"; \
-	    $(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow" $(ENGINE_TESTS) --server $$server \
+	    [ $$server = sentinel ] && scripts= || scripts=tests/lua; \
+	    $(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow" $$scripts $(ENGINE_TESTS) --server $$server \
 	        $(PYTEST_ARGS) || exit 1; \
 	done
 

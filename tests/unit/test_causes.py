@@ -98,7 +98,7 @@ def test_messages_lose_their_data(message: str, masked: str) -> None:
     ],
 )
 def test_messages_of_one_bug_are_one(make: Callable[[int], str]) -> None:
-    assert len({mask(make(n)) for n in range(1, 2000)}) == 1
+    assert len({mask(make(n)) for n in range(1, 2000, 3)}) == 1
 
 
 def test_names_from_the_code_tell_bugs_apart() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,11 @@ EXAMPLES = 3
 
 @dataclass(slots=True)
 class Served:
-    """A console on a port, in a thread of its own."""
+    """A console on a port, in a process of its own.
+
+    As a thread it would share with Hypothesis what Python 3.11 keeps while it makes an AST
+    (https://github.com/python/cpython/issues/106905).
+    """
 
     url: str
     token: str
@@ -55,17 +60,28 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("console")
     server = RedisServer(folder).start()
-    ready, stop, found = threading.Event(), asyncio.Event(), []
-    loop = asyncio.new_event_loop()
+    here, there = multiprocessing.Pipe()
+    database = f"sqlite:///{shutil.copyfile(sqlite_template, folder / 'arqd.db')}"
+    process = multiprocessing.get_context("spawn").Process(target=serve_console, args=(server.url, database, there))
+    process.start()
+    assert here.poll(120)
+    yield here.recv()
+    process.terminate()
+    process.join(60)
+    server.kill()
+
+
+def serve_console(redis_url: str, database_url: str, told: Connection) -> None:
+    """Serve a console until the process is ended; a `Served` is sent when it listens."""
 
     async def run() -> None:
         families = [make_family("t", *FUNCTIONS), load_family(WorkerSettings)]
-        database = Database(f"sqlite:///{shutil.copyfile(sqlite_template, folder / 'arqd.db')}")
+        archive = Archive(Database(database_url))
         async with Services.open(
-            server.url,
+            redis_url,
             ConsoleSettings(submit_rate=0),
             families,
-            archiver=lambda redis: Archiver(redis, [family.name for family in families], Archive(database)),
+            archiver=lambda redis: Archiver(redis, [family.name for family in families], archive),
         ) as services:
             app = create_app(services)
             _, token = await services.tokens.add("schemathesis", Role.ADMIN)
@@ -73,24 +89,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> I
             services.live.close()
 
             def listening(url: str) -> None:
-                found.append(Served(url, token, document(app, services.catalog)))
-                ready.set()
+                told.send(Served(url, token, document(app, services.catalog)))
 
-            where: dict[str, Any] = {"name": "the console", "host": "127.0.0.1", "port": 0}
-            serving = asyncio.create_task(serve(app, **where, handle_signals=False, on_listening=listening))
-            await stop.wait()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
-        await database.close()
+            await serve(app, name="the console", host="127.0.0.1", port=0, on_listening=listening)
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
-    thread.start()
-    assert ready.wait(60)
-    yield found[0]
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(60)
-    loop.close()
-    server.kill()
+    asyncio.run(run())
 
 
 @pytest.mark.timeout(480)

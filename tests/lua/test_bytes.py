@@ -325,4 +325,4 @@ async def test_the_event_of_what_ended_is_in_the_count(engine: Engine) -> None:
         await complete(engine, f"j{number}", 500 + 37 * number)
         events = int(await engine.redis.hget(engine.keys.key("clock"), "events") or 0)
         assert await counted(engine) + events <= 30_000, f"after {number + 1} jobs"
-    assert len(await names(engine, "completed")) > 5
+    assert len(await names(engine, "completed")) >= 4

@@ -145,6 +145,9 @@ class JobContext(dict[Any, Any]):
     def remaining(self) -> float:
         """Seconds until this try's time limit, 0 when it is over."""
         run = self._run
+        if run.stop == "timeout":
+            # The loop's timers may be a moment early.
+            return 0.0
         return max(0.0, run.timeout - (time.perf_counter() - run.begun_at)) if run.begun_at else run.timeout
 
     @property

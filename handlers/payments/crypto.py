@@ -36,7 +36,7 @@ class Chain:
         ``object_id`` of one that has arrived is ``chain:hash``, the same however the network is called.
 
         Raises:
-            PermanentError: it is not what it should be: another receiver, too little, another token.
+            PermanentError: it is not what it should be: another receiver or sender, too little, another token, too old.
         """
         return await self._network.on_one_node(lambda node: self._look_up(ctx, node, job))
 

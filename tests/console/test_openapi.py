@@ -64,11 +64,13 @@ def served(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> I
     database = f"sqlite:///{shutil.copyfile(sqlite_template, folder / 'arqd.db')}"
     process = multiprocessing.get_context("spawn").Process(target=serve_console, args=(server.url, database, there))
     process.start()
-    assert here.poll(120)
-    yield here.recv()
-    process.terminate()
-    process.join(60)
-    server.kill()
+    try:
+        assert here.poll(120), "the console does not start"
+        yield here.recv()
+    finally:
+        process.terminate()
+        process.join(60)
+        server.kill()
 
 
 def serve_console(redis_url: str, database_url: str, told: Connection) -> None:

@@ -18,11 +18,11 @@ import uvloop
 from benchmarks.driver import WAIT_SECONDS, Counter, serve, setting, tell_start, url
 from daemon.context import JobContext
 from daemon.family import FamilySettings, func, load_family
-from daemon.handle import JobHandle
 from daemon.keys import FamilyKeys
-from daemon.options import JobOptions
 from daemon.payload import Payload
 from daemon.producer import Producer, SyncProducer
+from daemon.producing.handle import JobHandle
+from daemon.producing.options import JobOptions
 from daemon.supervisor import Supervisor
 
 #: The family; of several the first.

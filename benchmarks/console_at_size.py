@@ -30,8 +30,8 @@ from daemon.context import JobContext
 from daemon.family import Family, FamilySettings, func, load_family
 from daemon.keys import FamilyKeys
 from daemon.pages import server_ms
+from daemon.process.serving import serve
 from daemon.search.indexer import FamilyIndexer, publish
-from daemon.serving import serve
 from daemon.statistics import SEPARATOR
 
 FAMILIES, ROUNDS = 14, 12

@@ -16,14 +16,14 @@ from benchmarks.arqd import NAME
 from benchmarks.server import measured_server
 from daemon import codec
 from daemon.broker import Broker, Outcome, TickSettings
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.control import Control
 from daemon.errors import JobFailed
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.keys import FamilyKeys
-from daemon.options import JobOptions, new_job
 from daemon.pages import EVERY, JobFilter
+from daemon.producing.options import JobOptions, new_job
 from daemon.records import split_record
 
 KEYS = FamilyKeys.of(NAME)

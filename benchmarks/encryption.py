@@ -18,13 +18,13 @@ from typing import Any
 from benchmarks.server import measured_server
 from daemon import codec
 from daemon.context import JobContext
-from daemon.dialect import ArqdDialect
 from daemon.encryption import JobCipher, KeyRing, generate_key
 from daemon.family import Family, FamilySettings, func, load_family
 from daemon.job import new_id
 from daemon.payload import Payload
 from daemon.producer import Producer
 from daemon.records import header
+from daemon.running.dialect import ArqdDialect
 from daemon.secret import Secret
 from daemon.supervisor import Supervisor
 

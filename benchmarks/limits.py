@@ -28,15 +28,15 @@ from benchmarks.measure import quantile
 from benchmarks.processes import Program
 from benchmarks.server import measured_server
 from daemon import codec
-from daemon.batches import pack_jobs
 from daemon.broker import Broker, NewJob
 from daemon.context import JobContext
 from daemon.errors import ArqdError
 from daemon.family import FamilySettings, RateLimit, load_family
-from daemon.job_info import HELD
+from daemon.inspecting.job_info import HELD
 from daemon.lua import SCRIPTS
-from daemon.options import JobOptions, new_job
 from daemon.producer import Producer
+from daemon.producing.batches import pack_jobs
+from daemon.producing.options import JobOptions, new_job
 from daemon.supervisor import Supervisor
 
 STARTS = f"{{{NAME}}}:starts"

@@ -30,10 +30,10 @@ from benchmarks.processes import Site
 from benchmarks.server import measured_server
 from benchmarks.systems import BY_NAME
 from daemon.broker import Broker, Outcome, TickSettings
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.keys import FamilyKeys
-from daemon.observer import sum_up
 from daemon.producer import Producer
+from daemon.running.observer import sum_up
 
 FAMILIES, FUNCTIONS = 14, ("send_email", "send_bulk_email")
 MINUTE, HOUR = 60_000, 3_600_000

@@ -26,7 +26,7 @@ from benchmarks.server import measured_server
 from daemon import codec
 from daemon.broker import Broker, Claim, Outcome, TickSettings
 from daemon.keys import FamilyKeys
-from daemon.options import JobOptions, new_job
+from daemon.producing.options import JobOptions, new_job
 
 SESSION = "00000000000000aa"
 SETTINGS = TickSettings(

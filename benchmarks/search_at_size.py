@@ -17,14 +17,14 @@ from benchmarks.server import measured_server
 from daemon import codec
 from daemon.broker import Broker, Outcome, TickSettings
 from daemon.causes import cause_of
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.control import Control
 from daemon.errors import JobFailed
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.keys import FamilyKeys
-from daemon.options import JobOptions, new_job
 from daemon.pages import JobFilter, JobPage
+from daemon.producing.options import JobOptions, new_job
 from daemon.records import split_record
 from daemon.search.indexer import LOOK_SECONDS, FamilyIndexer, publish, view
 

@@ -2,26 +2,31 @@
 
 Reading order, which is the way a job goes:
 
-1. ``payload``   what a job carries, and the function it is for
-2. ``producer``  a service hands a job over and gets a handle; ``bulk``: many jobs; ``lazily``: what it imports late
-3. ``broker``    the only module that changes a job's state, one method per script
-4. ``lua/``      the scripts themselves: enqueue, tick (settle and claim), sync, renew, ...
-5. ``worker``    one family's loop: settle what ended, claim what is due, start executors
-6. ``executor``  one job: decode, validate, run
-7. ``decisions`` what becomes of it: completed, another try, the dead letters; ``retry`` has the backoff
+1. ``payload``    what a job carries, and the function it is for
+2. ``producer``   a service hands a job over and gets a handle; ``producing/``: with which options, and how
+3. ``broker``     the only module that changes a job's state, one method per script
+4. ``lua/``       the scripts themselves: enqueue, tick (settle and claim), sync, renew, ...
+5. ``worker``     one family's loop: settle what ended, claim what is due, start executors; ``claiming/``: sessions,
+   leases, jobs claimed ahead, idle waiting
+6. ``executor``   one job: decode, validate, run; ``running/``: what is around it, ``context``: what its handler gets
+7. ``decisions``  what becomes of it: completed, another try, the dead letters; ``retry`` has the backoff
 
-Beside the way: ``supervisor`` (process: signals, drain), ``leases`` (renewal), ``wakeups`` (idle waiting), ``permits``
-(limits that families share), ``heartbeat`` (the file the probe reads), ``progress`` (does it take what waits?),
-``watchdog`` (who blocks the loop?). Keys and their rotation: ``encryption``,
-``secret`` (marked fields), ``reencryption``. Schedules: ``cron_jobs`` (in settings) and ``publish``, ``schedules`` (at
-run time), ``crontab`` (when), ``schedule`` (what), ``ticks`` and ``scheduler`` (who makes them). Jobs that wait for
-others: ``flows/``. Jobs from a database's transaction: ``outbox/``. Nouns: ``job``, ``records``, ``codec``, ``run``,
-``context``, ``keys``, ``errors``, ``settings``, ``family``, ``functions``, ``dotted`` and ``registry`` (names to
-families), ``logs``. Looking in: ``inspector``, ``pages``, ``situation`` and ``explain``
-(why a job does not run), ``consistency`` (keys that belong to no job), ``observer`` (what a worker tells of a try),
-``events``, ``statistics``, ``metrics``, ``search/``, ``cli/``, ``probe/``, ``console/``, ``alerts/``. Operating:
-``control``. Dead letters: ``causes``, ``dead_letters`` (their groups), ``redrive`` (sending them back with care),
-``archive/`` (in the database). For tests of those who use it: ``testing/``.
+Beside the way: ``supervisor`` (a process with its workers) and ``process/`` (signals, heartbeat, watchdog, systemd),
+``limits/``, ``scheduling/`` and ``schedules`` (at run time), ``flows/`` (jobs that wait for others), ``outbox/``
+(jobs from a database's transaction), ``connecting/`` and ``servers`` (to Redis, and to which). Keys and their
+rotation: ``encryption``, ``secret`` (marked fields), ``reencryption``.
+
+Nouns: ``job``, ``records`` and ``codec`` (its bytes in Redis), ``keys``, ``layout``, ``carried``, ``errors``,
+``family`` and ``functions``, ``dotted``, ``registry`` and ``catalog`` (names to families), ``settings`` and
+``environment`` (``settings_docs``: what is said of them), ``noted`` (which families have some). ``arq_worker``: what is
+stock arq's; ``lazily``: imported late.
+
+Looking in: ``inspector`` and ``inspecting/`` (``explain``: why a job does not run), ``pages`` (lists of any size),
+``search/``, ``events``, ``statistics``, ``metrics``, ``logs``, ``telemetry`` (``tracing``, ``error_reports``;
+``instruments``: how they watch), ``cli/``, ``probe/``, ``console/``, ``alerts/``. Operating: ``control``, its
+``outcomes`` in words. Dead letters: ``causes``, ``dead_letters`` (their groups), ``redrive`` (sending them back with
+care), ``archive/`` (in the database). On one machine: ``up`` with an ``embedded`` Valkey and a ``demo``. For tests of
+those who use it: ``testing/``.
 
 This package imports nothing heavy by itself; import the module that is needed.
 """

@@ -16,14 +16,14 @@ from redis.exceptions import RedisError
 
 from daemon import codec
 from daemon.broker import Broker
-from daemon.connections import LOST
+from daemon.connecting.connections import LOST
+from daemon.connecting.routed import single_of
 from daemon.family import Family
-from daemon.publish import publish, run_at_startup
-from daemon.routed import single_of
+from daemon.scheduling.publish import publish, run_at_startup
 
 if TYPE_CHECKING:
     from daemon.metrics import FamilyMetrics
-    from daemon.run import Run
+    from daemon.running.run import Run
     from daemon.supervisor import Supervisor
 
 logger = logging.getLogger("arqd.worker")
@@ -41,7 +41,7 @@ class ArqWorker(arq.worker.Worker):
 
     broker: Broker
     metrics: FamilyMetrics
-    #: The last job that blocked the event loop (`daemon.watchdog`).
+    #: The last job that blocked the event loop (`daemon.process.watchdog`).
     stalled: dict[str, Any] | None = None
 
     def __init__(

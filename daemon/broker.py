@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError, ReadOnlyError
 
-from daemon.added import Repeat as Repeat
-from daemon.added import read_added
-from daemon.batches import NewJob as NewJob
-from daemon.batches import batches_of, ids_added, pack_jobs, pack_outcomes
-from daemon.channel import Channel
+from daemon.connecting.channel import Channel
+from daemon.connecting.routed import in_cluster
 from daemon.errors import QueueFull
 from daemon.keys import FamilyKeys, raw_id
 from daemon.lua import SCRIPTS
-from daemon.routed import in_cluster
+from daemon.producing.added import Repeat as Repeat
+from daemon.producing.added import read_added
+from daemon.producing.batches import NewJob as NewJob
+from daemon.producing.batches import batches_of, ids_added, pack_jobs, pack_outcomes
 
 #: Bytes of events a family keeps unless it says otherwise; lua/events.lua says the same.
 MAX_EVENTS = 2_000_000
@@ -265,7 +265,7 @@ class Broker:
 
         Args:
             rate: starts and period in microseconds.
-            lanes: limits of groups and functions (`daemon.limits.lanes_of_settings`).
+            lanes: limits of groups and functions (`daemon.limits.queue_limits.lanes_of_settings`).
             max_events: bytes of events the family keeps, 0 for none.
             statistics: whether it keeps statistics.
             max_bytes: bytes it may take in Redis, None for any number.

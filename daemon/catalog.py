@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from daemon.binding import Binder
 from daemon.codec import encode, encode_body
 from daemon.errors import InvalidJob, InvalidPayload
 from daemon.family import Family
 from daemon.functions import JobFunction
 from daemon.payload import Payload
+from daemon.running.binding import Binder
 
 
 class Catalog:

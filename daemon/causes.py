@@ -165,7 +165,7 @@ def _text(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
         told = (".".join(map(str, one["loc"])).removeprefix("a.0.") + ": " + one["type"] for one in wrong)
-        # Of a job's payload the title is that of the record it stands in (daemon/binding.py), as its first argument.
+        # Of a job's payload the title is that of the record it stands in (`daemon.running.binding`), as its argument.
         title = "payload" if error.title == "Envelope" else error.title
         return f"{title}: " + "; ".join(dict.fromkeys(told))
     if isinstance(error, JobFailed):

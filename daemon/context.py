@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon import codec
 from daemon.carried import REQUEST
-from daemon.connections import LOST
+from daemon.connecting.connections import LOST
 from daemon.encryption import NO_KEYS, shown
 from daemon.errors import InvalidJob
 from daemon.flows import ChildResult, read_children
 from daemon.job import from_ms
 from daemon.keys import spoken_id
-from daemon.receipts import Receipts, check_step
+from daemon.running.receipts import Receipts, check_step
 
 if TYPE_CHECKING:
     from daemon.producer import Producer
-    from daemon.run import Run
+    from daemon.running.run import Run
     from daemon.worker import Worker
 
 T = TypeVar("T")

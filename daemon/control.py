@@ -13,12 +13,12 @@ from typing import Any, Self
 
 from daemon import codec
 from daemon.broker import Broker
-from daemon.connections import connect, translated
+from daemon.connecting.connections import connect, translated
 from daemon.dead_letters import Walk, outlook
 from daemon.errors import InvalidJob
+from daemon.inspecting.job_info import HELD, SUSPECT
 from daemon.inspector import Inspector
 from daemon.job import JobState, priority_level, seconds
-from daemon.job_info import HELD, SUSPECT
 from daemon.keys import JOB
 from daemon.pages import EVERY, INDEX, PAGE, JobFilter, server_ms
 from daemon.producer import KEEP_ABORTED_MS

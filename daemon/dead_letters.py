@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.errors import JobNotFound
 from daemon.inspector import Inspector
 from daemon.job import JobState, from_ms

@@ -26,9 +26,9 @@ from daemon.encryption import MASK, is_sealed
 from daemon.errors import ClaimLost, InvalidJob, JobFailed, KeyMissing, RetryAfter, TooLarge, Unreadable
 from daemon.family import LISTENERS, JobFunction
 from daemon.keys import spoken_id
-from daemon.observer import Observer
 from daemon.retry import Backoff
-from daemon.run import Run
+from daemon.running.observer import Observer
+from daemon.running.run import Run
 
 if TYPE_CHECKING:
     from daemon.worker import Worker

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from daemon.errors import ConfigurationError
-from daemon.handle import JobHandle
 from daemon.job import ENDED, JobState
-from daemon.options import JobOptions
 from daemon.producer import Producer
+from daemon.producing.handle import JobHandle
+from daemon.producing.options import JobOptions
 from daemon.servers import RedisUrl
 from daemon.settings import Settings
 

@@ -17,7 +17,7 @@ from daemon.carried import REQUEST
 from daemon.errors import ConfigurationError
 from daemon.instruments import add_instrument
 from daemon.keys import spoken_id
-from daemon.run import Run
+from daemon.running.run import Run
 
 if TYPE_CHECKING:
     from daemon.broker import Outcome

@@ -15,12 +15,12 @@ from typing import Any
 
 from redis import exceptions
 
-from daemon.connections import LOST, translate
+from daemon.connecting.connections import LOST, translate
+from daemon.connecting.routed import by_place
 from daemon.encryption import MASK, SEALED_JSON
 from daemon.errors import InvalidJob, RedisError, RedisUnavailable
 from daemon.job import from_ms
 from daemon.keys import FamilyKeys, spoken_id
-from daemon.routed import by_place
 
 #: What can happen; docs/events.md tells when.
 KINDS = (

@@ -25,14 +25,14 @@ from pydantic import ValidationError
 from daemon.broker import Claim, Outcome
 from daemon.carried import REQUEST, request_id
 from daemon.context import JobContext, current_job
-from daemon.deadlines import Deadlines
 from daemon.decisions import Decisions
-from daemon.dialect import Entry
 from daemon.encryption import JobCipher
 from daemon.errors import JobExpired, JobFailed, KeyMissing, OtherRelease
 from daemon.family import JobFunction
-from daemon.listeners import tell
-from daemon.run import Run
+from daemon.running.deadlines import Deadlines
+from daemon.running.dialect import Entry
+from daemon.running.listeners import tell
+from daemon.running.run import Run
 
 if TYPE_CHECKING:
     from daemon.worker import Worker

@@ -22,12 +22,12 @@ from pydantic import (
 )
 
 from daemon.broker import MAX_EVENTS
-from daemon.cron_jobs import StaticSchedule, cron_entries, crontab, functions_of, static_schedules
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.functions import JobFunction, checked_functions, func
 from daemon.job import priority_level, seconds
 from daemon.keys import FAMILY_NAME, FamilyKeys
 from daemon.retry import Backoff, Exponential, Fixed
+from daemon.scheduling.cron_jobs import StaticSchedule, cron_entries, crontab, functions_of, static_schedules
 
 __all__ = [
     "Exponential",

@@ -10,20 +10,20 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from daemon.answers import ANSWER_SECONDS, Answers, Patience, gathered
-from daemon.connections import connect, translated
+from daemon.connecting.connections import connect, translated
+from daemon.connecting.routed import Routed, by_place, in_cluster, name_of, single_of
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
 from daemon.errors import InvalidJob, JobNotFound, RedisError
-from daemon.explain import Explanation, explain
 from daemon.flows.view import FlowNode, add_relations, read_flow
+from daemon.inspecting.answers import ANSWER_SECONDS, Answers, Patience, gathered
+from daemon.inspecting.explain import Explanation, explain
+from daemon.inspecting.job_info import job_logs
+from daemon.inspecting.queue_stats import QueueStats, WorkerInfo, oldest_of_group, read_queues, read_workers
+from daemon.inspecting.server_info import ServerInfo, read_servers
 from daemon.job import JobInfo, JobLogs, JobState
-from daemon.job_info import job_logs
 from daemon.keys import FamilyKeys, parse_id, raw_id
 from daemon.pages import EVERY, PAGE, JobFilter, JobPage, Listing, describe, server_ms
-from daemon.queue_stats import QueueStats, WorkerInfo, oldest_of_group, read_queues, read_workers
-from daemon.routed import Routed, by_place, in_cluster, name_of, single_of
 from daemon.search.query import search
-from daemon.server_info import ServerInfo, read_servers
 from daemon.servers import RedisUrl
 from daemon.statistics import FamilyStatistics, Figures, Past, Step, read_figures, read_starts, read_statistics
 
@@ -123,7 +123,7 @@ class Inspector:
         return answers.away
 
     def server(self, family: str) -> str:
-        """Name the server a family is on, without asking it: see `daemon.routed.name_of`."""
+        """Name the server a family is on, without asking it: see `daemon.connecting.routed.name_of`."""
         return name_of(self.redis, self.of(family).queue)
 
     # ------------------------------------------------------------------ queues

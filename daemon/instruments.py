@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from daemon.decisions import Decisions
 from daemon.executor import Executor
-from daemon.run import Run
+from daemon.running.run import Run
 
 if TYPE_CHECKING:
     from daemon.broker import Outcome

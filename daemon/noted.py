@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from daemon.routed import place_of
+from daemon.connecting.routed import place_of
 
 
 class Noted:

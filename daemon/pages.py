@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 from daemon import codec
 from daemon.broker import Broker, PageEntry
+from daemon.connecting.routed import at_key
 from daemon.encryption import JobCipher, KeyRing
 from daemon.errors import InvalidJob, Unreadable
+from daemon.inspecting.job_info import BLOCKED, HELD, LANE, PARKED, SUSPECT, job_info
 from daemon.job import JobInfo, JobState
-from daemon.job_info import BLOCKED, HELD, LANE, PARKED, SUSPECT, job_info
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 from daemon.records import split_head
-from daemon.routed import at_key
 
 #: Most jobs in a page, and in one call of a script.
 PAGE = 500

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
 from daemon import codec, lazily
 from daemon.broker import Broker
-from daemon.bulk import prepare_alike, prepare_each
-from daemon.channel import Channel
-from daemon.connections import LOST, connect, translate, translated
+from daemon.connecting.channel import Channel
+from daemon.connecting.connections import LOST, connect, translate, translated
+from daemon.connecting.routed import Routed
 from daemon.encryption import NO_KEYS, JobCipher, KeyRing
 from daemon.errors import InvalidJob, JobNotFound, RedisRefused, ResultTimeout
-from daemon.handle import JobHandle, SyncJobHandle
-from daemon.handover import Asked, Fallback, Lot, Prepared, deliver, deliver_one
 from daemon.keys import FAMILY_NAME, JOB, RESULT, FamilyKeys, parse_id
-from daemon.options import JobOptions, as_arguments, checked_template, job_name, new_job, with_own_keys
-from daemon.replies import ReplyReader
-from daemon.routed import Routed
+from daemon.producing.bulk import prepare_alike, prepare_each
+from daemon.producing.handle import JobHandle, SyncJobHandle
+from daemon.producing.handover import Asked, Fallback, Lot, Prepared, deliver, deliver_one
+from daemon.producing.options import JobOptions, as_arguments, checked_template, job_name, new_job, with_own_keys
+from daemon.producing.replies import ReplyReader
+from daemon.producing.sync_producer import SyncProducer
 from daemon.servers import RedisUrl
-from daemon.sync_producer import SyncProducer
 
 if TYPE_CHECKING:
     from daemon.events import Event, Since
@@ -84,7 +84,7 @@ class Producer:
         fallback: Fallback | None = None,
         **options: Any,
     ) -> Self:
-        """Give a producer for a Redis URL (see `daemon.connections.connect`); connects with the first command.
+        """Give a producer for a Redis URL (`daemon.connecting.connections.connect`); connects with the first command.
 
         Raises:
             ConfigurationError: for a URL it does not understand.

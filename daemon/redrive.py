@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from daemon.broker import Broker
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.control import Control, Progress
 from daemon.dead_letters import DeadGroup, Walk, group, groups
 from daemon.errors import InvalidJob, JobStateError

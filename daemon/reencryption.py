@@ -13,10 +13,10 @@ from typing import Any
 
 from daemon import codec
 from daemon.broker import Broker, PageEntry
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.encryption import FORM, SEALED_JSON, SECRET, JobCipher, KeyRing, key_name
 from daemon.errors import KeyMissing, Unreadable
-from daemon.job_info import HELD, SUSPECT
+from daemon.inspecting.job_info import HELD, SUSPECT
 from daemon.keys import JOB, RESULT, FamilyKeys, family_of
 from daemon.pages import INDEX
 from daemon.records import MAGIC, split_record

@@ -9,16 +9,16 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from daemon.broker import Broker, Repeat
-from daemon.connections import connect, translated
-from daemon.crontab import every as every_
+from daemon.connecting.connections import connect, translated
 from daemon.errors import InvalidJob, ScheduleConflict, ScheduleNotFound
 from daemon.job import from_ms, new_id
 from daemon.keys import FAMILY_NAME, FamilyKeys, spoken_id
-from daemon.options import JobOptions
 from daemon.pages import server_ms
 from daemon.payload import Payload
-from daemon.schedule import Missed, Planned, Schedule, call_of, ms_of, read_schedule, read_schedules
-from daemon.scheduler import FAMILIES, announce, wake
+from daemon.producing.options import JobOptions
+from daemon.scheduling.crontab import every as every_
+from daemon.scheduling.schedule import Missed, Planned, Schedule, call_of, ms_of, read_schedule, read_schedules
+from daemon.scheduling.scheduler import FAMILIES, announce, wake
 from daemon.servers import RedisUrl
 
 #: How often a change is tried again that others overtook.
@@ -131,7 +131,7 @@ class Schedules:
             job, payload, family: as for `Producer.enqueue`.
             cron: crontab text of five fields, or six with seconds first.
             every: in its place a period, a second at least; counted from ``start``, else from 1970.
-            timezone, start, end, count, missed: see `daemon.cron_jobs.crontab`.
+            timezone, start, end, count, missed: see `daemon.scheduling.cron_jobs.crontab`.
             options: of its jobs.
 
         Raises:

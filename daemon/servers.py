@@ -6,14 +6,14 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.routed import Call, Routed, T, hash_tag, server_name
+from daemon.connecting.routed import Call, Routed, T, hash_tag, server_name
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
     """Where each family is: in ``families``, else on ``default``, as is what belongs to none (docs/topologies.md).
 
-    Both are URLs as `daemon.connections.connect` takes them; it takes this in the place of one, too.
+    Both are URLs as `daemon.connecting.connections.connect` takes them; it takes this in the place of one, too.
     """
 
     # Passwords may stand in them.

@@ -27,8 +27,8 @@ from daemon.encryption import NO_KEYS, KeyRing
 from daemon.environment import PREFIX, Variables, apply_fallbacks, collect, refuse_unknown
 from daemon.errors import ConfigurationError, InvalidJob
 from daemon.family import FamilyEntry, FamilyValues, Seconds
-from daemon.options import checked_template
 from daemon.probe.settings import ProbeSettings
+from daemon.producing.options import checked_template
 from daemon.servers import RedisUrl, Servers
 from daemon.telemetry import SentrySettings, TracesSettings
 

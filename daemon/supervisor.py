@@ -22,22 +22,22 @@ from redis.exceptions import RedisError
 
 import daemon
 from daemon.broker import Broker, Outcome
-from daemon.collector import spare_collector
-from daemon.connections import LOST, connect, safe_url, translated
+from daemon.claiming.leases import LeaseKeeper
+from daemon.claiming.turns import Turns
+from daemon.claiming.wakeups import Wakeups
+from daemon.connecting.connections import LOST, connect, safe_url, translated
+from daemon.connecting.routed import in_cluster, place_of
 from daemon.encryption import KeyRing
-from daemon.ending import REPLACE_STATUS, end_process
 from daemon.errors import ArqdError, ConfigurationError
 from daemon.family import Family
 from daemon.flows.courier import SWEEP_SECONDS, Courier
-from daemon.heartbeat import Heartbeat, resident_bytes
-from daemon.leases import LeaseKeeper
-from daemon.routed import in_cluster, place_of
-from daemon.run import Run
-from daemon.scheduler import Scheduler
+from daemon.process.collector import spare_collector
+from daemon.process.ending import REPLACE_STATUS, end_process
+from daemon.process.heartbeat import Heartbeat, resident_bytes
+from daemon.process.watchdog import Watchdog
+from daemon.running.run import Run
+from daemon.scheduling.scheduler import Scheduler
 from daemon.servers import RedisUrl, Servers
-from daemon.turns import Turns
-from daemon.wakeups import Wakeups
-from daemon.watchdog import Watchdog
 from daemon.worker import Worker
 
 logger = logging.getLogger("arqd.supervisor")
@@ -52,7 +52,7 @@ class Supervisor:
 
     Args:
         families: what to run, each name once.
-        url: Redis, as `daemon.connections.connect` takes it.
+        url: Redis, as `daemon.connecting.connections.connect` takes it.
         burst: end when nothing waits any more.
         heartbeat: file the probe reads, None for none.
         handle_signals: drain on SIGTERM and SIGINT, at once on a second one.
@@ -166,7 +166,7 @@ class Supervisor:
 
     @property
     def left_behind(self) -> bool:
-        """Whether handlers or threads of handed-back jobs still run and cannot be stopped: see `daemon.ending`."""
+        """Whether handlers or threads of handed-back jobs still run and cannot be stopped (`daemon.process.ending`)."""
         return any(worker.left_behind for worker in self.workers)
 
     # ------------------------------------------------------------------ run
@@ -364,7 +364,7 @@ class Supervisor:
     # ------------------------------------------------------------------ heartbeat
 
     def snapshot(self) -> dict[str, Any]:
-        """What the heartbeat file tells of this process (see `daemon.heartbeat`)."""
+        """What the heartbeat file tells of this process (see `daemon.process.heartbeat`)."""
         return {
             "version": daemon.__version__,
             "pid": os.getpid(),

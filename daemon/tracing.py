@@ -31,8 +31,8 @@ from daemon.carried import TRACE, inject_with, request_id
 from daemon.instruments import add_instrument
 from daemon.keys import spoken_id
 from daemon.metrics import OUTCOME_OF_KIND
-from daemon.observer import waited_seconds
-from daemon.run import Run
+from daemon.running.observer import waited_seconds
+from daemon.running.run import Run
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

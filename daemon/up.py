@@ -15,17 +15,17 @@ import uvloop
 
 from daemon import __version__
 from daemon.alerts.watch import watching
-from daemon.connections import safe_url
+from daemon.connecting.connections import safe_url
 from daemon.demo import demonstrate, refuse_real_mail
 from daemon.dotted import database_of
 from daemon.embedded import EmbeddedServer
-from daemon.ending import ending
 from daemon.errors import ArqdError
 from daemon.family import Family
 from daemon.inspector import Inspector
 from daemon.probe.app import create_app
+from daemon.process.ending import ending
+from daemon.process.serving import serve
 from daemon.servers import RedisUrl
-from daemon.serving import serve
 from daemon.settings import Settings
 from daemon.supervisor import Supervisor
 from daemon.telemetry import telemetry

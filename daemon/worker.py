@@ -18,21 +18,21 @@ from redis.exceptions import RedisError
 
 from daemon.arq_worker import ArqWorker
 from daemon.broker import Broker, Claim, Outcome, Tick, TickSettings
-from daemon.connections import LOST, connect
-from daemon.dialect import ArqdDialect, StockDialect
+from daemon.claiming.prefetch import Prefetch
+from daemon.claiming.progress import Progress
+from daemon.claiming.session import SUSPECT_SCORE, Session
+from daemon.connecting.connections import LOST, connect
 from daemon.executor import Executor
 from daemon.family import Family
 from daemon.keys import spoken_id
-from daemon.listeners import Listeners
+from daemon.limits.permits import Permits
 from daemon.metrics import OUTCOME_OF_KIND, FamilyMetrics
-from daemon.permits import Permits
-from daemon.pool import ProcessPool
-from daemon.prefetch import Prefetch
+from daemon.process.pool import ProcessPool
 from daemon.producer import Producer
-from daemon.progress import Progress
 from daemon.retry import RetryPolicy
-from daemon.run import Run
-from daemon.session import SUSPECT_SCORE, Session
+from daemon.running.dialect import ArqdDialect, StockDialect
+from daemon.running.listeners import Listeners
+from daemon.running.run import Run
 
 if TYPE_CHECKING:
     from daemon.supervisor import Supervisor

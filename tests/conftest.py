@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from daemon import prefetch, take
+from daemon.claiming import prefetch, take
 from daemon.producer import Producer
 from tests.everywhere import ask_every_node
 from tests.postgres import PostgresServer

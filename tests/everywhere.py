@@ -9,7 +9,7 @@ import fnmatch
 from collections.abc import Callable
 from typing import Any
 
-from daemon.cluster import Cluster
+from daemon.connecting.cluster import Cluster
 
 
 def _joined(replies: list[Any]) -> Any:

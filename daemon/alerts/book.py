@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from daemon.alerts.rules import ALERTS, Finding, Severity
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.errors import InvalidJob, JobNotFound
 from daemon.keys import ALERT_COUNTS, ALERT_SILENCES, ALERT_STATES
 

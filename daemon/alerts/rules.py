@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from daemon.alerts.objectives import Objective, Starts, burning
-from daemon.queue_stats import QueueStats
+from daemon.inspecting.queue_stats import QueueStats
 from daemon.statistics import Figures
 
 if TYPE_CHECKING:

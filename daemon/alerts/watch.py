@@ -26,7 +26,7 @@ from daemon.inspector import Inspector, QueueStats
 from daemon.servers import RedisUrl
 
 if TYPE_CHECKING:
-    from daemon.scheduler import Scheduler
+    from daemon.scheduling.scheduler import Scheduler
     from daemon.settings import Settings
     from daemon.statistics import Figures
 

@@ -25,7 +25,8 @@ from daemon import codec
 from daemon.archive.database import Archive
 from daemon.archive.letters import ALL, ArchiveFilter, Passed
 from daemon.broker import Broker, NewJob
-from daemon.connections import LOST, connect, translated
+from daemon.connecting.connections import LOST, connect, translated
+from daemon.connecting.routed import Routed
 from daemon.dead_letters import outlook
 from daemon.dotted import database_of, object_store_of
 from daemon.errors import ArchiveUnavailable, ArqdError, RedisUnavailable, Unreadable
@@ -34,7 +35,6 @@ from daemon.job import JobInfo, from_ms
 from daemon.keys import JOB, FamilyKeys, parse_id, spoken_id
 from daemon.pages import describe
 from daemon.records import split_head, split_record
-from daemon.routed import Routed
 from daemon.servers import RedisUrl
 
 logger = logging.getLogger("arqd.archive")

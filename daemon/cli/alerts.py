@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 @asynccontextmanager
 async def _book() -> AsyncIterator[tuple[Book, object]]:
     from daemon.alerts.book import Book
-    from daemon.connections import connect
+    from daemon.connecting.connections import connect
 
     redis = connect(redis_url(settings()))
     try:

@@ -147,7 +147,7 @@ def _filter(
 async def _archiver() -> AsyncIterator[tuple[Archiver, Any]]:
     from daemon.archive.archiver import make_archiver
     from daemon.archive.database import Archive
-    from daemon.connections import connect
+    from daemon.connecting.connections import connect
     from daemon.dotted import database_of
 
     config = settings()

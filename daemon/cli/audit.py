@@ -80,7 +80,7 @@ def verify(
 
 @asynccontextmanager
 async def _audit() -> AsyncIterator[Audit]:
-    from daemon.connections import connect
+    from daemon.connecting.connections import connect
     from daemon.console.audit import Audit
 
     config = settings()

@@ -103,9 +103,9 @@ def _channels(config: Settings) -> Finding:
 async def _leaks(url: RedisUrl, family: Family) -> Finding:
     """Count what belongs to no job, or lacks what it needs."""
     from daemon.cli.check_server import Finding
-    from daemon.connections import connect, translated
-    from daemon.consistency import find_leaks
+    from daemon.connecting.connections import connect, translated
     from daemon.errors import ArqdError
+    from daemon.inspecting.consistency import find_leaks
 
     client = connect(url)
     try:

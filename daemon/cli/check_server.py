@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoPermissionError, ResponseError
 
-from daemon.channel import Channel
 from daemon.cli import check_topology
 from daemon.cli.finding import Finding as Finding
-from daemon.cluster import Cluster
-from daemon.connections import connect, safe_url, translated
+from daemon.connecting.channel import Channel
+from daemon.connecting.cluster import Cluster
+from daemon.connecting.connections import connect, safe_url, translated
 from daemon.errors import ArqdError
 from daemon.keys import ABORT, IN_PROGRESS, JOB, RESULT, RETRY, LimitKeys
 from daemon.layout import other_layout
 from daemon.lua import SCRIPTS
-from daemon.scheduler import LEASE
+from daemon.scheduling.scheduler import LEASE
 from daemon.servers import RedisUrl, url_of
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
 from daemon.cli.finding import Finding
-from daemon.connections import LOST
+from daemon.connecting.connections import LOST
 
 if TYPE_CHECKING:
-    from daemon.cluster import Address, Cluster
+    from daemon.connecting.cluster import Address, Cluster
     from daemon.family import Family
 
 SLOTS = 16384

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from daemon.family import Family, FamilyValues
-    from daemon.scheduler import Scheduler
+    from daemon.scheduling.scheduler import Scheduler
     from daemon.settings import Settings
 
 
@@ -110,7 +110,7 @@ def _run_processes(
 ) -> int:
     """Run a command in several processes; ``recycled`` is after how many jobs, at how many bytes."""
     from daemon.cli.processes import Processes, Recycling
-    from daemon.notify import Notifier
+    from daemon.process.notify import Notifier
 
     async def keep() -> int:
         recycling, notifier = Recycling(*recycled), Notifier(os.environ)
@@ -124,9 +124,9 @@ def _run_workers(config: Settings, families: list[Family], load: Callable[[], li
     """Run the workers of some families in this process; ``load`` gives them anew, by settings that have changed."""
     import uvloop
 
-    from daemon.ending import ending
-    from daemon.notify import Notifier
-    from daemon.service import Service
+    from daemon.process.ending import ending
+    from daemon.process.notify import Notifier
+    from daemon.process.service import Service
     from daemon.supervisor import Supervisor
 
     def reload() -> dict[str, FamilyValues]:
@@ -160,9 +160,9 @@ def scheduler() -> None:
     """
     import uvloop
 
-    from daemon.heartbeat import Heartbeat, scheduler_file
-    from daemon.notify import Notifier
-    from daemon.scheduler import Scheduler
+    from daemon.process.heartbeat import Heartbeat, scheduler_file
+    from daemon.process.notify import Notifier
+    from daemon.scheduling.scheduler import Scheduler
 
     config, notifier = settings(), Notifier(os.environ)
     _log(config, "json")
@@ -184,7 +184,7 @@ def scheduler() -> None:
 
 async def _lead(config: Settings, leader: Scheduler, *beside: Coroutine[Any, Any, None]) -> None:
     from daemon.alerts.watch import watching
-    from daemon.connections import connect
+    from daemon.connecting.connections import connect
     from daemon.flows.courier import SWEEP_SECONDS, Courier
 
     url = redis_url(config)
@@ -237,8 +237,8 @@ def console() -> None:
 
 async def _console(config: Settings) -> None:
     from daemon.console.server import run_console
-    from daemon.notify import Notifier
-    from daemon.scheduler import Scheduler
+    from daemon.process.notify import Notifier
+    from daemon.scheduling.scheduler import Scheduler
     from daemon.telemetry import telemetry
 
     url, notifier = redis_url(config), Notifier(os.environ)
@@ -264,9 +264,9 @@ def probe() -> None:
 
 async def _probe(config: Settings) -> None:
     from daemon.inspector import Inspector
-    from daemon.notify import Notifier
     from daemon.probe.app import create_app
-    from daemon.serving import serve
+    from daemon.process.notify import Notifier
+    from daemon.process.serving import serve
 
     names, notifier = list(config.families), Notifier(os.environ)
 
@@ -340,7 +340,7 @@ def _size(text: str) -> int:
 
 
 def _heartbeat(config: Settings) -> Path:
-    from daemon.heartbeat import default_path
+    from daemon.process.heartbeat import default_path
 
     return config.heartbeat_file or default_path(os.environ)
 

@@ -211,7 +211,7 @@ async def _redrive(
     json: bool,
 ) -> None:  # fmt: skip
     from daemon.job import seconds
-    from daemon.limit_text import rate_of
+    from daemon.limits.text import rate_of
     from daemon.redrive import Redrive, RedriveState
 
     limit = rate_of(rate)

@@ -15,8 +15,8 @@ from daemon.cli.common import audited, cell, instant, print_json, redis_url, set
 if TYPE_CHECKING:
     from daemon.catalog import Catalog
     from daemon.family import JobFunction
-    from daemon.handle import JobHandle
-    from daemon.options import JobOptions
+    from daemon.producing.handle import JobHandle
+    from daemon.producing.options import JobOptions
     from daemon.settings import Settings
 
 #: How often the progress shown by ``--wait`` is asked for; the end itself is told at once.

@@ -10,7 +10,7 @@ import typer
 from daemon.cli.common import Json, cell, inspector, print_json
 
 if TYPE_CHECKING:
-    from daemon.explain import Explanation
+    from daemon.inspecting.explain import Explanation
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def explain(
 
 async def _explain(id: str) -> Explanation:
     from daemon.errors import JobNotFound
-    from daemon.explain import Reason
+    from daemon.inspecting.explain import Reason
     from daemon.keys import parse_id
 
     async with inspector(parse_id(id)[0]) as found:

@@ -47,8 +47,8 @@ def healthcheck(pid: int = 1) -> None:
 
 def _heartbeats(config: Settings) -> str:
     """Say what is wrong with the heartbeat files of the worker's processes."""
-    from daemon.heartbeat import default_path
     from daemon.probe import health
+    from daemon.process.heartbeat import default_path
 
     files = config.probe.files(config.heartbeat_file or default_path(os.environ))
     readings = health.read_workers(files, time.time(), config.probe.limits())
@@ -57,9 +57,9 @@ def _heartbeats(config: Settings) -> str:
 
 def _scheduler(config: Settings) -> str:
     """Say what is wrong with the file of a scheduler."""
-    from daemon.heartbeat import default_path, scheduler_file
     from daemon.probe import health
-    from daemon.scheduler import STILL_SECONDS
+    from daemon.process.heartbeat import default_path, scheduler_file
+    from daemon.scheduling.scheduler import STILL_SECONDS
 
     file = scheduler_file(config.heartbeat_file or default_path(os.environ))
     [reading] = health.read_workers([file], time.time(), health.Limits(heartbeat=STILL_SECONDS))

@@ -11,9 +11,9 @@ import typer
 from daemon.cli.common import Json, audited, cell, inspector, print_json, print_table, refuse_unknown_family, settings
 
 if TYPE_CHECKING:
-    from daemon.budget import Budget
-    from daemon.limits import FamilyLimits
-    from daemon.shared_limits import SharedLimitInfo
+    from daemon.limits.budget import Budget
+    from daemon.limits.queue_limits import FamilyLimits
+    from daemon.limits.shared import SharedLimitInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -78,8 +78,8 @@ def limits(
 
 
 async def _shared(name: str, rate: str | None, concurrency: str | None, reset: bool) -> SharedLimitInfo:
-    from daemon import limits
-    from daemon.connections import translated
+    from daemon.connecting.connections import translated
+    from daemon.limits import queue_limits as limits
 
     async with inspector() as found:
         with translated():
@@ -122,9 +122,9 @@ async def _limits(
     family: str, rate: str | None, concurrency: str | None, group: str | None, function: str | None, weight: int | None,
     max_bytes: str | None, reset: bool,
 ) -> FamilyLimits:  # fmt: skip
-    from daemon.connections import translated
+    from daemon.connecting.connections import translated
     from daemon.keys import FamilyKeys
-    from daemon.limits import change_limits
+    from daemon.limits.queue_limits import change_limits
 
     keys = FamilyKeys.of(family)
     async with inspector(family) as found:
@@ -152,7 +152,7 @@ def _functions(family: str) -> list[str]:
 
 
 def _print_budget(budget: Budget) -> None:
-    from daemon.budget import size_text
+    from daemon.limits.budget import size_text
 
     if budget.max_bytes is None:
         print(f"the queue may take any number of bytes in Redis ({budget.source})")

@@ -35,8 +35,8 @@ from daemon.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from daemon.answers import Answers
     from daemon.errors import RedisError
+    from daemon.inspecting.answers import Answers
     from daemon.inspector import QueueStats
     from daemon.job import JobInfo, JobLogs
     from daemon.pages import JobFilter, JobPage
@@ -222,7 +222,7 @@ def _print_queues(found: list[QueueStats], away: Mapping[str, RedisError]) -> No
 
 
 def _bytes_of(queue: QueueStats) -> str | None:
-    from daemon.budget import size_text
+    from daemon.limits.budget import size_text
 
     return None if queue.max_bytes is None else f"{size_text(queue.bytes or 0)} of {size_text(queue.max_bytes)}"
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.ending import REPLACE_STATUS
-from daemon.heartbeat import read_heartbeat, resident_bytes
-from daemon.notify import VARIABLES
 from daemon.probe.settings import worker_file
-from daemon.service import DRAIN_AHEAD, START_PATIENCE
-from daemon.signals import send_signal
+from daemon.process.ending import REPLACE_STATUS
+from daemon.process.heartbeat import read_heartbeat, resident_bytes
+from daemon.process.notify import VARIABLES
+from daemon.process.service import DRAIN_AHEAD, START_PATIENCE
+from daemon.process.signals import send_signal
 
 if TYPE_CHECKING:
-    from daemon.notify import Notifier
+    from daemon.process.notify import Notifier
 
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 1.0

@@ -38,7 +38,7 @@ def status(family: FamilyName, json: Json = False) -> None:
 
 
 async def _rebuild(family: str) -> View:
-    from daemon.connections import translated
+    from daemon.connecting.connections import translated
     from daemon.search.indexer import indexer_of, view
 
     async with inspector(family) as found:
@@ -55,7 +55,7 @@ async def _rebuild(family: str) -> View:
 
 async def _status(family: str) -> View:
     from daemon.broker import Broker
-    from daemon.connections import translated
+    from daemon.connecting.connections import translated
     from daemon.search.indexer import view
 
     async with inspector(family) as found:
@@ -65,7 +65,7 @@ async def _status(family: str) -> View:
 
 
 async def _require(found: Inspector, family: str) -> None:
-    from daemon.connections import translated
+    from daemon.connecting.connections import translated
     from daemon.search.query import require_search
 
     with translated():

@@ -77,7 +77,7 @@ def revoke(name: Name) -> None:
 
 @asynccontextmanager
 async def _tokens() -> AsyncIterator[tuple[Tokens, Audit]]:
-    from daemon.connections import connect
+    from daemon.connecting.connections import connect
     from daemon.console.audit import Audit
     from daemon.console.tokens import Tokens
 

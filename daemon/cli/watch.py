@@ -32,9 +32,9 @@ from daemon.cli.common import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from daemon.answers import Answers
     from daemon.errors import RedisError
     from daemon.events import Event, Since
+    from daemon.inspecting.answers import Answers
     from daemon.inspector import Inspector, QueueStats, WorkerInfo
     from daemon.statistics import FamilyStatistics, Figures
 
@@ -291,7 +291,7 @@ def _since(text: str) -> Since:
 async def _tail(families: list[str] | None, since: Since, function: str | None, once: bool, json: bool) -> None:
     from pydantic_core import to_json
 
-    from daemon.connections import connect
+    from daemon.connecting.connections import connect
     from daemon.events import EventReader
 
     config = settings()

@@ -15,8 +15,8 @@ import typer
 from daemon.cli.common import Json, away_json, cell, inspector, plain, print_json, print_table, refuse_away, with_away
 
 if TYPE_CHECKING:
-    from daemon.answers import Answers
     from daemon.errors import RedisError
+    from daemon.inspecting.answers import Answers
     from daemon.inspector import Inspector, WorkerInfo
 
 _COLUMNS = ("family", "session", "host", "pid", "slots", "running", "draining", "lease_seconds", "lag", "memory")
@@ -69,7 +69,7 @@ def profile(
     text: Annotated[bool, typer.Option("--text", help="Collapsed stacks in place of a picture.")] = False,
 ) -> None:
     """See where a worker's time goes: its stacks are looked at a hundred times a second, and drawn as a flame graph."""
-    from daemon.profiler import flame_graph
+    from daemon.process.profiler import flame_graph
 
     found, stacks = asyncio.run(_profile(worker, seconds))
     if output is None:
@@ -81,9 +81,9 @@ def profile(
 
 
 async def _profile(worker: str, seconds: float) -> tuple[WorkerInfo, str]:
-    from daemon.connections import translated
+    from daemon.connecting.connections import translated
     from daemon.errors import ArqdError
-    from daemon.profiler import message
+    from daemon.process.profiler import message
 
     async with inspector() as found:
         process = await _named(found, worker)

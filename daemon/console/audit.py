@@ -21,7 +21,7 @@ from typing import Any
 
 from redis.exceptions import WatchError
 
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.console.roles import Actor
 from daemon.errors import ArqdError, RedisError
 from daemon.keys import AUDIT_HEAD, AUDIT_LOG

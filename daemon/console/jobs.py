@@ -13,7 +13,7 @@ from daemon.console.queues import QueueAway
 from daemon.console.roles import Actor, Role
 from daemon.console.services import Services
 from daemon.errors import JobNotFound
-from daemon.explain import Explanation, Reason
+from daemon.inspecting.explain import Explanation, Reason
 from daemon.job import JobInfo, JobLogs
 from daemon.outcomes import DONE, REASONS
 from daemon.pages import JobPage

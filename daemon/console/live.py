@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.errors import ArqdError, InvalidJob, RedisError
 from daemon.events import Event, EventReader, parsed_position
 from daemon.inspector import Inspector

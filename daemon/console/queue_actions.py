@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.console.queues import QueueAway, away_of
 from daemon.console.roles import Actor
 from daemon.console.services import Services
 from daemon.errors import RedisError
-from daemon.limits import FamilyLimits, change_limits, read_limits
+from daemon.limits.queue_limits import FamilyLimits, change_limits, read_limits
 from daemon.pages import EVERY, JobFilter
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ async def set_limits(services: Services, actor: Actor, family: str, **changes: A
     """Change limits of a queue, or of a group or function of it, while it runs.
 
     Args:
-        changes: arguments of `daemon.limits.change_limits`; None leaves one as it is.
+        changes: arguments of `daemon.limits.queue_limits.change_limits`; None leaves one as it is.
 
     Raises:
         InvalidJob: for what is no limit; nothing was changed.

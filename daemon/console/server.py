@@ -14,8 +14,8 @@ from daemon.console.roles import Actor, Role
 from daemon.console.services import Services
 from daemon.errors import RedisError
 from daemon.family import Family
+from daemon.process.serving import serve
 from daemon.servers import RedisUrl
-from daemon.serving import serve
 
 if TYPE_CHECKING:
     from daemon.settings import Settings

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.console.roles import Role
 from daemon.console.tokens import Tokens, digest
 from daemon.keys import CONSOLE_LOGIN, CONSOLE_SESSION

@@ -17,11 +17,11 @@ from daemon.console.roles import Actor
 from daemon.console.services import Services
 from daemon.errors import ArqdError, InvalidJob, QueueFull
 from daemon.family import FamilyValues
-from daemon.handle import JobHandle
 from daemon.job import JobState
-from daemon.options import JobOptions
 from daemon.pages import describe
 from daemon.payload import Payload
+from daemon.producing.handle import JobHandle
+from daemon.producing.options import JobOptions
 from daemon.retry import Backoff
 
 #: Most jobs of a batch: as many as one round trip takes.

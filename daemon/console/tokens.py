@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.console.roles import Role
 from daemon.errors import InvalidToken, TokenConflict, TokenNotFound
 from daemon.job import from_ms

@@ -23,10 +23,10 @@ from daemon.job import JobState
 from daemon.keys import RESULT, FamilyKeys, family_of, spoken_id
 
 if TYPE_CHECKING:
-    from daemon.handle import JobHandle
-    from daemon.options import JobOptions
     from daemon.payload import Payload
-    from daemon.sync_producer import SyncProducer
+    from daemon.producing.handle import JobHandle
+    from daemon.producing.options import JobOptions
+    from daemon.producing.sync_producer import SyncProducer
 
 __all__ = [
     "Batch",
@@ -233,7 +233,7 @@ class SyncBatchHandle:
     """`BatchHandle` without ``await``."""
 
     def __init__(self, producer: SyncProducer, handle: BatchHandle) -> None:
-        from daemon.handle import SyncJobHandle
+        from daemon.producing.handle import SyncJobHandle
 
         self._producer = producer
         self._handle = handle

@@ -17,14 +17,14 @@ from redis.exceptions import RedisError
 
 from daemon import codec
 from daemon.broker import NewJob
-from daemon.connections import LOST
+from daemon.connecting.connections import LOST
+from daemon.connecting.routed import Routed, by_place
 from daemon.encryption import is_sealed, shown_error
 from daemon.errors import ArqdError, Unreadable
 from daemon.flows.broker import PORTION, PORTION_BYTES, ChildEnd, FlowBroker, FlowJob, OutboxEntry
 from daemon.keys import FamilyKeys, family_of, spoken_id
 from daemon.noted import Noted
 from daemon.records import tail_of
-from daemon.routed import Routed, by_place
 
 logger = logging.getLogger("arqd.courier")
 

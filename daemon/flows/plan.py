@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.exceptions import RedisError
 
 from daemon import codec
-from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS
 from daemon.broker import NewJob
-from daemon.connections import LOST, translated
+from daemon.connecting.connections import LOST, translated
 from daemon.errors import ArqdError, InvalidJob
 from daemon.flows import Batch, BatchHandle, Node
 from daemon.flows.broker import FlowBroker, FlowJob
 from daemon.flows.courier import FAMILIES, Courier
-from daemon.handle import JobHandle
-from daemon.handover import in_clear
 from daemon.keys import FamilyKeys, family_of, spoken_id
-from daemon.options import JobOptions
+from daemon.producing.batches import ENQUEUE_BYTES, ENQUEUE_JOBS
+from daemon.producing.handle import JobHandle
+from daemon.producing.handover import in_clear
+from daemon.producing.options import JobOptions
 from daemon.records import written_tail
 
 if TYPE_CHECKING:

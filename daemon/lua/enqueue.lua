@@ -1,7 +1,7 @@
 -- Adds jobs, all or (on a full server) none.
 -- ARGV[3] "1" when this call repeats one whose reply was lost, "own" when the engine itself adds them, whom no budget of
 --   bytes refuses, else "0"; behind "1" or "0", of a single job, a space and the session of the process that is told its
---   result (lua/await.lua); then runs of jobs (daemon/batches.py) that have all but id and tail in common. A run is
+--   result (lua/await.lua); then runs of jobs (daemon/producing/batches.py) that have all but id and tail in common. A run is
 --   count, level (0: the family's), "now" | "in" | "at", ms (delay or due time), timeout ms, expires ms from now, and then
 --   id, tail of each of its jobs.
 --   With a dedup key the third goes on: a space, "drop" | "replace" | "debounce", a space, its window in ms (0: while the

@@ -22,9 +22,9 @@ from daemon.broker import NewJob
 from daemon.encryption import KeyRing
 from daemon.errors import InvalidJob
 from daemon.keys import spoken_id
-from daemon.options import JobOptions
 from daemon.payload import Payload
 from daemon.producer import MAX_PAYLOAD, Producer
+from daemon.producing.options import JobOptions
 
 __all__ = ["CursorOutbox", "Outbox", "OutboxFallback", "SyncOutbox"]
 

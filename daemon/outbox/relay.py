@@ -23,13 +23,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from daemon.broker import Broker, NewJob
-from daemon.connections import LOST, connect, translate, translated
+from daemon.connecting.connections import LOST, connect, translate, translated
+from daemon.connecting.routed import Routed
 from daemon.dotted import database_of
 from daemon.errors import ArqdError, InClear, QueueFull
 from daemon.job import new_id
 from daemon.keys import FamilyKeys
 from daemon.outbox.table import OUTBOX
-from daemon.routed import Routed
 from daemon.servers import RedisUrl
 
 logger = logging.getLogger("arqd.outbox")

@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from daemon.answers import Answers
-from daemon.connections import translate
+from daemon.connecting.connections import translate
 from daemon.errors import RedisError
+from daemon.inspecting.answers import Answers
+from daemon.inspecting.server_info import ServerInfo
 from daemon.probe import exposition, health
-from daemon.server_info import ServerInfo
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.heartbeat import read_heartbeat
+from daemon.process.heartbeat import read_heartbeat
 
 logger = logging.getLogger("arqd.probe")
 

@@ -12,8 +12,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from daemon import __version__
+from daemon.inspecting.server_info import ServerInfo
 from daemon.metrics import DURATION_BOUNDS, OUTCOMES, WAIT_BOUNDS
-from daemon.server_info import ServerInfo
 
 #: The states of ``arqd_queue_jobs``, each an attribute of `QueueFigures`.
 STATES = ("waiting", "active", "delayed", "blocked", "parked", "completed", "failed", "aborted", "expired")

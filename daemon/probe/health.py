@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.heartbeat import read_heartbeat
+from daemon.process.heartbeat import read_heartbeat
 
 #: Checks of one kind, one per worker process, as ``application/health+json`` lists them.
 Checks = dict[str, list[dict[str, Any]]]

@@ -21,12 +21,12 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from daemon.broker import Broker, PageEntry
-from daemon.connections import LOST
+from daemon.connecting.connections import LOST
+from daemon.connecting.routed import Routed, by_place
 from daemon.events import told
 from daemon.keys import FamilyKeys
 from daemon.noted import Noted
 from daemon.pages import describe
-from daemon.routed import Routed, by_place
 from daemon.search.postings import DOCS, Doc, Write, doc_of, set_of
 from daemon.search.words import OFF
 

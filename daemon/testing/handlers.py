@@ -14,16 +14,16 @@ from pydantic_core import from_json
 from daemon import codec
 from daemon.broker import Claim, NewJob, Outcome
 from daemon.decisions import Decisions
-from daemon.dialect import ArqdDialect
 from daemon.encryption import SEALED_JSON, JobCipher, KeyRing, shown
 from daemon.errors import ConfigurationError
 from daemon.executor import Executor
 from daemon.family import Family, FamilySettings, JobFunction, func, load_family
 from daemon.payload import Payload
-from daemon.pool import ProcessPool
+from daemon.process.pool import ProcessPool
 from daemon.records import header
 from daemon.retry import RetryPolicy
-from daemon.run import Run
+from daemon.running.dialect import ArqdDialect
+from daemon.running.run import Run
 from daemon.testing.recording import RecordedJob, RecordingProducer
 
 Ending = Literal["completed", "retried", "failed", "told_to_wait", "released", "parked", "expired"]

@@ -12,14 +12,14 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, RedisError
 
 from daemon.broker import Broker, Claim, Tick
-from daemon.connections import LOST
+from daemon.connecting.connections import LOST
 from daemon.executor import Executor
 from daemon.family import Family
 from daemon.flows.courier import SWEEP_SECONDS, Courier
 from daemon.keys import spoken_id
 from daemon.metrics import FamilyMetrics
 from daemon.producer import Producer
-from daemon.run import Run
+from daemon.running.run import Run
 from daemon.supervisor import Supervisor
 from daemon.testing.clock import Halting, current_process
 from daemon.testing.wire import Command
@@ -28,7 +28,7 @@ from daemon.worker import Worker
 if TYPE_CHECKING:
     from daemon.testing.simulation import Simulation
 
-#: How long a client waits for a reply that does not come, seconds (`daemon.connections.connect`).
+#: How long a client waits for a reply that does not come, seconds (`daemon.connecting.connections.connect`).
 NO_REPLY = 5.0
 #: A wait for which it is worth to work out whether it could be longer.
 LONG_MS = 1000

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
 from daemon.broker import NewJob
-from daemon.bulk import prepare_each
 from daemon.encryption import KeyRing
 from daemon.errors import ArqdError
-from daemon.handle import JobHandle
-from daemon.handover import Asked
 from daemon.keys import spoken_id
-from daemon.options import JobOptions
 from daemon.payload import Payload
 from daemon.producer import MAX_PAYLOAD, Producer, SyncProducer
+from daemon.producing.bulk import prepare_each
+from daemon.producing.handle import JobHandle
+from daemon.producing.handover import Asked
+from daemon.producing.options import JobOptions
 from daemon.records import header, split_record
 
 T = TypeVar("T")

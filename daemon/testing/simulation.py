@@ -26,12 +26,12 @@ from daemon.inspector import Inspector
 from daemon.job import JobInfo, from_ms
 from daemon.job import seconds as seconds_of
 from daemon.producer import Producer, SyncProducer
-from daemon.scheduler import WAKE
+from daemon.scheduling.scheduler import WAKE
+from daemon.scheduling.ticks import ticks_of
 from daemon.testing.clock import VirtualLoop, World
 from daemon.testing.process import Process
 from daemon.testing.waiting import PARKED, Waiting
 from daemon.testing.wire import Wire
-from daemon.ticks import ticks_of
 
 T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)

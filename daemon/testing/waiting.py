@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from daemon.claiming.session import SUSPECT_SCORE
 from daemon.family import Family
 from daemon.flows.courier import SWEEP_SECONDS
 from daemon.keys import FamilyKeys
-from daemon.session import SUSPECT_SCORE
 from daemon.testing.process import Process, SimulatedWorker
 from daemon.testing.wire import Command
 

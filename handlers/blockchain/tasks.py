@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from daemon.context import JobContext
 from daemon.errors import PermanentError, RetryAfter
-from daemon.options import JobOptions
+from daemon.producing.options import JobOptions
 from handlers.blockchain.index import ChainEvent, EventIndex
 from handlers.blockchain.payloads import HandleEvent, IndexEvents, VerifiedEvent
 from handlers.blockchain.settings import BlockchainSettings

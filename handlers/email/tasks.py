@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from daemon.context import JobContext
 from daemon.errors import PermanentError
-from daemon.options import JobOptions
 from daemon.payload import Payload
+from daemon.producing.options import JobOptions
 from handlers.email.message import Composer
 from handlers.email.payloads import BulkEmail, RefusedRecipient, SendBulkEmail, SendEmail, SentEmail
 from handlers.email.receipts import Receipt, Receipts

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.errors import PermanentError
-from daemon.pool import follow_parent
+from daemon.process.pool import follow_parent
 
 LENGTH = 8
 #: Longest message, bytes: what is larger goes into a file.

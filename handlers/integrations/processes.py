@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from daemon.errors import PermanentError
-from daemon.signals import send_signal
+from daemon.process.signals import send_signal
 from handlers.integrations.process_child import LENGTH, LONGEST, message
 
 logger = logging.getLogger("arqd.processes")

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from daemon.context import JobContext
-from daemon.options import JobOptions
+from daemon.producing.options import JobOptions
 from handlers.integrations.database import Database
 from handlers.integrations.texts import LARGEST_PUSH_DATA
 from handlers.integrations.users.inbox import Inbox, Notification

@@ -18,7 +18,7 @@ from daemon.control import Control
 from daemon.errors import RedisUnavailable
 from daemon.inspector import Inspector
 from daemon.producer import Producer
-from daemon.scheduler import Scheduler
+from daemon.scheduling.scheduler import Scheduler
 from tests.alerts.support import Guard, guarding
 from tests.conftest import RedisServerFactory
 from tests.engine import eventually, make_family, run_burst, until, working

@@ -70,12 +70,12 @@ def test_the_producer_is_redis_and_a_few_modules_of_its_own() -> None:
         sorted(more & {f"daemon.{name}" for name in ("events", "flows", "inspector", "payload", "retry", "secret")})
         == []
     )
-    assert len([name for name in more if inside(name, "daemon")]) <= 26
+    assert len([name for name in more if inside(name, "daemon")]) <= 28
 
 
 def test_a_job_by_name_needs_no_payload_classes() -> None:
     enqueued = modules_after(
-        "from daemon.options import new_job\nfrom daemon import codec\nfrom daemon.keys import FamilyKeys\n"
+        "from daemon.producing.options import new_job\nfrom daemon import codec\nfrom daemon.keys import FamilyKeys\n"
         "new_job(FamilyKeys.of('t'), 'send', codec.encode([{'to': 'a'}]), 0, {'delay': 5, 'tags': ['vip']})"
     )
     assert enqueued.isdisjoint({"pydantic", "daemon.payload"})

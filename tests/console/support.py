@@ -17,7 +17,7 @@ from daemon.console.roles import Role
 from daemon.console.services import Services
 from daemon.console.settings import ConsoleSettings
 from daemon.family import Family
-from daemon.serving import serve
+from daemon.process.serving import serve
 from tests.asking import FUNCTIONS
 from tests.engine import make_family
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.console.audit import Audit, AuditFilter, Doing, _hash
 from daemon.console.roles import Actor, Role
 from daemon.errors import ArqdError, JobStateError

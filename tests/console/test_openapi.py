@@ -31,7 +31,7 @@ from daemon.console.roles import Role
 from daemon.console.services import Services
 from daemon.console.settings import ConsoleSettings
 from daemon.family import load_family
-from daemon.serving import serve
+from daemon.process.serving import serve
 from handlers.email.worker import WorkerSettings
 from handlers.integrations.database import Database
 from tests.asking import FUNCTIONS

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from daemon.connections import connect
-from daemon.consistency import find_leaks
+from daemon.connecting.connections import connect
 from daemon.errors import PermanentError
 from daemon.family import FamilySettings, load_family
+from daemon.inspecting.consistency import find_leaks
 from daemon.inspector import Inspector
 from daemon.producer import Producer
 from daemon.supervisor import Supervisor

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.console.roles import Role
 from daemon.console.tokens import Tokens
 from daemon.context import JobContext
@@ -21,7 +21,7 @@ from daemon.family import FamilySettings, load_family
 from daemon.inspector import Inspector
 from daemon.payload import Payload
 from daemon.producer import Producer
-from daemon.scheduler import Scheduler
+from daemon.scheduling.scheduler import Scheduler
 from daemon.supervisor import Supervisor
 from tests.certificates import certificate
 from tests.servers import RedisServer, binary_of, free_port

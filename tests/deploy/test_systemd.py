@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from daemon.handle import JobHandle
 from daemon.producer import Producer
-from daemon.scheduler import LEASE
+from daemon.producing.handle import JobHandle
+from daemon.scheduling.scheduler import LEASE
 from tests.deploy.host import Host
 from tests.servers import RedisServer
 

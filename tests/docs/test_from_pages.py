@@ -27,20 +27,20 @@ from daemon import codec, flows, registry
 from daemon.cli.command import app
 from daemon.context import JobContext
 from daemon.control import Control
-from daemon.cron_jobs import crontab
 from daemon.dotted import shipped_families
 from daemon.environment import FALLBACKS
 from daemon.errors import PermanentError, RetryAfter
 from daemon.events import KINDS
 from daemon.family import _EXTRAS, HOOKS, FamilySettings, FamilyValues, func
-from daemon.handle import JobHandle
 from daemon.inspector import Inspector
 from daemon.job import PRIORITIES, JobState, priority_level
-from daemon.options import JobOptions
 from daemon.probe.app import create_app
 from daemon.probe.health import Limits
 from daemon.producer import Producer
+from daemon.producing.handle import JobHandle
+from daemon.producing.options import JobOptions
 from daemon.schedules import Schedules
+from daemon.scheduling.cron_jobs import crontab
 from tests.docs.pages import ROOT, name, names, page, table, wait_for_worker
 
 ARQ, BULLMQ = page("from-arq"), page("from-bullmq")

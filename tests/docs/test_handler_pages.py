@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from daemon.family import HOOKS
-from daemon.listeners import LIMIT
-from daemon.receipts import LAST_CALL, LONGEST_NAME
+from daemon.running.listeners import LIMIT
+from daemon.running.receipts import LAST_CALL, LONGEST_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("once", "handlers")}

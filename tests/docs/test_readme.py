@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemon.job import PRIORITIES
-from daemon.options import JobOptions
+from daemon.producing.options import JobOptions
 from tests.docs.pages import wait_for_worker
 
 ROOT = Path(__file__).resolve().parents[2]

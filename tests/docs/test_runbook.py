@@ -12,7 +12,7 @@ import pytest
 
 from daemon.alerts.rules import ALERTS
 from daemon.cli.command import main
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.family import load_family
 from daemon.producer import Producer
 from daemon.settings import load_settings

@@ -17,9 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.cli.command import app
-from daemon.schedule import Missed
-from daemon.scheduler import LEASE_SECONDS
-from daemon.ticks import GRACE_MS, RUN_ALL
+from daemon.scheduling.schedule import Missed
+from daemon.scheduling.scheduler import LEASE_SECONDS
+from daemon.scheduling.ticks import GRACE_MS, RUN_ALL
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "schedules.md").read_text("utf-8")

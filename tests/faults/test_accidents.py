@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from daemon.errors import JobFailed
-from daemon.heartbeat import read_heartbeat
 from daemon.job import JobState
 from daemon.keys import JOB
 from daemon.probe.app import create_app
+from daemon.process.heartbeat import read_heartbeat
 from handlers.email.payloads import SendEmail
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import EndTask, Hold, Quiet, Strange, Work

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from daemon.ending import REPLACE_STATUS
 from daemon.errors import JobFailed
 from daemon.job import JobState
+from daemon.process.ending import REPLACE_STATUS
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Block, Cling, Done, Hold, Plain, Spin, Work
 from tests.faults.figures import within

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.keys import FamilyKeys
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Steps

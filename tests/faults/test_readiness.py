@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from daemon.claiming.session import Session
 from daemon.probe.app import create_app
 from daemon.probe.health import Limits
 from daemon.producer import Producer
-from daemon.session import Session
 from tests.engine import make_family, working
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Block, Hold, Work

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from daemon.handle import JobHandle
 from daemon.producer import Producer
+from daemon.producing.handle import JobHandle
 from tests.faults.conftest import WorkshopFactory
 from tests.faults.workshop import WorkerProcess, Workshop
 

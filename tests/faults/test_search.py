@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from daemon.connections import LOST, connect
+from daemon.connecting.connections import LOST, connect
 from daemon.control import Control
 from daemon.errors import ArqdError
 from daemon.inspector import Inspector

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import redis
 
-from daemon.connections import connect
-from daemon.consistency import find_leaks
-from daemon.heartbeat import read_heartbeat
+from daemon.connecting.connections import connect
+from daemon.inspecting.consistency import find_leaks
 from daemon.inspector import Inspector, QueueStats
 from daemon.keys import FamilyKeys
+from daemon.process.heartbeat import read_heartbeat
 from daemon.producer import Producer
 from tests.engine import make_family
 from tests.faults.family import FOLDER

@@ -19,12 +19,12 @@ from daemon.archive.archiver import LEASE, Archiver, keep_archive
 from daemon.archive.database import LINES, Archive
 from daemon.archive.letters import ArchivedLetter, ArchiveFilter
 from daemon.archive.table import DEAD_LETTERS
-from daemon.connections import connect
-from daemon.consistency import find_leaks
+from daemon.connecting.connections import connect
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.encryption import MASK, KeyRing
 from daemon.errors import ArchiveUnavailable, InvalidJob, JobNotFound, QueueFull
+from daemon.inspecting.consistency import find_leaks
 from daemon.job import JobState
 from daemon.payload import Payload
 from daemon.producer import Producer

@@ -10,8 +10,8 @@ from typing import Self
 import pytest
 from redis import exceptions
 
-from daemon.channel import Channel
-from daemon.connections import connect
+from daemon.connecting.channel import Channel
+from daemon.connecting.connections import connect
 from tests.conftest import RedisServerFactory
 from tests.engine import until
 from tests.marks import one_server

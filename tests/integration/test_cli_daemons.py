@@ -26,8 +26,8 @@ import yaml
 
 from daemon.cli import processes
 from daemon.cli.command import main
-from daemon.heartbeat import read_heartbeat
-from daemon.notify import Notifier
+from daemon.process.heartbeat import read_heartbeat
+from daemon.process.notify import Notifier
 from daemon.producer import SyncProducer
 from handlers import FAMILIES
 from tests.conftest import RedisServerFactory

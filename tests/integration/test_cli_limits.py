@@ -14,7 +14,7 @@ from daemon.context import JobContext
 from daemon.errors import RetryAfter
 from daemon.family import RateLimit, func
 from daemon.keys import FamilyKeys
-from daemon.limits import FamilyLimits, LimitInfo, read_limits
+from daemon.limits.queue_limits import FamilyLimits, LimitInfo, read_limits
 from daemon.producer import Producer
 from tests.engine import eventually, make_family, until, working
 

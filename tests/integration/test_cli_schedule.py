@@ -11,8 +11,8 @@ import pytest
 
 from daemon.family import crontab, load_family
 from daemon.producer import SyncProducer
-from daemon.publish import publish
 from daemon.schedules import Schedules
+from daemon.scheduling.publish import publish
 from tests.integration.cli_family import WorkerSettings
 from tests.integration.test_cli_control import Arqd, arqd
 from tests.integration.test_cli_daemons import Start, start, until

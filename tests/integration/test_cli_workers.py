@@ -14,8 +14,8 @@ from urllib.parse import quote
 from daemon.console.pages.dashboard import Dashboard
 from daemon.context import JobContext
 from daemon.inspector import Inspector
+from daemon.process.profiler import collapsed, flame_graph
 from daemon.producer import Producer
-from daemon.profiler import collapsed, flame_graph
 from daemon.worker import Worker
 from tests.console.support import console
 from tests.engine import eventually, make_family, working

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from daemon import consistency
 from daemon.cli.command import main
-from daemon.consistency import find_leaks
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.errors import PermanentError
 from daemon.family import Fixed, func
+from daemon.inspecting import consistency
+from daemon.inspecting.consistency import find_leaks
 from daemon.job import JobState
 from daemon.producer import Producer
 from tests.engine import in_state, make_family, run_burst, working

@@ -107,7 +107,7 @@ async def test_past_its_limit_nothing_remains(
     redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However early the timer is: here the short job's is that of the other, too."""
-    monkeypatch.setattr("daemon.deadlines.EARLY", 60)
+    monkeypatch.setattr("daemon.running.deadlines.EARLY", 60)
     seen: dict[str, float] = {}
 
     async def work(ctx: JobContext) -> None:

@@ -12,9 +12,9 @@ import pytest
 from daemon.context import JobContext
 from daemon.errors import InvalidJob
 from daemon.family import Family
-from daemon.handle import SyncJobHandle
 from daemon.payload import Payload
 from daemon.producer import Producer, SyncProducer
+from daemon.producing.handle import SyncJobHandle
 from tests.engine import eventually, make_family, run_burst, working
 
 PRODUCERS = 50

@@ -25,9 +25,9 @@ from daemon.payload import Payload, PayloadModel
 from daemon.producer import Producer
 from daemon.reencryption import reencrypt
 from daemon.schedules import Schedules
+from daemon.scheduling.ticks import Ticks
 from daemon.search.indexer import Indexer
 from daemon.secret import Secret, SecretValue
-from daemon.ticks import Ticks
 from tests.engine import eventually, in_state, make_family, run_burst, working
 from tests.integration.vault_family import Opened, OpenVault, Pick, WorkerSettings
 
@@ -190,7 +190,7 @@ async def test_nobody_hands_over_in_clear(redis_url: str, producer: Producer, va
 async def test_the_result_of_a_job_that_was_encrypted_anew_comes_unasked_as_any_other(
     redis_url: str, sealing: Producer, vault: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.replies.REMIND_SECONDS", 3600.0)
+    monkeypatch.setattr("daemon.producing.replies.REMIND_SECONDS", 3600.0)
     async with working(redis_url, vault, keyring=RING):
         for job in await sealing.enqueue_many([Pick(text="one"), Pick(text="two")]):
             await job.result(30)

@@ -14,18 +14,19 @@ import pytest
 from arq import create_pool
 from arq.connections import RedisSettings
 
-from daemon import codec, situation
+from daemon import codec
 from daemon.broker import Broker
 from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.errors import InvalidJob, PermanentError, RetryAfter
-from daemon.explain import Explanation
 from daemon.family import Fixed, RateLimit, func
-from daemon.handle import JobHandle
+from daemon.inspecting import situation
+from daemon.inspecting.explain import Explanation
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer, SyncProducer
+from daemon.producing.handle import JobHandle
 from tests.engine import eventually, make_family, run_burst, until, working
 from tests.lua.state import LEASE, A, B, C, Engine
 from tests.marks import one_url, stock_ids

@@ -16,13 +16,13 @@ from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.errors import ArqdError, InvalidJob, JobFailed, JobNotFound, RedisUnavailable
-from daemon.explain import Reason
 from daemon.family import Family
 from daemon.flows import BatchHandle, Node, batch, chain, courier, node
 from daemon.flows import plan as flow_plan
 from daemon.flows.broker import FlowBroker
 from daemon.flows.courier import Courier
 from daemon.flows.plan import FlowPlan
+from daemon.inspecting.explain import Reason
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.payload import Payload

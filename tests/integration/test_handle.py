@@ -18,9 +18,9 @@ from daemon.errors import (
 )
 from daemon.inspector import Inspector
 from daemon.job import JobState
-from daemon.options import JobOptions
 from daemon.payload import Payload
 from daemon.producer import JobHandle, Producer
+from daemon.producing.options import JobOptions
 from tests.asking import FUNCTIONS, NOW, Answer, Ask, Plain, producing
 from tests.engine import eventually, make_family, run_burst, until, working
 from tests.marks import one_server
@@ -105,7 +105,7 @@ async def test_who_waits_for_one_job_after_the_other_asks_for_the_first_result_o
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So long it listens on behind the last result.
-    monkeypatch.setattr("daemon.replies.BLOCK_SECONDS", 60)
+    monkeypatch.setattr("daemon.producing.replies.BLOCK_SECONDS", 60)
     async with producing(redis_url) as producer, working(redis_url, make_family("t", *FUNCTIONS)):
         asked: list[str] = []
         ask = producer.replies._ask
@@ -121,14 +121,14 @@ async def test_who_waits_for_one_job_after_the_other_asks_for_the_first_result_o
             assert await jobs[-1].result(30) == n
         assert asked == [jobs[0].job_id]
         # What nobody waited for is at hand for a moment, once, and then asked for. It is not told of in advance again.
-        monkeypatch.setattr("daemon.replies.EARLY_SECONDS", 60)
+        monkeypatch.setattr("daemon.producing.replies.EARLY_SECONDS", 60)
         jobs.append(await producer.enqueue(Plain(n=4)))
         await until(lambda: not producer.replies._ahead)
         assert await jobs[4].result(30) == await jobs[4].result(30) == 4
         assert asked[1:] == [jobs[4].job_id]
         jobs.append(await producer.enqueue(Plain(n=4)))
         await until(lambda: not producer.replies._ahead)
-        monkeypatch.setattr("daemon.replies.EARLY_SECONDS", 0)
+        monkeypatch.setattr("daemon.producing.replies.EARLY_SECONDS", 0)
         assert await jobs[5].result(30) == 4
         assert asked[2:] == [jobs[5].job_id]
         twice = [await producer.enqueue(Plain(n=5), job_id="five") for _ in range(2)]
@@ -142,9 +142,9 @@ async def test_who_waits_for_one_job_after_the_other_asks_for_the_first_result_o
 async def test_a_result_that_came_early_is_not_taken_for_that_of_a_later_job_with_its_id(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, options: JobOptions
 ) -> None:
-    monkeypatch.setattr("daemon.replies.EARLY_SECONDS", 60)
+    monkeypatch.setattr("daemon.producing.replies.EARLY_SECONDS", 60)
     # So long it listens on behind the last result.
-    monkeypatch.setattr("daemon.replies.BLOCK_SECONDS", 60)
+    monkeypatch.setattr("daemon.producing.replies.BLOCK_SECONDS", 60)
     async with producing(redis_url) as producer, working(redis_url, make_family("t", *FUNCTIONS)):
         # One that has not ended when it is asked for: it is listened for.
         assert await (await producer.enqueue(Plain(n=1), delay=0.3)).result(30) == 1
@@ -179,7 +179,7 @@ async def test_an_announcement_of_before_a_lost_connection_or_long_ago_is_not_re
         # As a server that takes another's place may not know of it.
         await producer.redis.delete("{t}:waiters")
         if producer.channel is None:
-            monkeypatch.setattr("daemon.replies.REMIND_SECONDS", 0)
+            monkeypatch.setattr("daemon.producing.replies.REMIND_SECONDS", 0)
         else:
             producer.channel.close()
         waiting = asyncio.create_task(job.result(30))

@@ -12,7 +12,7 @@ import pytest
 from daemon.context import JobContext
 from daemon.errors import RetryAfter
 from daemon.family import Family, RateLimit, func
-from daemon.job_info import HELD
+from daemon.inspecting.job_info import HELD
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import eventually, make_family, working

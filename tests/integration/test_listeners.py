@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from arq.worker import Retry
 
-import daemon.listeners
+import daemon.running.listeners
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.errors import PermanentError, RetryAfter
@@ -147,7 +147,7 @@ async def test_a_job_that_killed_its_workers_is_told(redis_url: str, producer: P
 async def test_what_a_listener_raises_or_how_long_it_takes_changes_nothing(
     redis_url: str, producer: Producer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon.listeners, "LIMIT", 0.05)
+    monkeypatch.setattr(daemon.running.listeners, "LIMIT", 0.05)
     shut: list[str] = []
 
     async def work(ctx: JobContext) -> None:
@@ -177,7 +177,7 @@ async def test_what_a_listener_raises_or_how_long_it_takes_changes_nothing(
 async def test_hooks_that_hang_hold_neither_the_job_nor_the_worker(
     redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(daemon.listeners, "LIMIT", 0.05)
+    monkeypatch.setattr(daemon.running.listeners, "LIMIT", 0.05)
 
     async def work(ctx: JobContext) -> int:
         return 1

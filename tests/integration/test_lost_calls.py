@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as LostConnection
 
-from daemon.channel import Channel
+from daemon.connecting.channel import Channel
 from daemon.context import JobContext
 from daemon.errors import RedisUnavailable, ResultTimeout
 from daemon.keys import FamilyKeys
@@ -72,8 +72,8 @@ async def test_who_gives_up_while_the_reader_asks_again_does_not_end_it(redis_ur
 async def test_a_question_that_the_server_has_forgotten_is_asked_again(
     redis_url: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.replies.REMIND_SECONDS", 0.1)
-    monkeypatch.setattr("daemon.replies.BLOCK_SECONDS", 0.1)
+    monkeypatch.setattr("daemon.producing.replies.REMIND_SECONDS", 0.1)
+    monkeypatch.setattr("daemon.producing.replies.BLOCK_SECONDS", 0.1)
     waiters = FamilyKeys.of("t").key("waiters")
     jobs = await producer.enqueue_many("double", [(n,) for n in range(3)], family="t")
     waits = [asyncio.create_task(job.result(30)) for job in jobs]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.noted import Noted
 from tests.engine import calls
 from tests.marks import one_server

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from daemon.cli.command import main
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.encryption import KeyRing, generate_key
 from daemon.errors import InvalidJob
 from daemon.inspector import Inspector

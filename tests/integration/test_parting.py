@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import session
+from daemon.claiming import session
 from daemon.errors import RedisUnavailable
 from daemon.job import JobState
 from daemon.producer import Producer

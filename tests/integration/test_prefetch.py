@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import uvloop
 
-from daemon import executor, prefetch
+from daemon import executor
 from daemon.broker import Broker, Held
+from daemon.claiming import prefetch
 from daemon.context import JobContext, current_job
 from daemon.family import func
 from daemon.job import JobState
 from daemon.keys import FamilyKeys, raw_id
 from daemon.producer import Producer
-from daemon.run import Run
+from daemon.running.run import Run
 from daemon.worker import Worker
 from tests.engine import in_state, make_family, until, working
 from tests.servers import each_node

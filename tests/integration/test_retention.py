@@ -18,10 +18,10 @@ from daemon.flows import node
 from daemon.inspector import Inspector
 from daemon.job import JobState
 from daemon.keys import FamilyKeys
-from daemon.limits import read_limits
+from daemon.limits.queue_limits import read_limits
 from daemon.pages import JobFilter
 from daemon.producer import Producer, SyncProducer
-from daemon.schedule import Schedule
+from daemon.scheduling.schedule import Schedule
 from tests.engine import eventually, make_family, run_burst, working
 
 Arqd = Callable[..., tuple[int, str, str]]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from daemon import scheduler as module
 from daemon.keys import FamilyKeys
-from daemon.scheduler import FREE, LEASE, Scheduler
 from daemon.schedules import Schedules
-from daemon.ticks import Ticks
+from daemon.scheduling import scheduler as module
+from daemon.scheduling.scheduler import FREE, LEASE, Scheduler
+from daemon.scheduling.ticks import Ticks
 from tests.conftest import RedisServerFactory
 from tests.engine import calls, eventually, until
 

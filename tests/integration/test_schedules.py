@@ -14,8 +14,8 @@ from daemon.family import Fixed
 from daemon.keys import FamilyKeys
 from daemon.payload import Payload, schema_mark
 from daemon.producer import Producer
-from daemon.schedule import read_schedule
 from daemon.schedules import Schedules
+from daemon.scheduling.schedule import read_schedule
 from tests.conftest import RedisServerFactory
 from tests.engine import eventually
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daemon.cli.command import main
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.errors import ConfigurationError, InvalidJob, PermanentError

@@ -14,9 +14,9 @@ import pytest
 from daemon.environment import collect
 from daemon.errors import ConfigurationError
 from daemon.family import FamilySettings, FamilyValues, load_family
-from daemon.notify import Notifier
+from daemon.process.notify import Notifier
+from daemon.process.service import Service
 from daemon.producer import Producer
-from daemon.service import Service
 from daemon.supervisor import Supervisor
 
 

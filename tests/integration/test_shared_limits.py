@@ -15,12 +15,12 @@ from daemon.cli.command import main
 from daemon.context import JobContext
 from daemon.errors import InvalidJob
 from daemon.family import RateLimit, SharedLimit
+from daemon.inspecting.job_info import HELD
 from daemon.inspector import Inspector
-from daemon.job_info import HELD
 from daemon.keys import FamilyKeys, LimitKeys
-from daemon.limits import change_shared
+from daemon.limits.queue_limits import change_shared
+from daemon.limits.shared import SharedLimitInfo, read_shared
 from daemon.producer import Producer
-from daemon.shared_limits import SharedLimitInfo, read_shared
 from tests.engine import eventually, make_family, until, working
 
 Arqd = Callable[..., tuple[int, str, str]]

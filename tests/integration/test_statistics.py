@@ -10,14 +10,14 @@ import pytest
 from redis.exceptions import ConnectionError as LostConnection
 
 from daemon.broker import Outcome
-from daemon.channel import Channel
+from daemon.claiming.session import Session
+from daemon.connecting.channel import Channel
 from daemon.context import JobContext
 from daemon.errors import InvalidJob, PermanentError
 from daemon.family import Fixed
 from daemon.inspector import Inspector
 from daemon.lua import SCRIPTS
 from daemon.producer import Producer
-from daemon.session import Session
 from tests.engine import calls, eventually, make_family, run_burst, until, working
 
 

@@ -11,14 +11,14 @@ import pytest
 import uvloop
 from redis import exceptions
 
-from daemon import prefetch
 from daemon.broker import Broker, Claim, Tick
+from daemon.claiming import prefetch
+from daemon.claiming.take import Take
 from daemon.context import JobContext
 from daemon.family import func
 from daemon.job import JobState
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
-from daemon.take import Take
 from daemon.worker import Worker
 from tests.engine import make_family, until, working
 from tests.servers import each_node

@@ -11,13 +11,13 @@ from pydantic_core import from_json
 
 from daemon import codec
 from daemon.broker import Broker
-from daemon.crontab import Timing
-from daemon.job_info import HELD
+from daemon.inspecting.job_info import HELD
 from daemon.keys import JOB, FamilyKeys
 from daemon.producer import Producer
 from daemon.records import split_record
-from daemon.schedule import Schedule, read_schedule
-from daemon.ticks import BATCH, GRACE_MS, RUN_ALL, Step, Ticks, step
+from daemon.scheduling.crontab import Timing
+from daemon.scheduling.schedule import Schedule, read_schedule
+from daemon.scheduling.ticks import BATCH, GRACE_MS, RUN_ALL, Step, Ticks, step
 from tests.dst import ROWS, Row
 
 KEYS = FamilyKeys.of("t")

@@ -16,9 +16,9 @@ from daemon.broker import Broker
 from daemon.context import JobContext
 from daemon.errors import ConfigurationError, JobFailed, RedisRefused
 from daemon.family import RateLimit, func
+from daemon.inspecting.job_info import HELD
 from daemon.inspector import Inspector
 from daemon.job import JobState
-from daemon.job_info import HELD
 from daemon.keys import FamilyKeys
 from daemon.lua import SCRIPTS
 from daemon.producer import Producer

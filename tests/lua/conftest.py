@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from tests.conftest import RedisServerFactory
 from tests.lua.state import A, Engine
 

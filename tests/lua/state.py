@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.broker import MAX_EVENTS, Broker, Claim, Held, NewJob, Outcome, Repeat, Tick, TickSettings
+from daemon.connecting.routed import in_cluster
 from daemon.errors import Unreadable
 from daemon.keys import ABORT, IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
 from daemon.lua import SCRIPTS
 from daemon.records import record_tail, split_record, stamp_word
-from daemon.routed import in_cluster
 
 NOW = 1_763_775_600_000
 LEASE = 30_000

@@ -19,7 +19,7 @@ from arq.connections import ArqRedis
 
 from daemon import codec
 from daemon.broker import Claim, NewJob, Outcome
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.errors import QueueFull
 from daemon.flows.broker import FlowBroker, FlowJob, OutboxEntry
 from daemon.flows.courier import ends_of

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from arq.connections import ArqRedis
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from tests.lua.flow_state import Flows
 from tests.lua.state import DAY, HELD, LEASE, SUSPECT, A, B, C, Engine
 

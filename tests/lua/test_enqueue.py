@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from daemon.batches import ENQUEUE_JOBS
 from daemon.keys import JOB
+from daemon.producing.batches import ENQUEUE_JOBS
 from daemon.records import split_record, stamp_word
 from tests.lua.conftest import Fill
 from tests.lua.state import HELD, LEVEL, NOW, READY, A, Engine

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from daemon.inspecting.job_info import job_logs
 from daemon.job import JobLogs, LogLine, from_ms
-from daemon.job_info import job_logs
 from tests.lua.conftest import Fill
 from tests.lua.state import LEASE, NOW, A, B, Engine, Mine
 

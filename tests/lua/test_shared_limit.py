@@ -8,9 +8,9 @@ import pytest
 
 from daemon.family import SharedLimit
 from daemon.keys import LimitKeys
-from daemon.limits import change_shared
+from daemon.limits.queue_limits import change_shared
+from daemon.limits.shared import Grant, LimitBroker
 from daemon.lua import SCRIPTS
-from daemon.shared_limits import Grant, LimitBroker
 from tests.lua.conftest import Fill
 from tests.lua.state import NOW, Engine
 

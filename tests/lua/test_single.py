@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import daemon.lua
-from daemon.batches import NewJob
 from daemon.broker import Outcome
 from daemon.lua import SCRIPTS
+from daemon.producing.batches import NewJob
 from tests.lua.state import A, B, Engine, Mine
 
 Case = Callable[[Engine], Awaitable[Any]]

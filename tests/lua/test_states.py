@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from daemon.broker import Outcome
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from tests.lua.state import HELD, INDEXES, LEASE, SUSPECT, A, B, C, Engine, Mine
 
 T = TypeVar("T")

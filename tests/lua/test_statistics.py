@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.broker import Outcome
-from daemon.observer import sum_up
+from daemon.running.observer import sum_up
 from daemon.statistics import FamilyStatistics, Past, read_statistics
 from tests.lua.conftest import Fill
 from tests.lua.state import DAY, A, Engine, Mine

@@ -20,8 +20,8 @@ from daemon.family import Fixed
 from daemon.inspector import Inspector
 from daemon.metrics import MAX_FUNCTIONS
 from daemon.probe.app import create_app
+from daemon.process.serving import serve
 from daemon.producer import Producer
-from daemon.serving import serve
 from scripts.grafana import queries
 from tests.docs.pages import ROOT, names, page, table
 from tests.engine import eventually, make_family, until, working

@@ -13,10 +13,10 @@ from prometheus_client import parser
 from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
-from daemon.answers import Answers
+from daemon.inspecting.answers import Answers
+from daemon.inspecting.server_info import ServerInfo, read_servers
 from daemon.keys import FamilyKeys
 from daemon.metrics import FamilyMetrics
-from daemon.server_info import ServerInfo, read_servers
 
 T = TypeVar("T")
 

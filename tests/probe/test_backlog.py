@@ -13,7 +13,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.metrics import FamilyMetrics
 from daemon.probe.app import create_app
 from tests.conftest import RedisServerFactory

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from daemon.errors import ConfigurationError
-from daemon.heartbeat import Heartbeat
 from daemon.probe.app import create_app
-from daemon.serving import serve
+from daemon.process.heartbeat import Heartbeat
+from daemon.process.serving import serve
 from tests.probe.support import NeverAsked, document
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon import scheduler
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.errors import RedisUnavailable
 from daemon.flows import node
 from daemon.flows.courier import Courier
@@ -17,6 +16,7 @@ from daemon.inspector import Inspector
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from daemon.schedules import Schedules
+from daemon.scheduling import scheduler
 from daemon.search.indexer import Indexer, publish
 from daemon.servers import Servers
 from tests.alerts.support import guarding

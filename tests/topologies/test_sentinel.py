@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from tests.servers import SentinelServers
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.archive.archiver import Archiver
 from daemon.archive.database import Archive
-from daemon.connections import safe_url
+from daemon.connecting.connections import safe_url
 from daemon.context import JobContext
 from daemon.control import Control
 from daemon.errors import ConfigurationError, RedisUnavailable

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from daemon.batches import ENQUEUE_BYTES, ENQUEUE_JOBS, JobRun, NewJob, batches_of, ids_of, pack_jobs, pack_outcomes
 from daemon.broker import Outcome
+from daemon.producing.batches import (
+    ENQUEUE_BYTES,
+    ENQUEUE_JOBS,
+    JobRun,
+    NewJob,
+    batches_of,
+    ids_of,
+    pack_jobs,
+    pack_outcomes,
+)
 
 
 def _job(name: str, *, level: int = 5, when: str = "now", tail: bytes = b"f\t\n{}") -> NewJob:

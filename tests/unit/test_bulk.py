@@ -10,16 +10,16 @@ import pytest
 from pydantic import model_serializer
 
 from daemon import carried
-from daemon.batches import ids_of
-from daemon.bulk import prepare_alike, prepare_each
 from daemon.codec import MAX_DEPTH
 from daemon.encryption import KeyRing, generate_key
 from daemon.errors import InvalidJob, TooLarge
-from daemon.handover import Asked, Lot
-from daemon.keep import Keep
-from daemon.options import JobOptions
 from daemon.payload import Payload
 from daemon.producer import Producer
+from daemon.producing.batches import ids_of
+from daemon.producing.bulk import prepare_alike, prepare_each
+from daemon.producing.handover import Asked, Lot
+from daemon.producing.keep import Keep
+from daemon.producing.options import JobOptions
 from daemon.retry import Fixed
 from daemon.secret import Secret
 from daemon.testing.recording import RecordingProducer

@@ -15,10 +15,10 @@ import pytest
 from pydantic import ValidationError
 
 from daemon import codec
-from daemon.binding import Binder
 from daemon.errors import InvalidJob, JobExpired, JobFailed, TooLarge, Unreadable
 from daemon.payload import Payload, PayloadModel
 from daemon.records import MAGIC, header, record_tail, split_record
+from daemon.running.binding import Binder
 
 
 class Colour(Enum):

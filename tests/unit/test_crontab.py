@@ -11,9 +11,9 @@ import pytest
 from arq.cron import cron, next_cron
 from cronsim import CronSim
 
-from daemon.cron_jobs import arq_expression
-from daemon.crontab import Timing, every, zone
 from daemon.errors import ConfigurationError, InvalidJob
+from daemon.scheduling.cron_jobs import arq_expression
+from daemon.scheduling.crontab import Timing, every, zone
 from tests.dst import ROWS, Row
 
 NOW = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)

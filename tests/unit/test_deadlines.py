@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from daemon.broker import Claim
-from daemon.deadlines import Deadlines
-from daemon.run import Run
+from daemon.running.deadlines import Deadlines
+from daemon.running.run import Run
 
 
 def run_of(timeout: float) -> Run:

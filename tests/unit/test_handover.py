@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis import exceptions
 
-from daemon.handover import hand_over
+from daemon.producing.handover import hand_over
 
 
 class Refusing:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from daemon.errors import ConfigurationError
-from daemon.heartbeat import Heartbeat, default_path, read_heartbeat
+from daemon.process.heartbeat import Heartbeat, default_path, read_heartbeat
 
 
 @asynccontextmanager

@@ -15,11 +15,11 @@ import pytest
 
 from daemon.broker import Claim
 from daemon.context import JobContext, current_job
-from daemon.dialect import Entry
 from daemon.errors import ConfigurationError
 from daemon.keys import FamilyKeys
 from daemon.logs import configure_logging
-from daemon.run import Run
+from daemon.running.dialect import Entry
+from daemon.running.run import Run
 
 JOB_ID = "0192f3a1c2d87e4b9a5d11223344aabb"
 

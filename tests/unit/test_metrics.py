@@ -136,6 +136,6 @@ def test_the_snapshot_is_json_and_a_copy() -> None:
 
 
 def test_a_worker_does_not_load_the_metrics_library() -> None:
-    code = "import sys, daemon.metrics, daemon.heartbeat; print('prometheus_client' in sys.modules)"
+    code = "import sys, daemon.metrics, daemon.process.heartbeat; print('prometheus_client' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from daemon.claiming.resting import WHOLE_ROUNDS, Resting
 from daemon.keys import FamilyKeys
-from daemon.resting import WHOLE_ROUNDS, Resting
 
 NOW = 1_763_775_600_000
 

@@ -11,10 +11,10 @@ from pydantic import Secret as PydanticSecret
 from pydantic_core import to_json
 
 from daemon import codec
-from daemon.binding import Binder
 from daemon.encryption import CONTEXT, MASK, JobCipher, KeyRing, generate_key
 from daemon.errors import InvalidJob, KeyMissing
 from daemon.payload import Payload, PayloadModel, schema_mark
+from daemon.running.binding import Binder
 from daemon.secret import Secret, SecretValue, model_has_secrets
 
 

@@ -1,4 +1,4 @@
-"""Signals to processes that the event loop watches (daemon/signals.py)."""
+"""Signals to processes that the event loop watches (daemon/process/signals.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from daemon.signals import send_signal
+from daemon.process.signals import send_signal
 
 
 async def test_the_status_of_a_process_that_has_just_ended_is_not_lost(

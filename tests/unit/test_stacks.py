@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from daemon.stacks import Frame, Stacks, parse
+from daemon.process.stacks import Frame, Stacks, parse
 
 
 def test_a_thread_is_where_it_waits() -> None:

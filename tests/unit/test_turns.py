@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from daemon.turns import AT_ONCE, Turns
+from daemon.claiming.turns import AT_ONCE, Turns
 
 
 async def test_a_few_go_at_once_and_the_others_in_the_order_in_which_they_asked() -> None:

@@ -24,8 +24,8 @@ from daemon.console.api.common import (
 )
 from daemon.console.fields import Level
 from daemon.console.filters import job_filter
-from daemon.explain import Explanation
 from daemon.flows.view import FlowNode
+from daemon.inspecting.explain import Explanation
 from daemon.job import JobInfo, JobLogs
 from daemon.pages import JobFilter
 

@@ -22,7 +22,7 @@ from daemon.console.api.common import (
     tell_partly,
 )
 from daemon.console.fields import Counted, Duration, Whole
-from daemon.limits import FamilyLimits
+from daemon.limits.queue_limits import FamilyLimits
 from daemon.statistics import FamilyStatistics, Step
 
 router = APIRouter(tags=["queues"])

@@ -12,8 +12,8 @@ from pydantic.json_schema import SkipJsonSchema
 from daemon.console import schedules
 from daemon.console.api.common import Body, Given, MaybeFamily, Operator, Viewer, problems
 from daemon.console.fields import Duration, Lasting, Level, Whole
-from daemon.schedule import Missed
 from daemon.schedules import ScheduleInfo
+from daemon.scheduling.schedule import Missed
 
 router = APIRouter(tags=["schedules"])
 

@@ -13,7 +13,7 @@ from daemon.console.pages.frame import Frame, page
 from daemon.console.roles import Actor
 from daemon.console.services import services_of
 from daemon.encryption import MASK
-from daemon.explain import Reason
+from daemon.inspecting.explain import Reason
 from daemon.inspector import Inspector
 from daemon.job import ENDED, JobInfo, JobLogs, JobState
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.console import queues
 from daemon.console.api.common import Viewer
 from daemon.console.filters import job_filter

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from daemon.connections import translated
+from daemon.connecting.connections import translated
 from daemon.console.api.common import Viewer
 from daemon.console.pages import formats
 from daemon.console.pages.frame import board_of, page

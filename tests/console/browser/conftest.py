@@ -22,7 +22,7 @@ from daemon.console.services import Services
 from daemon.console.settings import ConsoleSettings
 from daemon.encryption import KeyRing, generate_key
 from daemon.family import Family
-from daemon.serving import serve
+from daemon.process.serving import serve
 from handlers.integrations.database import Database
 from tests.console.browser.shop import FAILURES, GATES, mail, shop
 from tests.engine import working

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from handlers.email.message import Composer
 from handlers.email.settings import EmailSettings
 from handlers.email.tasks import MailService

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
 
-from daemon.connections import connect
+from daemon.connecting.connections import connect
 from daemon.console.audit import Audit
 from daemon.context import JobContext
 from daemon.errors import ConfigurationError

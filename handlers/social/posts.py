@@ -71,9 +71,13 @@ class Posts:
         return await self._change(row, mine, sent_at=datetime.now(UTC))
 
     async def renew(self, row: PostRow) -> PostRow:
-        """Have it sent with another key: nothing came of the one before."""
+        """Have it sent with another key, and its files anew: nothing came of what was sent before."""
         mine = (POSTS.c.key == row.key) & (POSTS.c.round == row.round) & POSTS.c.published_at.is_(None)
-        return await self._change(row, mine, round=row.round + 1, sent_at=None)
+        return await self._change(row, mine, round=row.round + 1, sent_at=None, uploads=[])
+
+    async def forget_files(self, row: PostRow) -> PostRow:
+        """Have its files uploaded anew."""
+        return await self._change(row, (POSTS.c.key == row.key) & POSTS.c.published_at.is_(None), uploads=[])
 
     async def published(self, row: PostRow, found: Published) -> PostRow:
         """Write down where it stands."""

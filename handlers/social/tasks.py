@@ -2,8 +2,8 @@
 
 1. It is written down, with the key that the network recognises a repeat by.
 2. Before its time the job comes back later.
-3. Its files are uploaded, each one written down.
-4. It is sent. Is the key so old that the network may have forgotten it, it is looked for first.
+3. Was it sent so long ago that the network may have forgotten its key, it is looked for.
+4. Its files are uploaded, each one written down, and it is sent.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from handlers.social.drivers import Driver, Post
 from handlers.social.payloads import PublishedPost, PublishPost
 from handlers.social.posts import PostRow, Posts, digest_of
 from handlers.social.settings import SocialSettings
+
+#: How long a network surely keeps files that stand in no post, seconds. Mastodon removes them after a day.
+FILES_LIFE = 12 * 3600.0
 
 
 class OtherPost(PermanentError):
@@ -74,8 +77,10 @@ async def publish_post(ctx: JobContext, job: PublishPost) -> PublishedPost:
         raise OtherPost
     existed = row.published_at is not None
     if not existed:
-        row = await _upload(ctx, service, driver, job, row)
-        row = await _send(service, driver, job, row)
+        row = await _look_back(service, driver, job, row)
+    if row.published_at is None:
+        row = await service.posts.send(await _upload(ctx, service, driver, job, row))
+        row = await service.posts.published(row, await driver.publish(_post(job, row)))
     assert row.remote_id is not None
     assert row.published_at is not None
     return PublishedPost(
@@ -86,6 +91,22 @@ async def publish_post(ctx: JobContext, job: PublishPost) -> PublishedPost:
         published_at=row.published_at,
         existed=existed,
     )
+
+
+async def _look_back(service: SocialService, driver: Driver, job: PublishPost, row: PostRow) -> PostRow:
+    """See what is left of earlier tries: the post itself, a key the network still knows, files it still has."""
+    if row.sent_at is not None and driver.key_life is not None:
+        if _seconds_since(row.sent_at) <= driver.key_life:
+            return row
+        found = await driver.find(_post(job, row))
+        return await (service.posts.renew(row) if found is None else service.posts.published(row, found))
+    if _seconds_since(row.opened_at) > FILES_LIFE:
+        return await service.posts.forget_files(row)
+    return row
+
+
+def _seconds_since(moment: datetime) -> float:
+    return (datetime.now(UTC) - moment).total_seconds()
 
 
 async def _upload(ctx: JobContext, service: SocialService, driver: Driver, job: PublishPost, row: PostRow) -> PostRow:
@@ -100,17 +121,6 @@ async def _upload(ctx: JobContext, service: SocialService, driver: Driver, job: 
         row = await service.posts.uploaded(row, [*row.uploads, given])
         await ctx.progress(100 * (number + 1) / (len(job.media) + 1), f"file {number + 1} of {len(job.media)}")
     return row
-
-
-async def _send(service: SocialService, driver: Driver, job: PublishPost, row: PostRow) -> PostRow:
-    age = (datetime.now(UTC) - row.sent_at).total_seconds() if row.sent_at else 0
-    if driver.key_life is not None and age > driver.key_life:
-        found = await driver.find(_post(job, row))
-        if found is not None:
-            return await service.posts.published(row, found)
-        row = await service.posts.renew(row)
-    row = await service.posts.send(row)
-    return await service.posts.published(row, await driver.publish(_post(job, row)))
 
 
 def _post(job: PublishPost, row: PostRow) -> Post:

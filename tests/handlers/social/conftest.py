@@ -54,14 +54,15 @@ class Square:
         async with self.service.database.read() as connection:
             return list((await connection.execute(select(MENTIONS).order_by(MENTIONS.c.at))).all())
 
-    async def age(self, hours: float) -> None:
+    async def age(self, hours: float, *columns: str) -> None:
         """Have posts been sent so long ago, and the networks forget what they then do."""
         earlier = timedelta(hours=hours)
         async with self.service.database.begin() as connection:
-            sent = select(POSTS.c.key, POSTS.c.sent_at).where(POSTS.c.sent_at.is_not(None))
-            for row in (await connection.execute(sent)).all():
-                moved = update(POSTS).where(POSTS.c.key == row.key)
-                await connection.execute(moved.values(sent_at=row.sent_at - earlier))
+            for name in columns or ("sent_at",):
+                moment = POSTS.c[name]
+                for row in (await connection.execute(select(POSTS.c.key, moment).where(moment.is_not(None)))).all():
+                    moved = update(POSTS).where(POSTS.c.key == row.key)
+                    await connection.execute(moved.values({name: row[1] - earlier}))
         for server in self.servers.values():
             server.forget()
 

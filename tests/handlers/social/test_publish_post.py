@@ -105,6 +105,28 @@ async def test_files_are_uploaded_once(square: Square, network: str) -> None:
         assert images[1]["image"]["mimeType"] == "image/png"
 
 
+@networks
+@pytest.mark.parametrize("sent", [False, True])
+async def test_files_of_a_post_that_comes_back_after_days_are_uploaded_anew(
+    square: Square, network: str, sent: bool
+) -> None:
+    server = square.servers[network]
+    (square.folder / "one.jpg").write_bytes(b"picture one")
+    media = [{"path": "one.jpg"}] if sent else [{"path": "one.jpg"}, {"path": "two.jpg"}]
+    server.script = ["500"] if sent else []
+    job = square.post(network, media=media)
+    assert (await square.run(job)).ending != "completed"
+    assert len(server.uploads) == 1
+    (square.folder / "two.jpg").write_bytes(b"picture two")
+    await square.age(48, "opened_at", "sent_at")
+    server.script = []
+    assert (await square.run(job)).ending == "completed"
+    assert len(server.uploads) == 1 + len(media)
+    (post,) = server.posts
+    if network == "mastodon":
+        assert [each["id"] for each in post["media_attachments"]] == [str(2 + n) for n in range(len(media))]
+
+
 async def test_media_that_are_converted_first(square: Square, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mastodon, "LOOK_EVERY", 0.01)
     (square.folder / "one.mp4").write_bytes(b"film")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
@@ -112,6 +113,31 @@ def _each_once(limits: tuple[SharedLimit, ...]) -> tuple[SharedLimit, ...]:
     return limits
 
 
+def _group_limits(value: Any) -> Any:
+    """Accept ``"ordered:* 1, trial:* 2"`` beside a mapping."""
+    if value is None:
+        return {}
+    if not isinstance(value, str):
+        return value
+    found = [text.rsplit(maxsplit=1) for text in value.split(",")]
+    if not all(len(words) == 2 and words[1].isdecimal() for words in found):
+        raise ValueError("write a kind of groups and how many jobs of each run at the same time: 'ordered:* 1'")
+    limits = {name.strip(): int(jobs) for name, jobs in found}
+    if len(limits) < len(found):
+        raise ValueError("a kind of groups is named twice")
+    return limits
+
+
+def _kinds_only(limits: dict[str, int]) -> dict[str, int]:
+    for name in limits:
+        if not re.fullmatch(r"[^:]+:\*", name) or not name.isprintable() or len(name) > 128:
+            raise ValueError(
+                f"{name[:40]!r} is no kind of groups: write 'ordered:*' for those whose names begin with 'ordered:'; "
+                "each group has group_limit, a single one what arqd limits says"
+            )
+    return limits
+
+
 def _rate_limit(value: Any) -> Any:
     """Accept ``100`` and ``"100/1s"`` beside a RateLimit, so that the environment can set one."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -162,6 +188,9 @@ class FamilyValues(BaseModel):
     )
     global_limit: int | None = Field(None, ge=1, description="jobs that run at the same time over all processes")
     group_limit: int | None = Field(None, ge=1, description="jobs of one group that run at the same time, everywhere")
+    group_limits: Annotated[
+        dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_group_limits), AfterValidator(_kinds_only)
+    ] = Field({}, description="the same for the groups of a kind, whose names begin so, e.g. `ordered:* 1, trial:* 2`")
     group_rate: Annotated[RateLimit | None, BeforeValidator(_rate_limit)] = Field(
         None, description="starts per period of one group over all processes, e.g. `10/1s`"
     )

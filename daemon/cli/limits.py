@@ -27,7 +27,12 @@ def limits(
     global_: Annotated[
         str | None, typer.Option("--global", help="Jobs of the queue that run at the same time; none: any number.")
     ] = None,
-    group: Annotated[str | None, typer.Option(help="Of this group; *: of each without a limit of its own.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Of this group; kind:*: of each whose name begins with kind:; *: of each without one of its own."
+        ),
+    ] = None,
     function: Annotated[str | None, typer.Option(help="Of this function; *: of each without one of its own.")] = None,
     shared: Annotated[
         str | None, typer.Option(help="Of the limit of this name, which families share; give no family.")
@@ -172,7 +177,7 @@ def _print(found: FamilyLimits) -> None:
                 limit.concurrency,
                 limit.rate,
                 limit.source,
-                None if limit.name == "*" else found.running.get(lanes[limit.scope] + (limit.name or ""), 0),
+                None if limit.is_each else found.running.get(lanes[limit.scope] + (limit.name or ""), 0),
             )
             for limit in found.limits
         ],

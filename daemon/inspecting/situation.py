@@ -15,7 +15,7 @@ from daemon.errors import Unreadable
 from daemon.inspecting.job_info import HELD, LANE, LEVEL, PARKED, READY_BASE, SUSPECT, job_info
 from daemon.job import JobInfo
 from daemon.keys import IN_PROGRESS, JOB, RESULT, RETRY, FamilyKeys
-from daemon.limits.queue_limits import lane_of_function, lane_of_group
+from daemon.limits.queue_limits import fields_of, lane_of_function, lane_of_group
 from daemon.limits.shared import SharedLimitInfo, read_shared
 from daemon.records import Record, split_record
 
@@ -213,8 +213,7 @@ async def _second_look(redis: Any, at: Situation) -> bool:
         pipe.scard(key("pending", job_id))
         pipe.hlen(key("children", job_id))
         for lane in lanes:
-            every = lane[:2] + "*"
-            pipe.hmget(key("limits"), f"until:{lane}", lane, every, f"s:{lane}", f"s:{every}")
+            pipe.hmget(key("limits"), [f"until:{lane}", *fields_of(lane)])
             pipe.hget(key("active"), lane)
             pipe.hget(key("windows"), lane)
             pipe.zrank(key("lane", lane), at.name)
@@ -241,7 +240,7 @@ def _window(count: bytes | None, per_us: bytes | None, starts: bytes | None) -> 
 
 
 def _lane(lane: str, rank: int, active: int, starts: bytes | None, limits: Sequence[bytes | None]) -> Lane:
-    """Read a lane as lane_of() in lua/lanes.lua does: an operator's limit wins, then the lane's own over all."""
+    """Read a lane; ``limits`` are the end of its wait and what its `fields_of` hold."""
     until, *specs = limits
     jobs, count, per_us = next((spec for spec in specs if spec is not None), b"||").split(b"|")
     kind = "group" if lane.startswith("g:") else "function"

@@ -6,6 +6,7 @@ An operator's win over the settings' until they are reset; scripts read both (``
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +29,9 @@ LONGEST_NAME = 256
 #: Functions that a warning names.
 TOLD = 20
 
+#: A group's kind is what its name has before the first colon; functions have none (``cron:nightly`` is arq's name).
+_KIND = re.compile(r"g:[^:]+:")
+
 #: What `daemon.broker.Broker.set_limits` takes: ``conf`` or ``limits``, field, value; ``-`` removes it.
 Change = tuple[str, str, str]
 Scope = Literal["queue", "group", "function"]
@@ -39,7 +43,8 @@ class LimitInfo:
 
     Attributes:
         scope: what it is for: the ``queue``, a ``group``, a ``function``.
-        name: the group or function, ``*`` for each without a limit of its own, None for the queue.
+        name: the group or function, ``*`` for each without a limit of its own, ``<kind>:*`` for each group of a kind,
+            None for the queue.
         source: ``settings`` or ``operator``; the latter wins.
         concurrency: jobs at the same time over all processes; ``none``: any number; None: it says nothing of it.
         rate: starts per period over all processes, ``50/1s``, or the same words.
@@ -50,6 +55,11 @@ class LimitInfo:
     source: Literal["settings", "operator"]
     concurrency: int | str | None = None
     rate: str | None = None
+
+    @property
+    def is_each(self) -> bool:
+        """Whether each of many may do so much, and not one alone."""
+        return self.name == "*" or (self.scope == "group" and self.name is not None and is_kind(self.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ class FamilyLimits:
 
 
 def lane_of_group(group: str) -> str:
-    """The lane of a group; ``*`` is every group without a limit of its own."""
+    """The lane of a group; ``*`` is every group without a limit of its own, ``<kind>:*`` every such one of a kind."""
     return f"g:{group}"
 
 
@@ -86,10 +96,25 @@ def lane_of_function(function: str) -> str:
     return f"f:{function}"
 
 
+def is_kind(group: str) -> bool:
+    """Whether it names a kind of groups and not one: ``<kind>:*``."""
+    lane = lane_of_group(group)
+    found = _KIND.match(lane)
+    return found is not None and lane == found[0] + "*"
+
+
+def fields_of(lane: str) -> list[str]:
+    """Give the fields a lane's limit may stand in; the first that is there counts (``limits_of`` in lua/lanes.lua)."""
+    kind = _KIND.match(lane)
+    fields = [lane, kind[0] + "*", lane[:2] + "*"] if kind else [lane, lane[:2] + "*"]
+    return [*fields, *(f"s:{field}" for field in fields)]
+
+
 def lanes_of_settings(family: Family) -> Mapping[str, str]:
     """Give the lane limits a family's settings ask for, by the field scripts look them up under."""
     values = family.values
     found = {"g:*": LaneLimit(values.group_limit, values.group_rate)}
+    found |= {lane_of_group(kind): LaneLimit(jobs, values.group_rate) for kind, jobs in values.group_limits.items()}
     found |= {lane_of_function(f.name): LaneLimit(f.global_limit, f.rate_limit) for f in family.functions.values()}
     return {f"s:{lane}": limit.as_text() for lane, limit in found.items() if limit != LaneLimit()}
 
@@ -125,8 +150,7 @@ async def lane_changes(
     """
     if rate is None and concurrency is None:
         return []
-    every = lane[:2] + "*"
-    found = await redis.hmget(keys.key("limits"), lane, every, f"s:{lane}", f"s:{every}")
+    found = await redis.hmget(keys.key("limits"), fields_of(lane))
     now = next((LaneLimit.from_text(text.decode()) for text in found if text is not None), LaneLimit())
     limit = LaneLimit(
         now.concurrency if concurrency is None else concurrency_of(concurrency),
@@ -164,7 +188,8 @@ async def change_limits(
     Args:
         rate: ``50/s``, ``30/m`` or ``none``; None leaves it as it is, here and below.
         concurrency: jobs at the same time, or ``none``.
-        group, function: whose limits; ``*``: of each without limits of its own.
+        group, function: whose limits; ``*``: of each without limits of its own; group ``<kind>:*``: of each such one
+            whose name begins with ``<kind>:``.
         weight: turns of the group where others have one.
         max_bytes: what the queue may take in Redis, ``500MB`` or ``none``.
         reset: take back what was set so, and end a wait.
@@ -200,7 +225,7 @@ def _refuse_mixed(
         raise InvalidJob(f"a group or function has a name of plain text, at most {LONGEST_NAME} characters")
     if reset and any(value is not None for value in (rate, concurrency, weight, max_bytes)):
         raise InvalidJob("reset takes back all that was set: give it alone")
-    if weight is not None and group in (None, "*"):
+    if weight is not None and (group in (None, "*") or is_kind(group)):
         raise InvalidJob("weight is that of a group: name it")
     if max_bytes is not None and (group or function):
         raise InvalidJob("max_bytes is for the whole queue")

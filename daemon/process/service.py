@@ -26,8 +26,8 @@ START_PATIENCE = 5.0
 DRAIN_AHEAD = 15.0
 #: What a running process can take up; everything else needs a restart.
 LIMITS = frozenset({
-    "max_jobs", "max_tries", "backoff", "rate_limit", "global_limit", "group_limit", "group_rate", "max_bytes",
-    "drain_timeout",
+    "max_jobs", "max_tries", "backoff", "rate_limit", "global_limit", "group_limit", "group_limits", "group_rate",
+    "max_bytes", "drain_timeout",
 })  # fmt: skip
 
 #: Reads the settings again, sets the log level, and gives the values of each family.

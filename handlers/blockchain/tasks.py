@@ -22,6 +22,7 @@ from handlers.blockchain.payloads import HandleEvent, IndexEvents, VerifiedEvent
 from handlers.blockchain.settings import BlockchainSettings
 from handlers.blockchain.signatures import event_abi, known
 from handlers.integrations.database import Database
+from handlers.integrations.endpoint_names import endpoint_group
 from handlers.integrations.http import HttpClient
 from handlers.integrations.rpc import Inclusion, Network, Node, inclusion, network_missing, replaced
 
@@ -212,7 +213,8 @@ async def tell(
             notes.append((("notify_user", note), name))
         if endpoint is not None:
             hook = {"endpoint": endpoint, "event": f"chain.{event.event.replace('$', '_')}", "payload": said}
-            hooks.append((("deliver_webhook", hook | more), name))
+            # By name nothing tells the group, and without one a slow endpoint would have all slots of the family.
+            hooks.append((("deliver_webhook", hook | more), {**name, "group": endpoint_group(endpoint)}))
     for jobs, family in ((notes, "notifications"), (hooks, "webhooks")):
         if jobs:
             await ctx.producer.enqueue_each(jobs, family=family)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, AwareDatetime, Field, model_validator
 
 from daemon.payload import Payload, PayloadModel
+from handlers.integrations.endpoint_names import endpoint_group, endpoint_name
 
 __all__ = [
     "DeliverWebhook",
@@ -57,14 +57,6 @@ EndpointName = Annotated[str, AfterValidator(_name)]
 EndpointUrl = Annotated[str, AfterValidator(_url), Field(max_length=2000)]
 
 
-def endpoint_name(endpoint: str) -> str:
-    """Give the name an endpoint is known by: its own, or of a URL ``host#digest``, which keeps its path to itself."""
-    if "://" not in endpoint:
-        return endpoint
-    host = (urlsplit(endpoint).hostname or "").replace(":", "-")[:180]
-    return f"{host}#{hashlib.sha256(endpoint.encode()).hexdigest()[:12]}"
-
-
 class Delivered(PayloadModel):
     """A webhook that was taken.
 
@@ -107,9 +99,9 @@ class DeliverWebhook(Payload, family="webhooks", function="deliver_webhook", pri
             raise ValueError("a URL needs a secret_ref: the name of the secret that signs (ARQD_WEBHOOKS__SECRETS)")
         return self
 
-    def group_key(self) -> str | None:
-        """Ordered jobs of an endpoint are a group, of which the family runs one at a time."""
-        return endpoint_name(self.endpoint) if self.ordered else None
+    def group_key(self) -> str:
+        """Jobs of an endpoint are a group; its ordered ones are another, of which the family runs one at a time."""
+        return endpoint_group(self.endpoint, ordered=self.ordered)
 
 
 class HandledEvent(PayloadModel):

@@ -1,6 +1,6 @@
 """Ordered deliveries: the first of an endpoint's jobs that has not ended has its turn, the others wait.
 
-The family runs one job of an ordered endpoint at a time, in order (its group limit); so they come here for the first
+The family runs one ordered job of an endpoint at a time, in order (`group_limits`); so they come here for the first
 time in their order, and by the time a job asks for its turn those before it have left a row, unless they have ended.
 """
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from daemon.family import Exponential, FamilySettings, crontab, func
 from handlers.integrations.database import Database
+from handlers.integrations.endpoint_names import ORDERED
 from handlers.integrations.http import HttpClient
 from handlers.integrations.modules import load_modules
 from handlers.webhooks.endpoints import Endpoints
@@ -53,7 +54,9 @@ class WorkerSettings(FamilySettings):
     backoff = Exponential(base=1, maximum=3600)
     job_timeout = 30
     priority = 3
-    # A group is an endpoint whose events come in order (`DeliverWebhook.group_key`).
-    group_limit = 1
+    # A group is an endpoint (`DeliverWebhook.group_key`): one that hangs has half of a single process's slots, not all.
+    group_limit = 5
+    # Where events come in order.
+    group_limits: ClassVar = {f"{ORDERED}*": 1}
     on_startup = open_webhooks
     on_shutdown = close_webhooks

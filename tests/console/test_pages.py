@@ -237,6 +237,16 @@ async def test_a_limit_of_a_function_that_nobody_has_is_told_as_such(site: Conso
         assert ("t has no function" in page) is told
 
 
+async def test_a_limit_of_a_kind_of_groups_is_set_and_shown(site: Console) -> None:
+    client = await site.of(Role.OPERATOR)
+    fields = {"scope": "group", "name": "ordered:*", "concurrency": "1"}
+    assert (await client.post("/queues/t/limits", data=fields)).status_code == 303
+    page = (await client.get("/queues/t/limits")).text
+    assert "Limits of group ordered:* are set" in page
+    (row,) = re.findall(r"<tr>(?:(?!</tr>).)*ordered:\*</span>.*?</tr>", page)
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", row) == ["1", "none", "operator", "–"]
+
+
 async def test_what_is_wrong_with_a_job_is_told_as_what_it_is(site: Console) -> None:
     client = await site.of(Role.OPERATOR)
     deep = "[" * 100_000

@@ -107,6 +107,10 @@ async def test_limits_change_while_it_runs(redis_url: str) -> None:
         told = (await client.put(url, json={"group": "acme", "concurrency": "2", "weight": 4})).json()
         assert (told["limits"][1]["name"], told["weights"]) == ("acme", {"acme": 4})
         assert (await client.get(url)).json() == told
+        told = (await client.put(url, json={"group": "ordered:*", "concurrency": 1})).json()
+        kind = {"scope": "group", "name": "ordered:*", "source": "operator", "concurrency": 1, "rate": "none"}
+        assert kind in told["limits"]
+        assert kind not in (await client.put(url, json={"group": "ordered:*", "reset": True})).json()["limits"]
         assert len((await client.put(url, json={"reset": True})).json()["limits"]) == 1
         wrongs: list[dict[str, Any]] = [
             {},
@@ -116,6 +120,7 @@ async def test_limits_change_while_it_runs(redis_url: str) -> None:
             {"rate": "fast"},
             {"group": "a", "function": "b", "rate": "1/s"},
             {"weight": 2},
+            {"group": "ordered:*", "weight": 2},
             {"reset": True, "rate": "1/s"},
             {"concurrency": "many"},
             {"group": "a", "max_bytes": "1MB"},

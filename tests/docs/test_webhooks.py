@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from pydantic import SecretStr
 
 from daemon.family import load_family
+from daemon.limits.queue_limits import lanes_of_settings
 from handlers.integrations.database_settings import DatabaseSettings
 from handlers.integrations.http_settings import HttpSettings
 from handlers.webhooks.settings import WebhooksSettings
@@ -47,6 +48,17 @@ async def test_the_program(redis_url: str, database_url: str, tmp_path: Path) ->
     assert printed.decode().strip() == promised
     sent = receiver.requests[0].json()
     assert (sent["type"], sent["data"]) == ("order.paid", {"order": 42})
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    numbers, text = {"five": 5, "ten": 10}, " ".join(PAGE.split())
+    (limit,) = re.findall(r"(\w+) jobs of each run at the same time \(`group_limit`\)", text)
+    ((slots, all_slots),) = re.findall(r"has (\w+) of the (\w+) slots of a single process", text)
+    family = load_family(WorkerSettings)
+    assert (numbers[limit], numbers[slots]) == (family.values.group_limit,) * 2
+    assert numbers[all_slots] == family.values.max_jobs
+    assert lanes_of_settings(family)["s:g:ordered:*"] == "1||"
+    assert "`ordered:* 1`" in PAGE
 
 
 def test_the_other_programs_are_sound() -> None:

@@ -83,6 +83,28 @@ async def test_a_part_of_a_limit_is_changed_and_the_rest_stays_as_it_was_in_forc
     assert (acme.concurrency, acme.rate) == ("none", "10/60s")
 
 
+async def test_a_kind_of_groups_is_shown_and_changed(redis_url: str, arqd: Arqd) -> None:
+    family = make_family("t", send, group_limit=5, group_rate=RateLimit(20), group_limits={"ordered:*": 1})
+    async with working(redis_url, family):
+        pass
+    settings = ["group", "ordered:*", "1", "20/1s", "settings", "-"]
+    _, out, _ = await asyncio.to_thread(arqd, "t")
+    assert [line.split() for line in out.splitlines()[1:]] == [["group", "*", "5", "20/1s", "settings", "-"], settings]
+    status, out, _ = await asyncio.to_thread(arqd, "t", "--group", "ordered:*", "--concurrency", "2")
+    assert status == 0
+    operators = ["group", "ordered:*", "2", "20/1s", "operator", "-"]
+    assert operators in [line.split() for line in out.splitlines()]
+    # What is left of a group's own limit is that of its kind.
+    await asyncio.to_thread(arqd, "t", "--group", "ordered:a:b", "--rate", "none")
+    found = (await limits(redis_url)).limits
+    assert LimitInfo("group", "ordered:a:b", "operator", 2, "none") in found
+    for group in ("ordered:*", "ordered:a:b"):
+        _, out, _ = await asyncio.to_thread(arqd, "t", "--group", group, "--reset")
+    assert [line.split()[4] for line in out.splitlines()[1:]] == ["settings", "settings"]
+    status, out, err = await asyncio.to_thread(arqd, "t", "--group", "ordered:*", "--weight", "2")
+    assert (status, out, err) == (1, "", "arqd: weight is that of a group: name it\n")
+
+
 async def test_reset_takes_back_what_was_set(redis_url: str, arqd: Arqd) -> None:
     async with working(redis_url, make_family("t", send, group_limit=5)):
         pass

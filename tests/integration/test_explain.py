@@ -183,6 +183,14 @@ async def test_its_group_or_function_is_at_its_limit(
         assert (await inspector.job(jobs[2].id)).state is JobState.WAITING
 
 
+async def test_its_group_is_at_the_limit_of_its_kind(redis_url: str, producer: Producer, inspector: Inspector) -> None:
+    async with working(redis_url, family(group_limit=5, group_limits={"ordered:*": 1})) as supervisor:
+        jobs = [await producer.enqueue("endless", [], family="t", group="ordered:acme") for _ in range(2)]
+        await until(lambda: supervisor.workers[0].running)
+        why = await reached(inspector, jobs[1], "group_limit")
+        assert why.details == {"group": "ordered:acme", "limit": 1, "active": 1}
+
+
 @pytest.mark.parametrize("who", ["group", "function"])
 async def test_its_group_or_function_is_at_its_rate(
     redis_url: str, producer: Producer, inspector: Inspector, who: str

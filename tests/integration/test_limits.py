@@ -56,6 +56,15 @@ async def test_jobs_of_a_group_at_the_same_time_over_two_supervisors(redis_url: 
     assert recorder.most == {"a": 3, "b": 3, "c": 3}
 
 
+async def test_groups_of_a_kind_have_a_limit_of_their_own(redis_url: str, producer: Producer) -> None:
+    recorder = Recorder(producer)
+    groups = ["ordered:a"] * 12 + ["ordered:b"] * 12 + ["c"] * 40
+    jobs = [await producer.enqueue("stay", [group], family="t", group=group) for group in groups]
+    limits: dict[str, Any] = {"max_jobs": 10, "group_limit": 3, "group_limits": {"ordered:*": 1}}
+    await run_all(redis_url, [make_family("t", recorder.stay, **limits) for _ in range(2)], jobs)
+    assert recorder.most == {"ordered:a": 1, "ordered:b": 1, "c": 3}
+
+
 async def test_jobs_of_a_function_at_the_same_time_over_two_supervisors(redis_url: str, producer: Producer) -> None:
     recorder = Recorder(producer)
     registered = (func(recorder.stay, name="slow", global_limit=2), func(recorder.stay, name="quick"))

@@ -99,7 +99,7 @@ async def test_a_worker_tells_how_it_does_and_takes_up_limits(
 ) -> None:
     caplog.set_level("INFO")
     answers: list[dict[str, FamilyValues] | Exception] = [
-        {"served": FamilyValues(max_jobs=3, rate_limit="7/1s", lease=99)},
+        {"served": FamilyValues(max_jobs=3, rate_limit="7/1s", group_limits={"trial:*": 1}, lease=99)},
         ConfigurationError("ARQD_X is not a setting"),
         ValueError("secret"),
         {"another": FamilyValues()},
@@ -132,6 +132,7 @@ async def test_a_worker_tells_how_it_does_and_takes_up_limits(
         async with asyncio.timeout(60):
             while await producer.redis.hget("{served}:conf", "rate") != b"7":
                 await asyncio.sleep(0.01)
+        assert await producer.redis.hgetall("{served}:limits") == {b"s:g:trial:*": b"1||"}
     os.kill(os.getpid(), signal.SIGHUP)
     await told("STATUS=not reloaded: ARQD_X is not a setting")
     # systemd waits for an answer, whatever happens.

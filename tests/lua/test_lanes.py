@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from daemon.broker import NewJob
+from daemon.limits.queue_limits import fields_of
 from daemon.records import record_tail
+from tests.engine import calls
 from tests.lua.state import BODY, LEASE, A, B, Engine, Mine
 
 LANE, LANES_END = 2**47, 2**47 + 2**46
@@ -205,3 +209,71 @@ async def test_a_renewal_forgets_no_start_that_still_counts(engine: Engine) -> N
         await engine.pass_time(40_000, A)
     await _enqueue(engine, "acme", "c", "d")
     assert [mine.name for mine in await _claim(engine)] == ["c"]
+
+
+async def _most(engine: Engine, group: str, function: str = "send") -> int:
+    """How many of nine jobs are let in."""
+    await _enqueue(engine, group, *(f"{group}{i}" for i in range(9)), function=function)
+    return len(await _claim(engine))
+
+
+async def test_the_groups_of_a_kind_have_a_limit_each(engine: Engine) -> None:
+    await engine.sync(lanes={"s:g:*": "3||", "s:g:ordered:*": "1||"})
+    for group in ("ordered:a", "ordered:b", "ordered:b:c", "ordered", "orderly:a", "a"):
+        assert await _most(engine, group) == (1 if group.startswith("ordered:") else 3), group
+
+
+async def test_the_end_of_a_job_lets_the_next_of_its_group_in_where_the_kind_has_the_limit(engine: Engine) -> None:
+    await engine.sync(lanes={"s:g:ordered:*": "1||"})
+    await _enqueue(engine, "ordered:a", "a1", "a2")
+    await _enqueue(engine, "ordered:b", "b1", "b2")
+    taken = await _claim(engine)
+    assert sorted(mine.name for mine in taken) == ["a1", "b1"]
+    for mine in taken:
+        reply = await engine.settle(mine.complete(keep=0), wanted=5)
+        (later,) = [Mine(claim, engine.n[A]) for claim in reply.claims]
+        assert later.name == mine.name[0] + "2"
+        await engine.settle(later.complete(keep=0))
+    await _clean(engine)
+
+
+async def test_functions_have_no_kinds(engine: Engine) -> None:
+    """``cron:nightly`` is what arq calls a function."""
+    await engine.sync(lanes={"s:f:cron:*": "1||", "s:f:*": "4||", "s:g:send:*": "2||"})
+    assert await _most(engine, "", "cron:nightly") == 4
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["few", "many"])
+async def test_which_of_several_limits_counts(engine: Engine, many: bool) -> None:
+    """The same for the script and for who shows or changes limits; `many` are read one by one."""
+    group = "ordered:a:b"
+    weakest_first = ["s:g:*", "s:g:ordered:*", f"s:g:{group}", "g:*", "g:ordered:*", f"g:{group}"]
+    assert fields_of(f"g:{group}") == weakest_first[::-1]
+    others = {f"s:g:other{i}": "9||" for i in range(70 if many else 0)}
+    await engine.sync(lanes=others)
+    await _enqueue(engine, group, *"abcdefghi")
+    running = 0
+    for jobs, field in enumerate(weakest_first, 1):
+        await engine.broker.set_limits([("limits", field, f"{jobs}||")])
+        running += len(await _claim(engine))
+        assert running == jobs, field
+
+
+@pytest.mark.parametrize("others", [0, 70])
+async def test_kinds_cost_no_command_more(engine: Engine, redis_url: str, others: int) -> None:
+    async def commands(number: int, group: str, lanes: dict[str, str]) -> int:
+        await engine.sync(lanes=lanes | {f"s:g:other{i}": "9||" for i in range(others)})
+        await _enqueue(engine, group, f"{number}a", f"{number}b")
+        before = calls(redis_url, "hlen", "hget", "hmget", "hgetall", "zcount", "zscore")
+        taken = await _claim(engine)
+        found = calls(redis_url, "hlen", "hget", "hmget", "hgetall", "zcount", "zscore") - before
+        assert len(taken) == 2
+        await engine.settle(*(mine.complete(keep=0) for mine in taken))
+        return found
+
+    engine.checked = False
+    every = {"s:g:*": "5||"}
+    plain = await commands(1, "shop", every)
+    assert await commands(2, "ordered:shop", every) == plain, "where there are none"
+    own = await commands(3, "shop", every | {"s:g:acme": "4||"})
+    assert await commands(4, "ordered:shop", every | {"s:g:ordered:*": "4||"}) == own

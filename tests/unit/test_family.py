@@ -67,6 +67,12 @@ def test_shared_limits_are_objects_or_text() -> None:
     assert load_family(made, {"shared_limits": None}).values.shared_limits == ()
 
 
+def test_limits_of_kinds_of_groups_are_a_mapping_or_text() -> None:
+    made = type("Made", (Greetings,), {"group_limits": {"ordered:*": 1, "free trial:*": 2}})
+    assert load_family(made).values == load_family(Greetings, {"group_limits": "ordered:* 1, free trial:* 2"}).values
+    assert load_family(made, {"group_limits": None}).values.group_limits == {}
+
+
 def test_durations_may_be_timedeltas() -> None:
     assert load_family(Greetings, {"keep_result": timedelta(hours=2)}).values.keep_result == 7200
 
@@ -90,6 +96,15 @@ def test_durations_may_be_timedeltas() -> None:
         ({"shared_limits": "Open AI 5/s"}, "shared_limits: .*write name, starts per period and jobs"),
         ({"shared_limits": "Openai 5/s"}, "shared_limits: .*should match pattern"),
         ({"shared_limits": "a 5, a 5/s"}, "a shared limit is named twice"),
+        ({"group_limits": {"ordered": 1}}, "'ordered' is no kind of groups: write 'ordered:\\*' for those whose names"),
+        ({"group_limits": {"acme:eu:*": 1}}, "'t': group_limits: .*'acme:eu:\\*' is no kind of groups"),
+        ({"group_limits": {"*": 1}}, "is no kind of groups.*each group has group_limit"),
+        ({"group_limits": {":*": 1}}, "is no kind of groups"),
+        ({"group_limits": {"a\nb:*": 1}}, "is no kind of groups"),
+        ({"group_limits": {"ordered:*": 0}}, "'t': group_limits: .*greater than or equal to 1"),
+        ({"group_limits": "ordered:*"}, "write a kind of groups and how many jobs of each"),
+        ({"group_limits": "ordered:* few"}, "write a kind of groups and how many jobs of each"),
+        ({"group_limits": "a:* 1, a:* 2"}, "a kind of groups is named twice"),
         ({"on_startup": plain}, "on_startup must be an async function"),
     ],
 )

@@ -54,7 +54,10 @@ class Limits(Body):
 
     rate: str | None = Field(None, description="starts per period: `50/s`, `30/m`, `none`")
     concurrency: Annotated[int | str, Counted] | None = Field(None, description="jobs at the same time, or `none`")
-    group: str | None = Field(None, description="of this group; `*`: of each without limits of its own")
+    group: str | None = Field(
+        None,
+        description="of this group; `kind:*`: of each whose name begins so; `*`: of each without limits of its own",
+    )
     function: str | None = Field(None, description="of this function; `*`: of each without limits of its own")
     weight: Whole | None = Field(None, ge=1, le=64, description="turns of the group where others have one")
     max_bytes: str | None = Field(None, description="what the queue may take in Redis: `500MB`, `none`")

@@ -140,6 +140,7 @@ async def test_notify_tells_once(chain: Chain) -> None:
     assert (note.payload["user_id"], note.payload["title"]) == ("ada", "TicketAllocated")
     assert (hook.payload["event"], hook.payload["secret_ref"]) == ("chain.TicketAllocated", "shop")
     assert hook.payload["payload"]["parameters"]["winner"] == WINNER
+    assert (hook.options.get("group"), note.options.get("group")) == ("shop", None)
     again = await chain.run(job)
     assert again.value().notified
     assert again.enqueued == []

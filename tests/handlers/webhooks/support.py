@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
-from typing import Any
+from typing import Any, Self
 
 from handlers.webhooks.payloads import DeliverWebhook
 from tests.handlers.receiver import Receiver
@@ -20,3 +21,35 @@ OLD, NEW = new_secret(), new_secret()
 def event(receiver: Receiver, number: int = 1, **fields: Any) -> DeliverWebhook:
     given = {"endpoint": f"{receiver.url}/in", "event": "order.paid", "payload": {"n": number}, "secret_ref": "shop"}
     return DeliverWebhook(**{**given, **fields})
+
+
+class Silent:
+    """An endpoint that takes every connection and says nothing: ``open`` are those it has, ``ended`` those it had."""
+
+    def __init__(self) -> None:
+        self.open = self.ended = self.port = 0
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/in"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            while await reader.read(65536):
+                pass
+        except ConnectionError:
+            pass
+        finally:
+            self.open, self.ended = self.open - 1, self.ended + 1
+            writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from daemon.cli.command import main
 from daemon.errors import ConfigurationError
 from daemon.settings import load_settings
+from handlers.integrations.endpoint_names import endpoint_group
 from handlers.webhooks.payloads import DeliverWebhook, endpoint_name
 from tests.handlers.webhooks.support import new_secret
 
@@ -92,6 +94,7 @@ def test_a_secret_that_is_none_is_refused_and_not_quoted(value: str) -> None:
         {"endpoint": "https://x.example/ a"},
         {"endpoint": "https://x.example:port/"},
         {"endpoint": "-"},
+        {"endpoint": "ordered:shop"},
         {"event": "a b"},
         {"secret_ref": None},
         {"unknown": 1},
@@ -110,3 +113,32 @@ def test_the_name_of_a_url_tells_nothing_of_its_path() -> None:
     assert one.startswith("x.example#")
     assert "secret" not in one
     assert endpoint_name("shop") == "shop"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "begins"),
+    [
+        ("shop", "shop"),
+        ("ordered", "ordered"),
+        ("https://shop.example:8443/in?a=b:c", "shop.example#"),
+        ("https://[2001:db8::1]:8443/in", "2001-db8--1#"),
+        ("http://ordered:80/in", "ordered#"),
+        # A group has 128 characters at most.
+        ("s" * 200, "#"),
+        (f"https://{'s' * 150}.example/in", "#"),
+    ],
+)
+def test_deliveries_of_an_endpoint_are_a_group(endpoint: str, begins: str) -> None:
+    fields: dict[str, Any] = {"endpoint": endpoint, "event": "order.paid", "payload": {}, "secret_ref": "shop"}
+    group, ordered = (DeliverWebhook(**fields, ordered=ordered).group_key() for ordered in (False, True))
+    assert group.startswith(begins)
+    assert ":" not in group, "nothing but an ordered delivery is of the kind"
+    assert ordered == f"ordered:{group}"
+    assert len(ordered) <= 128
+    assert group == endpoint_group(endpoint), "who enqueues by name gives the same"
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1/in", "no name", "a:b", "a\nb", ""])
+def test_what_is_no_endpoint_has_a_group_that_is_one(endpoint: str) -> None:
+    """Its job is refused by the worker, not whoever enqueues it among fifty others."""
+    assert re.fullmatch("#[0-9a-f]{12}", endpoint_group(endpoint))

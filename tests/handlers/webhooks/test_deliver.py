@@ -24,9 +24,9 @@ from handlers.webhooks.payloads import Delivered, endpoint_name
 from handlers.webhooks.tables import TURNS
 from handlers.webhooks.tasks import STANDARD, NotDeliveredYet, deliver_webhook
 from handlers.webhooks.worker import WorkerSettings
-from tests.engine import in_state, run_burst, working
+from tests.engine import in_state, run_burst, until, working
 from tests.handlers.receiver import Answer, Receiver, statuses
-from tests.handlers.webhooks.support import NEW, OLD, event, new_secret
+from tests.handlers.webhooks.support import NEW, OLD, Silent, event, new_secret
 
 
 def loaded(settings: SimpleNamespace, backoff: str) -> Family:
@@ -289,6 +289,22 @@ async def test_unordered_ones_do_not_wait(
         await in_state(first, JobState.DELAYED, tries=1)
         second = await producer.enqueue(event(receiver, 2))
         await second.result(30)
+
+
+@pytest.mark.parametrize(("ordered", "most"), [(False, 5), (True, 1)])
+async def test_an_endpoint_that_hangs_does_not_hold_up_the_others(
+    redis_url: str, producer: Producer, family: Family, receiver: Receiver, ordered: bool, most: int
+) -> None:
+    slots = family.values.max_jobs
+    async with Silent() as slow:
+        await producer.enqueue_many([event(receiver, n, endpoint=slow.url, ordered=ordered) for n in range(2 * slots)])
+        others = [event(receiver, n, endpoint=f"{receiver.url}/{n % 2}") for n in range(2 * slots)]
+        jobs = await producer.enqueue_many(others)
+        async with working(redis_url, family):
+            await asyncio.gather(*(job.result(60) for job in jobs))
+            assert slow.ended == 0, "what went out did so while the slow one's tries went on"
+            await until(lambda: slow.open >= most)
+            assert (slow.open, len(receiver.taken)) == (most, 2 * slots)
 
 
 async def test_the_log_is_pruned(database: Database, endpoints: Endpoints, receiver: Receiver) -> None:

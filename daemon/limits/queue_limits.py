@@ -106,8 +106,9 @@ def is_kind(group: str) -> bool:
 def fields_of(lane: str) -> list[str]:
     """Give the fields a lane's limit may stand in; the first that is there counts (``limits_of`` in lua/lanes.lua)."""
     kind = _KIND.match(lane)
-    fields = [lane, kind[0] + "*", lane[:2] + "*"] if kind else [lane, lane[:2] + "*"]
-    return [*fields, *(f"s:{field}" for field in fields)]
+    kinds = [f"{kind[0]}*", f"s:{kind[0]}*"] if kind else []
+    every = lane[:2] + "*"
+    return [lane, *kinds, every, f"s:{lane}", f"s:{every}"]
 
 
 def lanes_of_settings(family: Family) -> Mapping[str, str]:

@@ -1,9 +1,9 @@
 -- Put after the prelude. Limits of groups and functions: a lane is "g:<group>" or "f:<function>".
 --
---   limits   lane -> "jobs|starts|period us", each may be empty. An operator's own field (the lane, "g:<kind>:*" for
---            the groups whose names have that before their first colon, "g:*", "f:*") wins over the settings' ("s:"
---            before it), and of each of them a lane's over its kind's over the one for all. "until:<lane>" -> ms: it was
---            told to wait.
+--   limits   lane -> "jobs|starts|period us", each may be empty. An operator's own field (the lane, "g:*", "f:*") wins
+--            over the settings' ("s:" before it), a lane's over the one for all. "g:<kind>:*" is for the groups whose
+--            names have that before their first colon: an operator's and the settings' stand behind the lane's own,
+--            before "g:*". "until:<lane>" -> ms: it was told to wait.
 --   active   lane -> jobs that run now
 --   windows  lane -> its starts of the last period
 --   lanes    lane -> when its next job may be let in, ms; NEVER when only the end of one of its jobs can tell
@@ -65,13 +65,14 @@ local function limits_of(lane)
   local kind = kinds[string.sub(lane, 1, 1)]
   if not kind.differ then return nil, kind.all end
   local all, some = string.sub(lane, 1, 2) .. '*', string.match(lane, '^g:[^:]+:')
-  -- One without a kind is looked for twice, which costs no command more.
-  some = some and some .. '*' or lane
+  -- One without a kind is looked for three times, which costs no command more.
+  local own = some and some .. '*' or lane
+  local set = some and 's:' .. own or lane
   if few_limits then
     local f = few_limits
-    return f['until:' .. lane], f[lane] or f[some] or f[all] or f['s:' .. lane] or f['s:' .. some] or f['s:' .. all]
+    return f['until:' .. lane], f[lane] or f[own] or f[set] or f[all] or f['s:' .. lane] or f['s:' .. all]
   end
-  local found = redis.call('HMGET', limits, 'until:' .. lane, lane, some, all, 's:' .. lane, 's:' .. some, 's:' .. all)
+  local found = redis.call('HMGET', limits, 'until:' .. lane, lane, own, set, all, 's:' .. lane, 's:' .. all)
   return found[1], found[2] or found[3] or found[4] or found[5] or found[6] or found[7]
 end
 

@@ -99,7 +99,12 @@ async def test_a_payload_with_an_unknown_field_does_not_leave_the_producer(produ
 
 
 @pytest.mark.parametrize(
-    "fields", [{"a": 1, "more": "4711"}, {"a": "4711x"}, {}, {"a": 1, "note": {"x": "4711"}}], ids=str
+    "fields",
+    [
+        *({"a": 1, "more": "4711"}, {"a": "4711x"}, {}, {"a": 1, "note": {"x": "4711"}}),
+        {"a": "4711x", "note": "long" * 10_000},
+    ],
+    ids=lambda fields: str(fields)[:40],
 )
 async def test_by_name_a_payload_that_does_not_fit_is_a_dead_letter_at_once(
     redis_url: str, producer: Producer, fields: Any

@@ -121,6 +121,17 @@ async def test_by_name_a_payload_that_does_not_fit_is_a_dead_letter_at_once(
     assert ran == []
 
 
+async def test_an_integer_too_long_to_be_read_does_not_leave_the_producer(producer: Producer) -> None:
+    for call in (
+        producer.enqueue(Add(a=10**4300)),
+        producer.enqueue("add", {"a": 10**4300}, family="t"),
+        producer.enqueue_many([Add(a=1), Add(a=10**4300)]),
+    ):
+        with pytest.raises(InvalidJob, match="the payload has an integer of more than 4,300 digits"):
+            await call
+    assert await producer.redis.dbsize() == 0
+
+
 async def test_a_payload_of_ten_megabytes_is_refused_with_what_to_do(producer: Producer) -> None:
     for call in (
         producer.enqueue(Add(a=1, note="x" * 10_000_000)),

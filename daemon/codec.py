@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -35,6 +36,9 @@ _SHORT = 512
 TRACEBACK_LIMIT = 16_384
 #: How deep payloads and results may be nested: the parser's own limit, less what stands around them in a record.
 MAX_DEPTH, _AROUND = 190, 10
+#: How many digits of an integer the parser reads, and how one of more is told from others at a glance.
+MAX_DIGITS, _EVERY = 4300, 512
+_DIGITS = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS // _EVERY))
 _SEALED = b"\x01"
 _KEYLESS: dict[str, Any] = {CONTEXT: None}
 
@@ -299,20 +303,27 @@ def loads(raw: bytes) -> dict[str, Any]:
     return data
 
 
-def check_depth(data: bytes, what: str) -> None:
-    """Refuse JSON that is nested deeper than can be read again.
+def check_readable(data: bytes, what: str) -> None:
+    """Refuse JSON that the parser would not read again: nested too deep, or with an integer of too many digits.
 
     Raises:
-        InvalidJob: when it is.
+        InvalidJob: naming which of them.
     """
-    # Cheap for almost all: what has fewer brackets cannot be nested so deep.
-    if data.count(b"[") + data.count(b"{") < MAX_DEPTH:
+    # Cheap for almost all: what is shorter, or has fewer brackets, cannot be nested so deep, and so long a number shows
+    # as a row of digits where only every few hundredth byte is looked at.
+    if len(data) < MAX_DEPTH:
+        return
+    if data.count(b"[") + data.count(b"{") < MAX_DEPTH and not _DIGITS.search(data[::_EVERY]):
         return
     try:
         lazily.from_json(_AROUND * b"[" + data + _AROUND * b"]")
     except ValueError as error:
         if "recursion limit" in str(error):
             raise InvalidJob(f"the {what} is nested more than {MAX_DEPTH} levels deep: flatten it") from None
+        if "number out of range" in str(error):
+            raise InvalidJob(
+                f"the {what} has an integer of more than {MAX_DIGITS:,} digits, which cannot be read: give it as text"
+            ) from None
 
 
 def check_size(size: int, limit: int, what: str) -> None:

@@ -13,6 +13,7 @@ from daemon.producing.handle import JobHandle
 from daemon.producing.options import JobOptions
 from daemon.servers import RedisUrl
 from daemon.settings import Settings
+from daemon.typed import typed
 
 REFRESH = 0.1
 
@@ -68,10 +69,11 @@ async def demonstrate(url: RedisUrl, settings: Settings) -> None:
                     states[number] = await _show_change(MAILS[number], job, states[number])
             await asyncio.sleep(REFRESH)
     print(f"\nWhat was sent:     {settings.section('email').spool_dir}/*.eml")
+    arqd = typed()
     for job, state in zip(jobs, states, strict=True):
         if state is JobState.FAILED:
-            print(f"What was refused:  arqd dead list email;  arqd job {job.id}")
-    print("More to see:       arqd queues;  arqd stats;  arqd jobs email --state completed", flush=True)
+            print(f"What was refused:  {arqd} dead list email;  {arqd} job {job.id}")
+    print(f"More to see:       {arqd} queues;  {arqd} stats;  {arqd} jobs email --state completed", flush=True)
 
 
 def _job(mail: Mail) -> tuple[tuple[str, dict[str, Any]], JobOptions]:

@@ -1,6 +1,6 @@
 """One job: decode, validate, run. What comes out is an `Outcome`; the worker hands it to the broker.
 
-1. `prepare` reads a claim. One that cannot or must not run has its outcome at once.
+1. `prepare` reads a claim. One that cannot or must not run has its outcome at once. A large body is read in a thread.
 2. `execute` runs the handler inside the job's context, with its hooks and its time limit.
 
 What becomes of a job that has ended is for `daemon.decisions`.
@@ -47,6 +47,9 @@ WAITED = 0.001
 ABORT_LOOKS, ABORT_AGAIN = 50, 0.1
 #: What the event loop can still count, seconds.
 LONGEST_TIMEOUT = 1e9
+#: A longer body is validated in a thread, bytes: its checks, one for each of many addresses perhaps, would hold up all
+#: else in the process. For a shorter one the way to a thread and back takes longer than they do.
+LARGE = 32_768
 
 
 class Executor:
@@ -81,15 +84,16 @@ class Executor:
             run.cipher = JobCipher(self._ring, self.family.keys.family, run.job_id, self._whole)
         try:
             return run, self._judge(run, now_ms)
-        except OtherRelease as error:
-            return run, self._park(run, f"{run.name}\x1f{error.lacks}", str(error))
-        except KeyMissing as error:
-            return run, self._park(run, *self.decisions.need_of(run, error))
-        except ValidationError as error:
-            return run, self.decisions.bury(run, error, "payload")
         except Exception as error:
             # Whatever somebody wrote into the queue: an entry must not end the worker that meets it.
-            return run, self.decisions.bury(run, error, "unreadable")
+            return run, self._unread(run, error)
+
+    def _unread(self, run: Run, error: Exception) -> Outcome:
+        if isinstance(error, OtherRelease):
+            return self._park(run, f"{run.name}\x1f{error.lacks}", str(error))
+        if isinstance(error, KeyMissing):
+            return self._park(run, *self.decisions.need_of(run, error))
+        return self.decisions.bury(run, error, "payload" if isinstance(error, ValidationError) else "unreadable")
 
     def _judge(self, run: Run, now_ms: int) -> Callable[[], Any] | Outcome:
         claim = run.claim
@@ -111,7 +115,13 @@ class Executor:
         if claim.crashes != b"0" and self._crashed_too_often(function, crashes := int(claim.crashes)):
             crashed = JobFailed("WorkerCrashed", f"its worker died {crashes} times while it ran")
             return self.decisions.bury(run, crashed, "crashes")
-        return self._call(run, function, entry, *self.dialect.bind(entry, run.cipher))
+        run.max_tries = function.max_tries or self.family.values.max_tries
+        run.timeout = min(
+            entry.timeout_ms / 1000 or function.timeout or self.family.values.job_timeout, LONGEST_TIMEOUT
+        )
+        if len(entry.body) > LARGE:
+            return functools.partial(self._read_large, run, function, entry)
+        return self._call(run, function, *self.dialect.bind(entry, run.cipher))
 
     def _crashed_too_often(self, function: JobFunction, crashes: int) -> bool:
         return crashes >= (1 if function.at_most_once else self.family.values.max_crashes)
@@ -120,14 +130,11 @@ class Executor:
         self,
         run: Run,
         function: JobFunction,
-        entry: Entry,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         options: Mapping[str, Any],
     ) -> Callable[[], Any] | Outcome:
-        values = self.family.values
         run.options = options
-        run.max_tries = function.max_tries or values.max_tries
         if options:
             run.max_tries = options.get("n") or run.max_tries
             if (options.get("t") or 0) > run.job_try:
@@ -136,7 +143,6 @@ class Executor:
             # A stock worker puts a job back after its last try, for the next one to find that it was the last.
             run.job_try = run.max_tries
             return self.decisions.bury(run, Retry(), "tries")
-        run.timeout = min(entry.timeout_ms / 1000 or function.timeout or values.job_timeout, LONGEST_TIMEOUT)
         run.args, run.kwargs = args, kwargs
         run.context = JobContext(self.worker, self.worker.ctx, run)
         if self._async[function.name]:
@@ -152,6 +158,9 @@ class Executor:
 
     async def execute(self, run: Run, call: Callable[[], Any]) -> None:
         """Run the handler and give the worker its outcome; never raises."""
+        if run.args is None:
+            await call()
+            return
         current_job.set(run.context)
         if run.options and (serves := run.options.get(REQUEST)):
             request_id.set(serves)
@@ -178,6 +187,32 @@ class Executor:
             self.deadlines.forget(run)
             await tell("on_job_end", self._hooks["on_job_end"], run.context)
         self._end(run, outcome, self.worker.finished)
+
+    async def _read_large(self, run: Run, function: JobFunction, entry: Entry) -> None:
+        """Validate a large body in a thread, within a time limit as long as the handler's; then `execute`."""
+        run.context = JobContext(self.worker, self.worker.ctx, run)
+        current_job.set(run.context)
+        self.deadlines.watch(run)
+        run.begun_at = time.perf_counter()
+        run.begun = True
+        try:
+            if run.stop:
+                raise asyncio.CancelledError
+            bound = await asyncio.to_thread(self.dialect.bind, entry, run.cipher)
+            call = self._call(run, function, *bound)
+            assert not isinstance(call, Outcome)
+        except BaseException as error:
+            run.ended_at = time.perf_counter()
+            run.begun = False
+            if not isinstance(error, Exception):
+                self._end(run, self.decisions.decided(run, error), self.worker.finished)
+                return
+            outcome = self._unread(run, error)
+            self.deadlines.forget(run)
+            self.worker.finished(run, outcome, run.ended_at - run.begun_at)
+            run.task = run.context = None
+        else:
+            await self.execute(run, call)
 
     # Not in the job's task any more, so nothing can cancel it; in its context, as its log line belongs to it.
     def _complete(self, run: Run, result: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -106,13 +107,23 @@ class JobTextFormatter(logging.Formatter):
             words.append(f"[{_short(job['job_id'])} {job['function']} try {job['try']}]")
         words.append(record.getMessage())
         extras = merge_record_extra(record, {}, _NOT_EXTRA)
-        words += [f"{name}={value}" for name, value in extras.items() if name not in job]
+        words += [word for name, value in extras.items() if name not in job for word in _said(name, value)]
         text = " ".join(words)
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         if record.stack_info:
             text += "\n" + self.formatStack(record.stack_info)
         return text.translate(_ESCAPES).replace("\n", "\n    ")
+
+
+def _said(name: str, value: Any) -> Iterator[str]:
+    """Give an extra as ``name=value``, of one that has parts each: ``audit.actor=ada``, without those that are None."""
+    if not isinstance(value, Mapping):
+        yield f"{name}={value}"
+        return
+    for part, of_it in value.items():
+        if of_it is not None:
+            yield from _said(f"{name}.{part}", of_it)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

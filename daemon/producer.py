@@ -285,7 +285,7 @@ class Producer:
                 f"{type(job).__name__} is no payload: enqueue a Payload, or a function's name with family="
             )
         codec.check_size(len(body), self.max_payload, "payload")
-        codec.check_depth(body, "payload")
+        codec.check_readable(body, "payload")
         options = self._with_template(options)
         if keyed is not None:
             options = with_own_keys(keyed, options)

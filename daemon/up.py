@@ -29,6 +29,7 @@ from daemon.servers import RedisUrl
 from daemon.settings import Settings
 from daemon.supervisor import Supervisor
 from daemon.telemetry import telemetry
+from daemon.typed import typed
 
 logger = logging.getLogger("arqd.up")
 
@@ -164,6 +165,7 @@ async def _show(
 ) -> None:
     """Say where everything is, then show the demonstration."""
     probe, (console, link, token) = await addresses[0], await addresses[1]
+    arqd = typed()
     where = f"embedded Valkey; the URL with its password is in {server.data_dir / 'url'}" if server else "as set"
     print(f"arqd {__version__}")
     print(f"  Redis     {safe_url(url)}  ({where})")
@@ -172,10 +174,10 @@ async def _show(
     if link:
         print(f"  log in    {link}  (works once, within the hour)")
     if token:
-        print(f"  token     {token}  (for the API, for 30 days, told this once; arqd token add makes others)")
+        print(f"  token     {token}  (for the API, for 30 days, told this once; {arqd} token add makes others)")
     print(f"  families  {', '.join(family.name for family in families)}")
     if server:
-        print("  Other commands find this Redis when typed in the same folder: arqd queues, arqd enqueue ...")
+        print(f"  Other commands find this Redis when typed in the same folder: {arqd} queues, {arqd} enqueue ...")
     print("  Ctrl-C drains: running jobs end, the rest waits for the next start.", flush=True)
     if demo:
         try:

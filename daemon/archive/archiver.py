@@ -29,7 +29,7 @@ from daemon.connecting.connections import LOST, connect, translated
 from daemon.connecting.routed import Routed
 from daemon.dead_letters import outlook
 from daemon.dotted import database_of, object_store_of
-from daemon.errors import ArchiveUnavailable, ArqdError, RedisUnavailable, Unreadable
+from daemon.errors import ArchiveUnavailable, ArqdError, RedisError, Unreadable
 from daemon.inspector import Inspector
 from daemon.job import JobInfo, from_ms
 from daemon.keys import JOB, FamilyKeys, parse_id, spoken_id
@@ -71,28 +71,32 @@ class Archiver:
             dry_run: only count what would be new.
 
         Raises:
-            InvalidJob: for an unknown family. ArchiveUnavailable, RedisUnavailable, RedisRefused: begin again later.
+            InvalidJob: for an unknown family. ArchiveUnavailable, or RedisError where no server can be asked: begin
+            again later.
         """
-        passed, away = Passed(), list[RedisUnavailable]()
-        for family in families if families is not None else sorted(self._inspector.families):
+        names = sorted(self._inspector.families) if families is None else families
+        several = len(names) > 1 and isinstance(self._redis, Routed)
+        # Beforehand: a server that hangs would take its whole time for each of its families.
+        passed = Passed(away=await self._inspector.away(names) if several else {})
+        for family in names:
+            if family in passed.away:
+                continue
             keys = self._inspector.of(family)
             try:
                 with translated():
                     passed.archived[family] = await self._lacking(keys) if dry_run else await self._archive(keys)
                     if not dry_run:
                         await self._note(keys)
-            except RedisUnavailable as error:
-                if not isinstance(self._redis, Routed):
+            except RedisError as error:
+                if not several:
                     raise
                 # Of several servers one is away: it holds up its own families only.
-                away.append(error)
+                passed.away[family] = error
         if not dry_run and self._put is not None:
             passed.stored = await self.archive.store(self._put)
         if not dry_run and self._keep is not None:
             before = datetime.now(UTC) - timedelta(seconds=self._keep)
             passed.removed = await self.archive.forget(before, stored=self._put is not None)
-        if away:
-            raise away[0]
         return passed
 
     # ------------------------------------------------------------------ from Redis
@@ -233,7 +237,10 @@ async def keep_archive(settings: Any, url: RedisUrl, *, check: float = 10.0) -> 
             try:
                 await database.check()
                 if await redis.set(LEASE, "1", nx=True, px=max(1, round(every * 1000) - 500)):
-                    _tell(await archiver.run())
+                    passed = await archiver.run()
+                    _tell(passed)
+                    if passed.away:
+                        raise next(iter(passed.away.values()))
                 told = ""
             except (ArqdError, RedisPyError, *LOST) as error:
                 if told != str(error):

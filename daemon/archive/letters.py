@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from daemon.errors import InvalidJob
+from daemon.errors import InvalidJob, RedisError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,12 @@ ALL = ArchiveFilter()
 
 @dataclass(slots=True)
 class Passed:
-    """What a pass did: how many dead letters of each family are new in the archive, lines stored, rows removed."""
+    """What a pass did: how many dead letters of each family are new in the archive, lines stored, rows removed.
+
+    ``away``: families whose server, one of several, cannot be asked, and why: nothing was done with theirs.
+    """
 
     archived: dict[str, int] = field(default_factory=dict)
     stored: int = 0
     removed: int = 0
+    away: dict[str, RedisError] = field(default_factory=dict)

@@ -26,6 +26,7 @@ from daemon.cli.common import (
     print_json,
     print_table,
     redis_url,
+    refuse_away,
     settings,
 )
 from daemon.outcomes import DONE, REASONS
@@ -54,7 +55,9 @@ def archive(family: MaybeFamily = None, dry_run: DryRun = False, json: Json = Fa
     """
     passed = asyncio.run(_archive(family, dry_run))
     if json:
-        print_json({"dry_run": dry_run, **asdict(passed)})
+        counts = {"archived": passed.archived, "stored": passed.stored, "removed": passed.removed}
+        print_json({"dry_run": dry_run, **counts})
+        refuse_away(passed.away)
         return
     for name, count in passed.archived.items():
         if count or family:
@@ -63,6 +66,7 @@ def archive(family: MaybeFamily = None, dry_run: DryRun = False, json: Json = Fa
         print("nothing new")
     if passed.stored or passed.removed:
         print(f"{passed.stored} written to the object store, {passed.removed} too old and removed")
+    refuse_away(passed.away)
 
 
 def archived(
@@ -165,6 +169,8 @@ async def _archive(family: str | None, dry_run: bool) -> Passed:
         async with audited(redis, "dead.archive", family or "*", unless=dry_run) as doing:
             passed = await found.run([family] if family else None, dry_run=dry_run)
             doing.detail["archived"] = sum(passed.archived.values())
+            if passed.away:
+                doing.detail["away"] = sorted(passed.away)
         return passed
 
 

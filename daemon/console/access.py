@@ -20,6 +20,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import RedirectResponse, Response
 
+from daemon.console.headers import is_head
 from daemon.console.problems import Problem
 from daemon.console.roles import Actor, Role
 from daemon.console.services import Services, services_of
@@ -143,6 +144,9 @@ async def login(request: Request) -> Response:
 async def use_link(request: Request, code: str) -> Response:
     """Log a browser in with a link that works once."""
     services = services_of(request)
+    if is_head(request):
+        # Programs that look where a link in a message leads would use it up.
+        return Response()
     used = await services.sessions.use_link(code)
     if used is None:
         raise Problem(401, "this link has been used, or its time is over")

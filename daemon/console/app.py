@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from daemon import __version__
 from daemon.console import access, queues
 from daemon.console.api import create_api
-from daemon.console.headers import BodyLimit, Headers, RequestIds
+from daemon.console.headers import BodyLimit, HeadAsGet, Headers, RequestIds
 from daemon.console.problems import Problem, problem_of
 from daemon.console.services import Services
 from daemon.errors import ArqdError
@@ -68,4 +68,5 @@ def create_app(services: Services, pages: Pages | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, most=int(services.settings.max_body))
     app.add_middleware(Headers, tell=tell)
     app.add_middleware(RequestIds)
+    app.add_middleware(HeadAsGet)
     return app

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.archive.letters import ALL, ArchivedLetter, ArchiveFilter, Passed
 from daemon.console.filters import moment
+from daemon.console.queues import QueueAway, away_of
 from daemon.console.roles import Actor
 from daemon.console.services import Services
 from daemon.errors import ArchiveUnavailable
@@ -30,6 +31,18 @@ class LetterList:
     letters: list[ArchivedLetter] = field(default_factory=list)
     cursor: str | None = None
     available: bool = True
+
+
+@dataclass(slots=True)
+class Archived:
+    """What was done, or with ``dry_run`` would be: how many dead letters of each family are new in the archive, lines
+    written to the object store, rows that were too old; ``away`` are families whose server, one of several, cannot be
+    asked: nothing was done with theirs."""
+
+    archived: dict[str, int]
+    stored: int
+    removed: int
+    away: list[QueueAway]
 
 
 def archive_filter(
@@ -71,20 +84,27 @@ async def get(services: Services, number: int) -> ArchivedLetter:
     return await _archiver(services).archive.get(number)
 
 
-async def archive(services: Services, actor: Actor, family: str | None, *, dry_run: bool = False) -> Passed:
+async def archive(services: Services, actor: Actor, family: str | None, *, dry_run: bool = False) -> Archived:
     """Copy what the archive lacks, of one family or all.
 
     Raises:
-        JobNotFound: for an unknown family. ArchiveUnavailable: without a database.
+        JobNotFound: for an unknown family. ArchiveUnavailable: without a database. RedisError: when no server can be
+        asked.
     """
     archiver = _archiver(services)
     families = None if family is None else [services.known(family)]
     if dry_run:
-        return await archiver.run(families, dry_run=True)
+        return _archived(await archiver.run(families, dry_run=True))
     async with services.audit.record(actor, "dead.archive", family or "*") as doing:
         passed = await archiver.run(families)
         doing.detail["archived"] = sum(passed.archived.values())
-        return passed
+        if passed.away:
+            doing.detail["away"] = sorted(passed.away)
+        return _archived(passed)
+
+
+def _archived(passed: Passed) -> Archived:
+    return Archived(passed.archived, passed.stored, passed.removed, away_of(passed.away))
 
 
 async def restore(

@@ -1,4 +1,4 @@
-"""What every answer carries, and what no request may exceed: security headers and the limit of a body."""
+"""What all requests have in common: security headers, their id, the limit of a body, HEAD as GET without one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_HEAD = "arqd.head"
 HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
@@ -63,6 +64,31 @@ class Headers:
             if started or scope["type"] != "http":
                 raise
             await (await self._tell(Request(scope), error))(scope, receive, with_headers)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without the body (RFC 9110, 9.3.2): routes, and so the API's document, know of GET alone.
+
+    An answer that has an effect or no end asks `is_head`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET", _HEAD: True}, receive, without_body)
+
+
+def is_head(request: Request) -> bool:
+    """Tell whether a GET stands for a HEAD."""
+    return _HEAD in request.scope
 
 
 class RequestIds:

@@ -41,7 +41,7 @@ def prepare_alike(producer: Producer, payloads: Sequence[Any], family: str | Non
     if max(map(len, bodies)) > min(producer.max_payload, codec.MAX_DEPTH):
         for body in bodies:
             codec.check_size(len(body), producer.max_payload, "payload")
-            codec.check_depth(body, "payload")
+            codec.check_readable(body, "payload")
     ids = [keys.prefix + name for name in new_ids(len(bodies))]
     jobs = JobRun(ids, usual[1:6], [head + as_arguments(body) + end for body in bodies])
     return Lot(keys.family, jobs, [spec.returns] * len(bodies))

@@ -119,7 +119,7 @@ class ArqdDialect:
         """Write the result with the arguments beside it."""
         encoded = codec.encode(value, "result", cipher)
         codec.check_size(len(encoded), self._max_result, "result")
-        codec.check_depth(encoded, "result")
+        codec.check_readable(encoded, "result")
         if cipher is not None and cipher.whole:
             encoded = cipher.seal_json("result", encoded)
         return codec.encode_result(ended, True, encoded, entry.body if entry else None)

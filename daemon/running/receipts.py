@@ -79,6 +79,7 @@ class Receipts:
     async def _keep(self, step: str, result: Any, kept: dict[str, bytes]) -> None:
         try:
             raw = codec.encode(result, "value", self._run.cipher)
+            codec.check_readable(raw, "value")
         except InvalidJob as error:
             # Another try would repeat the effect, and fail in the same way.
             raise PermanentError(f"the result of step {step!r} cannot be kept: {error}") from None

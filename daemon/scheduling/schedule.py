@@ -188,13 +188,18 @@ def call_of(job: Payload | str, payload: Mapping[str, Any] | Sequence[Any] | Non
             options.setdefault("dedup_key", key)
         if spec.keyed and (group := job.group_key()) is not None:
             options.setdefault("group", group)
-        return Call(spec.function, from_json(job.__pydantic_serializer__.to_json(job)), schema_mark(type(job)), options)
+        return Call(spec.function, _plain_data(codec.encode_model(job)), schema_mark(type(job)), options)
     if not isinstance(job, str):
         raise InvalidJob(f"{type(job).__name__} is no payload: give a Payload, or a function's name with its fields")
-    found = from_json(codec.encode(payload, "payload"))
+    found = _plain_data(codec.encode(payload, "payload"))
     if not isinstance(found, dict | list | None):
         raise InvalidJob("a payload is its fields, or a list of positional arguments")
     return Call(job, found, "", options)
+
+
+def _plain_data(payload: bytes) -> Any:
+    codec.check_readable(payload, "payload")
+    return from_json(payload)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ async def _read(request: Request, stream: HttpStream, take: Callable[[str], Awai
     host = stream.reply.host
     pieces: list[str] = []
     counted: Tokens | None = None
-    finish, done = "", False
+    finish, done, half = "", False, ""
 
     def used() -> Tokens:
         return counted or Tokens(request.estimate.prompt, sum(map(_size, pieces)) // PER_TOKEN + 1)
@@ -167,8 +167,13 @@ async def _read(request: Request, stream: HttpStream, take: Callable[[str], Awai
             for choice in said.get("choices") or ():
                 finish = choice.get("finish_reason") or finish
                 if text := (choice.get("delta") or {}).get("content"):
-                    pieces.append(text)
-                    await take(text)
+                    text, half = _parted(half + text)
+                    if text:
+                        pieces.append(text)
+                        await take(text)
+        if half:
+            pieces.append(whole(half))
+            await take(whole(half))
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise StreamBroken(f"{host} answers with something that is no stream of a reply", used()) from None
     except HttpError as error:
@@ -177,6 +182,20 @@ async def _read(request: Request, stream: HttpStream, take: Callable[[str], Awai
     if not finish and not (done and pieces):
         raise StreamBroken(f"{host}: the reply ends in the middle", used())
     return Reply("".join(pieces), finish or "stop", used())
+
+
+def whole(text: str) -> str:
+    """Give a text with the halves of characters in it (surrogates) joined; one alone becomes U+FFFD.
+
+    JSON may hold a half as an escape, and no other text can: neither Redis nor a result would take it.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Give a piece of a text, and the first half of a character at its end: the other half may be in the next piece."""
+    end = len(text) - ("\ud800" <= text[-1] <= "\udbff")
+    return whole(text[:end]), text[end:]
 
 
 def _size(text: str) -> int:

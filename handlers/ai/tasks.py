@@ -19,7 +19,7 @@ from typing import Any
 from daemon.context import JobContext
 from daemon.errors import PermanentError, RetryAfter
 from handlers.ai.budget import Budget, Tokens
-from handlers.ai.endpoint import BalanceExhausted, Endpoint, Refused, Reply, Request, StreamBroken
+from handlers.ai.endpoint import BalanceExhausted, Endpoint, Refused, Reply, Request, StreamBroken, whole
 from handlers.ai.payloads import GeneratedText, GenerateText
 from handlers.ai.settings import AiSettings
 from handlers.integrations.database import Database
@@ -174,7 +174,8 @@ def _checked(text: str, check: Callable[[Any], list[str]]) -> tuple[Any, list[st
     """Read a reply, and give what is wrong with it."""
     fenced = _FENCED.fullmatch(text)
     try:
-        data = json.loads(fenced[1] if fenced else text)
+        # What a text says by escapes may be half a character, too.
+        data = json.loads(whole(json.dumps(json.loads(fenced[1] if fenced else text), ensure_ascii=False)))
     except (ValueError, RecursionError):
         return None, ["it is no JSON"]
     return data, check(data)[:MOST_FAULTS]

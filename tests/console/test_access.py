@@ -142,6 +142,9 @@ async def test_a_link_logs_in_once(redis_url: str) -> None:
     async with console(redis_url, base_path="/admin/queues") as found:
         code = await found.services.sessions.make_link("ada", Role.ADMIN)
         browser = found.client()
+        # As a program does that looks where the links of a message lead.
+        looked = await found.client().head(f"/admin/queues/login/{code}")
+        assert (looked.status_code, "set-cookie" in looked.headers) == (200, False)
         answer = await browser.get(f"/admin/queues/login/{code}")
         assert (answer.status_code, answer.headers["location"]) == (303, "/admin/queues/")
         cookie = answer.headers["set-cookie"].lower()

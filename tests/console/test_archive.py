@@ -35,7 +35,7 @@ async def test_what_is_archived_is_found_and_runs_again(site: Console) -> None:
     client = await site.of("operator")
     body = {"family": "t", "dry_run": True}
     assert (await client.post(f"{API}/dead/archive", json=body)).json() == {
-        "archived": {"t": 2}, "stored": 0, "removed": 0,
+        "archived": {"t": 2}, "stored": 0, "removed": 0, "away": [],
     }  # fmt: skip
     assert (await client.get(f"{API}/dead/archive")).json()["letters"] == []
     assert (await client.post(f"{API}/dead/archive", json={})).json()["archived"] == {"t": 2}

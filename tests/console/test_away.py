@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from daemon.console.live import Away, Place
 from daemon.console.pages.dashboard import Dashboard
 from daemon.servers import Servers
+from handlers.integrations.database import Database
 from tests.away import FAMILIES, near_gone_stuck
 from tests.console.support import API, Console, console, served
 from tests.engine import make_family, working
@@ -31,15 +34,20 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture
-async def site(url: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Console]:
+async def site(
+    url: Servers, monkeypatch: pytest.MonkeyPatch, sqlite_template: Path, tmp_path: Path
+) -> AsyncIterator[Console]:
     monkeypatch.setattr("daemon.inspector.ANSWER_SECONDS", 3.0)
     with looking_at(url.default) as client:
         client.flushall()
+    database = Database(f"sqlite:///{shutil.copyfile(sqlite_template, tmp_path / 'arqd.db')}")
     families = [make_family(family, double) for family in FAMILIES]
-    async with working(url, *families[1:3]), console(url, *families, pages=Dashboard()) as found:
+    console_of_all = console(url, *families, pages=Dashboard(), database=database)
+    async with working(url, *families[1:3]), console_of_all as found:
         job = await found.services.producer.enqueue("double", [1], family="near", job_id="one")
         await job.result(timeout=60)
         yield found
+    await database.close()
 
 
 async def test_queues_and_workers(site: Console) -> None:
@@ -217,6 +225,22 @@ async def test_dead_letters_of_all_families_are_sent_back_and_discarded_where_it
     assert sorted((each["target"], each["outcome"]) for each in entries) == [
         ("gone", "failed"), ("gone", "failed"), ("near", "done"), ("other", "done"), ("stuck", "failed"),
     ]  # fmt: skip
+
+
+async def test_dead_letters_of_all_families_are_archived_where_it_can_be_done(site: Console) -> None:
+    client = await site.of("operator")
+    await bury(site)
+    for dry_run in (True, False):
+        answer = await client.post(f"{API}/dead/archive", json={"dry_run": dry_run})
+        assert (answer.status_code, answer.json()["away"]) == (207, AWAY), answer.text
+        assert answer.json()["archived"] == {"near": 1, "other": 0}
+    assert [each["job_id"] for each in (await client.get(f"{API}/dead/archive")).json()["letters"]] == ["near:bad"]
+    assert (await client.post(f"{API}/dead/archive", json={"family": "gone"})).status_code == 503
+    _, entry = (await client.get(f"{API}/audit?action=dead.archive")).json()["entries"]
+    assert (entry["outcome"], entry["detail"]) == ("done", {"archived": 1, "away": ["gone", "stuck"]})
+    browser, token = await site.browser()
+    assert (await browser.post("/dead/archive", data={"csrf": token})).status_code == 303
+    assert "of gone, stuck nothing is known: they cannot be asked" in (await browser.get("/dead/archive")).text
 
 
 async def test_every_queue_that_can_be_asked_is_paused_and_drained(site: Console) -> None:

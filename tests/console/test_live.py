@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.console import live
+from daemon.console.pages.dashboard import Dashboard
 from tests.asking import FUNCTIONS
 from tests.console.support import API, Console, console, served
 from tests.engine import eventually, make_family, until, working
@@ -84,6 +85,16 @@ async def test_what_happens_is_told_as_it_happens(redis_url: str) -> None:
         assert (kind, event["id"], event["family"], event["function"]) == ("completed", job.id, "t", "plain")
         await every.stop()
         await some.stop()
+
+
+async def test_who_asks_for_the_headers_of_a_stream_gets_them_and_no_stream(redis_url: str) -> None:
+    async with console(redis_url, pages=Dashboard()) as found, watched(found) as client:
+        for path in (f"{API}/events", "/changes"):
+            answer = await asyncio.wait_for(client.head(path), 30)
+            assert (answer.status_code, answer.content) == (200, b""), answer.text
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            assert (await client.head(f"{path}?family=none")).status_code == 404
+        assert not found.services.live._streams
 
 
 async def test_a_stream_goes_on_where_it_was_left(redis_url: str) -> None:

@@ -71,6 +71,8 @@ async def test_who_may_open_what(site: Console, role: Role | None) -> None:
     pages = [(path.format(family="t", id="t:one", cause="0123456789"), least) for path, least in PAGES]
     for path, least in [*pages, *((path, Role.OPERATOR) for path in QUESTIONS)]:
         answer = await client.get(path, follow_redirects=role is not None)
+        head = await client.head(path, follow_redirects=role is not None)
+        assert (head.status_code, head.headers.keys(), head.content) == (answer.status_code, answer.headers.keys(), b"")
         if role is None:
             assert (answer.status_code, answer.headers["location"][:12]) == (303, "/login?next="), path
         elif not role.includes(least):

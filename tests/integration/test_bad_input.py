@@ -99,7 +99,12 @@ async def test_a_payload_with_an_unknown_field_does_not_leave_the_producer(produ
 
 
 @pytest.mark.parametrize(
-    "fields", [{"a": 1, "more": "4711"}, {"a": "4711x"}, {}, {"a": 1, "note": {"x": "4711"}}], ids=str
+    "fields",
+    [
+        *({"a": 1, "more": "4711"}, {"a": "4711x"}, {}, {"a": 1, "note": {"x": "4711"}}),
+        {"a": "4711x", "note": "long" * 10_000},
+    ],
+    ids=lambda fields: str(fields)[:40],
 )
 async def test_by_name_a_payload_that_does_not_fit_is_a_dead_letter_at_once(
     redis_url: str, producer: Producer, fields: Any
@@ -114,6 +119,17 @@ async def test_by_name_a_payload_that_does_not_fit_is_a_dead_letter_at_once(
     assert (info.state, info.payload, info.tries) == (JobState.FAILED, fields, 1)
     assert len(info.history) == 1
     assert ran == []
+
+
+async def test_an_integer_too_long_to_be_read_does_not_leave_the_producer(producer: Producer) -> None:
+    for call in (
+        producer.enqueue(Add(a=10**4300)),
+        producer.enqueue("add", {"a": 10**4300}, family="t"),
+        producer.enqueue_many([Add(a=1), Add(a=10**4300)]),
+    ):
+        with pytest.raises(InvalidJob, match="the payload has an integer of more than 4,300 digits"):
+            await call
+    assert await producer.redis.dbsize() == 0
 
 
 async def test_a_payload_of_ten_megabytes_is_refused_with_what_to_do(producer: Producer) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +123,18 @@ def test_dead_letters_of_the_others(arqd: Arqd, url: Servers) -> None:
     assert arqd("dead", "list", "--group", group["id"])[0] == 0
     assert arqd("dead", "list", "--group", "0123456789")[0] == 1
     assert arqd("dead", "discard", "--group", group["id"])[0] == 0
+
+
+def test_the_archive_of_the_others(
+    arqd: Arqd, monkeypatch: pytest.MonkeyPatch, sqlite_template: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ARQD_DATABASE_URL", f"sqlite:///{shutil.copyfile(sqlite_template, tmp_path / 'arqd.db')}")
+    for options in ((), ("--dry-run",), ("--json",)):
+        status, out, err = arqd("dead", "archive", *options)
+        assert (status, out.startswith("{" if "--json" in options else "nothing new")) == (1, True), err
+        told(err)
+    assert json.loads(out)["archived"]["media"] == 0
+    assert not json.loads(out)["archived"].keys() & {"email", "push"}
 
 
 def test_events_of_the_others(arqd: Arqd, url: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -449,9 +449,10 @@ def test_up_with_the_demonstration_until_ctrl_c(start: Start, tmp_path: Path) ->
     # Another command in the same folder finds the embedded server, which asks for a password.
     dead = start("dead", "list", "email", ARQD_REDIS_URL="")
     assert dead.ended() == 0, dead.text
-    refused = re.search(r"arqd job (email:\w+)", up.text)
+    refused = re.search(r"(\S+ -m daemon) job (email:\w+)", up.text)
     assert refused
-    assert refused[1] in dead.text
+    assert refused[1] == f"{sys.executable} -m daemon"
+    assert refused[2] in dead.text
 
     url = (tmp_path / "var" / "valkey" / "url").read_text()
     up.press_ctrl_c()
@@ -466,7 +467,7 @@ def test_up_with_the_demonstration_until_ctrl_c(start: Start, tmp_path: Path) ->
     assert "arqd_first" not in again.text
     dead = start("dead", "list", "email", ARQD_REDIS_URL="")
     assert dead.ended() == 0
-    assert refused[1] in dead.text
+    assert refused[2] in dead.text
     assert again.ended(signal.SIGTERM) == 0, again.text
 
 

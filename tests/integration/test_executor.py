@@ -371,15 +371,23 @@ async def test_a_result_over_the_limit_is_a_dead_letter_at_once(redis_url: str, 
     assert caught.value.reason == "too_large"
 
 
-async def test_a_result_json_cannot_carry_is_a_dead_letter_that_names_the_type(
-    redis_url: str, producer: Producer
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (threading.Event(), r"result cannot be written as JSON.*Event"),
+        (10**4300, "the result has an integer of more than 4,300 digits"),
+    ],
+    ids=["type", "digits"],
+)
+async def test_a_result_json_cannot_carry_is_a_dead_letter_that_names_what_it_is(
+    redis_url: str, producer: Producer, value: Any, said: str
 ) -> None:
     async def opaque(ctx: JobContext) -> Any:
-        return {"a": threading.Event()}
+        return {"a": value}
 
     job = await producer.enqueue("opaque", [], family="t")
     await run_burst(redis_url, make_family("t", opaque, backoff=Fixed(999)))
-    with pytest.raises(JobFailed, match=r"result cannot be written as JSON.*Event") as caught:
+    with pytest.raises(JobFailed, match=said) as caught:
         await job.result(30)
     assert caught.value.reason == "permanent"
 

@@ -294,6 +294,7 @@ async def test_a_step_needs_a_name(redis_url: str, producer: Producer, name: str
     [
         (["x" * 150, "y" * 150], r"TooLarge: with step 'b' the job's receipts are 3\d\d bytes, the limit is 300"),
         ([object()], "PermanentError: the result of step 'a' cannot be kept"),
+        ([10**4300], "PermanentError: the result of step 'a' cannot be kept: the value has an integer of more than"),
     ],
 )
 async def test_a_result_that_cannot_be_kept_is_not_tried_again(

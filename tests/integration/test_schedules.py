@@ -107,6 +107,7 @@ async def test_a_payload_brings_function_family_priority_and_key(schedules: Sche
         ({"cron": "@daily", "job": 7}, "int is no payload"),
         ({"cron": "@daily", "job": Work(name="x"), "payload": {}}, "give a payload or a function's name"),
         ({"cron": "@daily", "payload": {"a": object()}}, "payload cannot be written as JSON"),
+        ({"cron": "@daily", "payload": {"a": 10**4300}}, "payload has an integer of more than 4,300 digits"),
         ({"cron": "@daily", "payload": "text"}, "a payload is its fields, or a list"),
     ],
 )

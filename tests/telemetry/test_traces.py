@@ -18,7 +18,7 @@ from daemon import carried
 from daemon.context import JobContext
 from daemon.encryption import KeyRing
 from daemon.errors import PermanentError
-from daemon.executor import Executor
+from daemon.executor import LARGE, Executor
 from daemon.family import Fixed
 from daemon.instruments import remove_instruments
 from daemon.job import JobState
@@ -78,14 +78,15 @@ def said(span: ReadableSpan) -> str:
     return " ".join(str(part) for part in parts if part is not None)
 
 
+@pytest.mark.parametrize("payload", [{}, {"text": "x" * LARGE}], ids=["small", "large"])
 async def test_one_trace_from_a_request_to_the_children_of_a_retried_job(
-    redis_url: str, spans: InMemorySpanExporter
+    redis_url: str, spans: InMemorySpanExporter, payload: dict[str, Any]
 ) -> None:
     family = make_family("t", parent, child, backoff=Fixed(0.01))
     async with console(redis_url, family) as found:
         found.app.add_middleware(TracedRequests)
         operator = await found.of("operator")
-        body = {"function": "parent", "payload": {}, "family": "t"}
+        body = {"function": "parent", "payload": payload, "family": "t"}
         answer = await operator.post(f"{API}/jobs", json=body, headers={"traceparent": TRACEPARENT})
         assert answer.status_code == 202
         async with working(redis_url, family):

@@ -155,7 +155,7 @@ def test_one_that_cannot_be_written_refuses_all(producer: Producer) -> None:
     deep: Any = 0
     for _ in range(MAX_DEPTH):
         deep = [deep]
-    for wrong, message in ((object(), "cannot be written as JSON"), (deep, "levels deep")):
+    for wrong, message in ((object(), "cannot be written as JSON"), (deep, "levels deep"), (10**4300, "digits")):
         with pytest.raises(InvalidJob, match=message):
             prepare_alike(producer, [*_payloads(Mail), Mail(to="ada", more=wrong)], None, NONE)
 

@@ -222,6 +222,19 @@ def test_what_holds_itself_is_refused() -> None:
         codec.encode(endless, "result")
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("before", [0, 1, 511, 100_000])
+def test_an_integer_that_could_not_be_read_again_is_refused(before: int, sign: int) -> None:
+    def written(value: Any) -> bytes:
+        return codec.encode(["x" * before, value, "y" * 600])
+
+    codec.check_readable(longest := written(sign * 10**4299), "payload")
+    assert codec.decode_body(longest)[0][1] == sign * 10**4299
+    codec.check_readable(written("7" * 20_000), "payload")
+    with pytest.raises(InvalidJob, match="the payload has an integer of more than 4,300 digits"):
+        codec.check_readable(written(sign * 10**4300), "payload")
+
+
 def test_a_size_over_the_limit_is_told_with_both_numbers() -> None:
     codec.check_size(10, 10, "payload")
     with pytest.raises(TooLarge, match=r"payload is 1,000,001 bytes, the limit is 1,000,000.*raise max_payload"):

@@ -170,6 +170,16 @@ def test_text_for_people_names_the_job_shortly(in_job: Callable[[], None]) -> No
     assert JOB_ID not in line
 
 
+def test_text_for_people_tells_each_part_of_an_extra() -> None:
+    stream = io.StringIO()
+    configure_logging(fmt="text", stream=stream)
+    parts = {"actor": "ada", "detail": {"rate": "5/s", "group": None, "result": {"drained": 2}}, "empty": {}}
+    logging.getLogger("arqd.audit").info("queue.drain t: done", extra={"audit": parts})
+    [line] = stream.getvalue().splitlines()
+    said = "audit.actor=ada audit.detail.rate=5/s audit.detail.result.drained=2"
+    assert line.endswith(f"INFO    arqd.audit queue.drain t: done {said}")
+
+
 def test_text_cannot_fake_a_line_or_steer_the_terminal() -> None:
     stream = io.StringIO()
     configure_logging(fmt="text", stream=stream)

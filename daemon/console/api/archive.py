@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, model_validator
 
-from daemon.archive.letters import ArchivedLetter, ArchiveFilter, Passed
+from daemon.archive.letters import ArchivedLetter, ArchiveFilter
 from daemon.console import archive
 from daemon.console.api.common import (
     Cursor,
@@ -20,7 +20,9 @@ from daemon.console.api.common import (
     Since,
     Until,
     Viewer,
+    partly,
     problems,
+    tell_partly,
 )
 from daemon.console.fields import Named
 
@@ -93,10 +95,12 @@ async def show(number: Number, services: Given, actor: Viewer) -> ArchivedLetter
     return await archive.get(services, number)
 
 
-@router.post("/dead/archive", responses=problems(404))
-async def to_archive(asked: ToArchive, services: Given, actor: Operator) -> Passed:
+@router.post("/dead/archive", responses={**partly(archive.Archived), **problems(404)})
+async def to_archive(asked: ToArchive, services: Given, actor: Operator, response: Response) -> archive.Archived:
     """Copy the dead letters that the archive lacks to the database."""
-    return await archive.archive(services, actor, asked.family, dry_run=asked.dry_run)
+    archived = await archive.archive(services, actor, asked.family, dry_run=asked.dry_run)
+    tell_partly(response, archived.away)
+    return archived
 
 
 @router.post("/dead/archive/retry", responses=problems(404, 409))

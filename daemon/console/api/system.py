@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic_core import to_json, to_jsonable_python
 
 from daemon.console import queues
@@ -16,6 +16,7 @@ from daemon.console.access import MaybeActor
 from daemon.console.api.common import Cursor, Given, Limit, Operator, Since, Until, Viewer, problems
 from daemon.console.audit import AuditFilter, AuditPage
 from daemon.console.filters import moment
+from daemon.console.headers import is_head
 from daemon.console.live import Away, Place, Snapshot
 from daemon.console.services import Services
 from daemon.events import Event
@@ -40,7 +41,6 @@ def _bare(request: Request) -> queues.BareStatus:
     return bare
 
 
-@open_router.head("/health", include_in_schema=False)
 @open_router.get(
     "/health",
     response_model=queues.Health | BareHealth,
@@ -69,6 +69,7 @@ async def list_workers(services: Given, actor: Viewer) -> list[queues.WorkerView
     response_class=StreamingResponse,
 )
 async def events(
+    request: Request,
     services: Given,
     actor: Viewer,
     family: Annotated[list[str] | None, Query(description="of these families; default all")] = None,
@@ -76,7 +77,7 @@ async def events(
     job: Annotated[str | None, Query(description="of this job only, `family:id`")] = None,
     counts: Annotated[bool, Query(description="also `queues`, as `GET /queues`, when it has changed")] = False,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="go on behind this event")] = None,
-) -> StreamingResponse:
+) -> Response:
     """What happens to jobs, as it happens: server-sent events named by their kind, with an id to go on from."""
     names = [services.known(each) for each in family] if family else services.live.families
     since = Place.parse(last_event_id) if last_event_id else None
@@ -84,6 +85,9 @@ async def events(
     # The first one tells that the stream has begun: an error before it is still an answer of its own.
     first = await anext(told)
     headers = {"x-accel-buffering": "no"}
+    if is_head(request):
+        await told.aclose()
+        return Response(media_type="text/event-stream", headers=headers)
     return StreamingResponse(_chained(first, told), media_type="text/event-stream", headers=headers)
 
 
@@ -95,7 +99,7 @@ async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
 
 async def _told(
     services: Services, families: list[str], since: Place | None, counts: bool, kinds: frozenset[str], job: str | None
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     end = time.monotonic() + STREAM_SECONDS
     async with services.live.stream(families, since, counts=counts) as told:
         yield b"retry: 2000\n\n"

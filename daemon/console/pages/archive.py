@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from daemon.console import archive
 from daemon.console.api.common import Operator, Viewer
-from daemon.console.pages.asking import answered, back_to, first, plural
+from daemon.console.pages.asking import answered, back_to, first, plural, told
 from daemon.console.pages.frame import Frame, fields, page
 from daemon.console.problems import Problem, problem_of
 from daemon.console.services import services_of
@@ -52,8 +52,8 @@ async def to_archive(request: Request, actor: Operator) -> Response:
 
     async def act() -> str:
         await fields(request)
-        passed = await archive.archive(services_of(request), actor, None)
-        return f"Archived {plural(sum(passed.archived.values()), 'dead letter')}"
+        done = await archive.archive(services_of(request), actor, None)
+        return told(f"Archived {plural(sum(done.archived.values()), 'dead letter')}", done.away)
 
     return await answered(request, Frame(request, actor).href("dead", "archive"), act())
 

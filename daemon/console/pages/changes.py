@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from daemon.console.api.common import Viewer
+from daemon.console.headers import is_head
 from daemon.console.live import Told
 from daemon.console.services import Services, services_of
 
@@ -26,6 +27,8 @@ async def changes(request: Request, actor: Viewer, family: str = "*", job: str =
     """Tell when something happened to a family (``*``: any), or to one of its jobs."""
     services = services_of(request)
     families = services.families if family == "*" else [services.known(family)]
+    if is_head(request):
+        return Response(media_type="text/event-stream")
     return StreamingResponse(_told(services, families, job), media_type="text/event-stream")
 
 

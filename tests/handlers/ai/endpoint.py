@@ -17,12 +17,14 @@ class Says:
         usage: tokens of prompt and reply, as the last event tells; None: it does not.
         finish: None: the stream ends in the middle.
         error: comes behind the text in place of the end.
+        escaped: its JSON is ASCII, so that a character beyond 16 bits is two escapes, or half of one is said.
     """
 
     text: str
     usage: tuple[int, int] | None = (12, 7)
     finish: str | None = "stop"
     error: bool = False
+    escaped: bool = False
 
 
 class ModelServer(Receiver):
@@ -59,7 +61,7 @@ def _stream(model: str, says: Says) -> bytes:
             usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
             events.append(_chunk(model) | {"choices": [], "usage": usage})
         events.append("[DONE]")
-    lines = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in events]
+    lines = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=says.escaped) for each in events]
     return "".join(f"data: {line}\n\n" for line in lines).encode()
 
 

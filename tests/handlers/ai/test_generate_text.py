@@ -63,6 +63,34 @@ async def test_a_text_comes_in_pieces(writer: MakeWriter) -> None:
     assert await writing.spent() == {"": Decimal("0.00082")}
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("ab\ud83d\ude00!", "ab\U0001f600!"),
+        ("a\ud83d\ude00\ud83d\ude00", "a\U0001f600\U0001f600"),
+        ("ab\ud83dc", "ab\ufffdc"),
+        ("ab\ud83d\ud83d\ude00", "ab\ufffd\U0001f600"),
+        ("\ude00abc", "\ufffdabc"),
+        ("ab\ud83d", "ab\ufffd"),
+    ],
+    ids=ascii,
+)
+async def test_halves_of_a_character_are_joined_and_one_alone_is_replaced(
+    writer: MakeWriter, said: str, text: str
+) -> None:
+    """As of a server that streams UTF-16: an escape in one piece, the other in the next."""
+    writing = await writer(Says(said, escaped=True))
+    run = await writing.run()
+    assert run.value().text == text
+    assert told(run.progress) == [text]
+
+
+async def test_half_a_character_in_the_data_of_a_reply_is_replaced(writer: MakeWriter) -> None:
+    writing = await writer(Says('{"seat": "A\\ud83d", "price": 3}'))
+    done = (await writing.run(output_schema=Ticket)).value()
+    assert (done.data, done.repaired) == ({"seat": "A\ufffd", "price": 3}, False)
+
+
 async def test_an_endpoint_that_does_not_count(writer: MakeWriter) -> None:
     writing = await writer(Says("Hello there", usage=None))
     done = (await writing.run()).value()

@@ -18,8 +18,8 @@ rotation: ``encryption``, ``secret`` (marked fields), ``reencryption``.
 
 Nouns: ``job``, ``records`` and ``codec`` (its bytes in Redis), ``keys``, ``layout``, ``carried``, ``errors``,
 ``family`` and ``functions``, ``dotted``, ``registry`` and ``catalog`` (names to families), ``settings`` and
-``environment`` (``settings_docs``: what is said of them), ``noted`` (which families have some). ``arq_worker``: what is
-stock arq's; ``lazily``: imported late.
+``environment`` (``settings_docs``: what is said of them), ``noted`` (which families have some), ``typed`` (how the
+command is). ``arq_worker``: what is stock arq's; ``lazily``: imported late.
 
 Looking in: ``inspector`` and ``inspecting/`` (``explain``: why a job does not run), ``pages`` (lists of any size),
 ``search/``, ``events``, ``statistics``, ``metrics``, ``logs``, ``telemetry`` (``tracing``, ``error_reports``;

@@ -114,6 +114,12 @@ def test_refused(fields: dict[str, Any], told: str) -> None:
     assert "eve@" not in str(caught.value), "errors do not quote what was given"
 
 
+def test_bulk_tells_of_the_first_recipient_that_is_none() -> None:
+    with pytest.raises(ValidationError, match="this is not one mail address") as caught:
+        SendBulkEmail(to=["a@example.com", *["nobody"] * 1000], subject="Hi", template="campaign")
+    assert [each["loc"] for each in caught.value.errors()] == [("to", 1)]
+
+
 def test_bulk_attaches_by_path() -> None:
     with pytest.raises(ValidationError, match="by path"):
         SendBulkEmail(

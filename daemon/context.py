@@ -253,7 +253,7 @@ class JobContext(dict[Any, Any]):
         if not 0 <= percent <= 100:
             raise InvalidJob(f"progress {percent!r} is not 0 to 100")
         if note:
-            note = note.replace("\n", " ")[:200]
+            note = codec.plain(note).replace("\n", " ")[:200]
             if self.worker.family.values.encrypted:
                 note = self._run.kept("note", codec.encode(note)).decode()
         await self.worker.report_progress(self.job_id, int(percent), note)

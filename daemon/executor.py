@@ -119,6 +119,7 @@ class Executor:
         run.timeout = min(
             entry.timeout_ms / 1000 or function.timeout or self.family.values.job_timeout, LONGEST_TIMEOUT
         )
+        # One of stock arq's is decoded by now: a tuple.
         if len(entry.body) > LARGE:
             return functools.partial(self._read_large, run, function, entry)
         return self._call(run, function, *self.dialect.bind(entry, run.cipher))

@@ -326,7 +326,7 @@ async def test_progress_is_seen_while_it_runs_and_starts_anew_with_a_retry(redis
 
     async def work(ctx: JobContext) -> None:
         if ctx.job_try == 1:
-            await ctx.progress(12.9, "first\nline")
+            await ctx.progress(12.9, "first\nline \ud83d")
             await go.wait()
             raise ValueError
         await asyncio.Event().wait()
@@ -340,7 +340,7 @@ async def test_progress_is_seen_while_it_runs_and_starts_anew_with_a_retry(redis
 
         info = await eventually(reported)
         assert info is not None
-        assert (info.progress, info.note, info.state) == (12, "first line", JobState.ACTIVE)
+        assert (info.progress, info.note, info.state) == (12, "first line \\ud83d", JobState.ACTIVE)
         go.set()
         info = await in_state(job, JobState.ACTIVE, 1)
         assert (info.progress, info.note) == (None, None)

@@ -69,7 +69,12 @@ async def writer(database_url: str) -> AsyncIterator[MakeWriter]:
 async def _writing(database_url: str, says: tuple[Says, ...], variables: dict[str, Any]) -> AsyncIterator[Writer]:
     key = secrets.token_hex(8)
     async with ModelServer(key, *says) as server:
-        environ = {"ARQD_DATABASE_URL": database_url, "ARQD_AI__BASE_URL": f"{server.url}/v1", "ARQD_AI__KEY": key}
+        environ = {
+            "ARQD_DATABASE_URL": database_url,
+            "ARQD_HTTP__CONNECT_TIMEOUT": "60",
+            "ARQD_AI__BASE_URL": f"{server.url}/v1",
+            "ARQD_AI__KEY": key,
+        }
         environ |= {"ARQD_AI__PRICES": json.dumps(PRICES)}
         environ |= {f"ARQD_AI__{name}": value for name, value in variables.items()}
         ctx: dict[str, Any] = {"settings": load_settings(environ)}

@@ -19,6 +19,7 @@ async def chain(anvil: Anvil, database_url: str) -> AsyncIterator[Chain]:
     async with Gateway(anvil) as gateway:
         environ = {
             "ARQD_DATABASE_URL": database_url,
+            "ARQD_HTTP__CONNECT_TIMEOUT": "60",
             "ARQD_RPC__31337": gateway.url,
             "ARQD_BLOCKCHAIN__EVENTS": TICKET_ALLOCATED,
             "ARQD_BLOCKCHAIN__CONFIRMATIONS": str(CONFIRMATIONS),

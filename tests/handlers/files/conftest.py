@@ -36,7 +36,7 @@ def settings_in(folder: Path, **files: Any) -> SimpleNamespace:
         var_dir=folder,
         object_store_url=None,
         object_store=ObjectStoreSettings(),
-        http=HttpSettings(allow=("127.0.0.1",), timeout=60),
+        http=HttpSettings(allow=("127.0.0.1",), timeout=60, connect_timeout=60),
         console=ConsoleSettings(),
         files=FilesSettings.model_validate(given),
     )

@@ -23,7 +23,7 @@ def settings(tmp_path: Path) -> SimpleNamespace:
         var_dir=tmp_path,
         object_store_url=None,
         object_store=ObjectStoreSettings(),
-        http=HttpSettings(allow=("127.0.0.1",), timeout=60),
+        http=HttpSettings(allow=("127.0.0.1",), timeout=60, connect_timeout=60),
         media=MediaSettings(
             source_dirs=(tmp_path / "in",),
             target_dirs=(tmp_path / "out",),

@@ -23,6 +23,7 @@ async def shop(database: Database, database_url: str) -> AsyncIterator[Shop]:
     stripe, yookassa, node = StripeServer(keys[0]), YooKassaServer(authorization), NodeServer()
     environ = {
         "ARQD_DATABASE_URL": database_url,
+        "ARQD_HTTP__CONNECT_TIMEOUT": "60",
         "ARQD_PAYMENTS__STRIPE_KEY": keys[0],
         "ARQD_PAYMENTS__STRIPE_URL": await stripe.start(),
         "ARQD_PAYMENTS__YOOKASSA_SHOP_ID": "shop",

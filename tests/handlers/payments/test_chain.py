@@ -24,6 +24,7 @@ ETHER = 10**18
 async def check(anvil: Anvil, database_url: str) -> AsyncIterator[Check]:
     environ = {
         "ARQD_DATABASE_URL": database_url,
+        "ARQD_HTTP__CONNECT_TIMEOUT": "60",
         "ARQD_RPC__ANVIL": anvil.url,
         "ARQD_PAYMENTS__CONFIRMATIONS": "3",
     }

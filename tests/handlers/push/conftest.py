@@ -43,6 +43,7 @@ async def phones(onesignal: OneSignalServer, database_url: str) -> AsyncIterator
     settings = load_settings(
         {
             "ARQD_DATABASE_URL": database_url,
+            "ARQD_HTTP__CONNECT_TIMEOUT": "60",
             "ARQD_PUSH__APP_ID": onesignal.app_id,
             "ARQD_PUSH__API_KEY": onesignal.api_key,
             "ARQD_PUSH__URL": f"{onesignal.url}/",

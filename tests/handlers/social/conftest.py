@@ -80,6 +80,7 @@ async def square(database_url: str, tmp_path: Path) -> AsyncIterator[Square]:
         }
         environ = {
             "ARQD_DATABASE_URL": database_url,
+            "ARQD_HTTP__CONNECT_TIMEOUT": "60",
             "ARQD_VAR_DIR": str(tmp_path),
             "ARQD_SOCIAL__ACCOUNTS": json.dumps(accounts),
             "ARQD_SOCIAL__SOURCE_DIRS": str(folder),

@@ -31,7 +31,7 @@ def settings(database_url: str, tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(
         var_dir=tmp_path,
         webhooks=WebhooksSettings(secrets={"SHOP": SecretStr(f"{NEW} {OLD}"), "other": SecretStr(OLD)}),
-        http=HttpSettings(allow=("127.0.0.1",), timeout=60),
+        http=HttpSettings(allow=("127.0.0.1",), timeout=60, connect_timeout=60),
         database=DatabaseSettings(),
         database_url=SecretStr(database_url),
     )

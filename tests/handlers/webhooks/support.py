@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from typing import Any, Self
+from typing import Any
 
 from handlers.webhooks.payloads import DeliverWebhook
 from tests.handlers.receiver import Receiver
@@ -23,25 +23,12 @@ def event(receiver: Receiver, number: int = 1, **fields: Any) -> DeliverWebhook:
     return DeliverWebhook(**{**given, **fields})
 
 
-class Silent:
+class Silent(Receiver):
     """An endpoint that takes every connection and says nothing: ``open`` are those it has, ``ended`` those it had."""
 
     def __init__(self) -> None:
-        self.open = self.ended = self.port = 0
-        self._server: asyncio.Server | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/in"
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        assert self._server is not None
-        self._server.close()
+        super().__init__()
+        self.open = self.ended = 0
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1

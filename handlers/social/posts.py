@@ -76,8 +76,11 @@ class Posts:
         return await self._change(row, mine, round=row.round + 1, sent_at=None, uploads=[])
 
     async def forget_files(self, row: PostRow) -> PostRow:
-        """Have its files uploaded anew."""
-        return await self._change(row, (POSTS.c.key == row.key) & POSTS.c.published_at.is_(None), uploads=[])
+        """Have its files uploaded anew, unless another try has sent them meanwhile."""
+        mine = (POSTS.c.key == row.key) & POSTS.c.published_at.is_(None)
+        if row.sent_at is None:
+            mine &= POSTS.c.sent_at.is_(None)
+        return await self._change(row, mine, uploads=[])
 
     async def published(self, row: PostRow, found: Published) -> PostRow:
         """Write down where it stands."""

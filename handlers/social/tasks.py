@@ -80,6 +80,9 @@ async def publish_post(ctx: JobContext, job: PublishPost) -> PublishedPost:
         row = await _look_back(service, driver, job, row)
     if row.published_at is None:
         row = await service.posts.send(await _upload(ctx, service, driver, job, row))
+        if len(row.uploads) < len(job.media):
+            # Another try at the same time uploads them anew.
+            raise RetryAfter(1, "job")
         row = await service.posts.published(row, await driver.publish(_post(job, row)))
     assert row.remote_id is not None
     assert row.published_at is not None

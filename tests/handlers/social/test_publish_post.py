@@ -16,6 +16,7 @@ from daemon.errors import ConfigurationError, RetryAfter
 from handlers.social import drivers, mastodon
 from handlers.social.drivers import driver
 from handlers.social.payloads import PublishPost
+from handlers.social.posts import PostRow
 from handlers.social.tasks import OtherPost
 from tests.handlers.social.conftest import NETWORKS, Square
 from tests.handlers.social.networks import told
@@ -125,6 +126,26 @@ async def test_files_of_a_post_that_comes_back_after_days_are_uploaded_anew(
     (post,) = server.posts
     if network == "mastodon":
         assert [each["id"] for each in post["media_attachments"]] == [str(2 + n) for n in range(len(media))]
+
+
+@networks
+async def test_a_post_is_not_sent_without_the_files_another_try_uploads_anew(
+    square: Square, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (square.folder / "one.jpg").write_bytes(b"picture one")
+    job, posts = square.post(network, media=[{"path": "one.jpg"}]), square.service.posts
+    send = posts.send
+
+    async def interrupted(row: PostRow) -> PostRow:
+        await posts.forget_files(row)
+        return await send(row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(posts, "send", interrupted)
+        assert isinstance((await square.run(job)).error, RetryAfter)
+    assert square.servers[network].posts == []
+    assert (await square.run(job)).ending == "completed"
+    assert len(square.servers[network].uploads) == 2
 
 
 async def test_media_that_are_converted_first(square: Square, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,4 +21,5 @@ REASONS = {
     "not_delayed": "it is not delayed",
     "retried_before": "it was sent back before",
     "no_record": "it is a job of stock arq's, which cannot be enqueued again from the archive",
+    "away": "its server, one of several, cannot be asked: try again later",
 }

@@ -75,9 +75,7 @@ class Archiver:
             again later.
         """
         names = sorted(self._inspector.families) if families is None else families
-        several = len(names) > 1 and isinstance(self._redis, Routed)
-        # Beforehand: a server that hangs would take its whole time for each of its families.
-        passed = Passed(away=await self._inspector.away(names) if several else {})
+        passed = Passed(away=await self._away(names))
         for family in names:
             if family in passed.away:
                 continue
@@ -88,7 +86,7 @@ class Archiver:
                     if not dry_run:
                         await self._note(keys)
             except RedisError as error:
-                if not several:
+                if not self._several(names):
                     raise
                 # Of several servers one is away: it holds up its own families only.
                 passed.away[family] = error
@@ -98,6 +96,17 @@ class Archiver:
             before = datetime.now(UTC) - timedelta(seconds=self._keep)
             passed.removed = await self.archive.forget(before, stored=self._put is not None)
         return passed
+
+    def _several(self, families: Sequence[str]) -> bool:
+        return len(families) > 1 and isinstance(self._redis, Routed)
+
+    async def _away(self, families: Sequence[str]) -> dict[str, RedisError]:
+        """Look beforehand who cannot be asked: a server that hangs would take its whole time for each of its families.
+
+        Raises:
+            RedisError: when none of several can.
+        """
+        return await self._inspector.away(families) if self._several(families) else {}
 
     # ------------------------------------------------------------------ from Redis
 
@@ -165,23 +174,29 @@ class Archiver:
 
         Returns:
             How many of each outcome: ``retried``, ``retried_before``, ``not_failed`` (a job of this id lives or its
-            result is kept), ``no_record``, ``not_found``.
+            result is kept), ``no_record``, ``not_found``, ``away`` (its family's server, one of several).
 
         Raises:
             InvalidJob: for a family this process does not know. InClear: the family is encrypted now, and the job was
-            not. QueueFull: no room; what went before was sent back. ArchiveUnavailable, RedisUnavailable.
+            not. QueueFull: no room; what went before was sent back. ArchiveUnavailable, or RedisError where no server
+            can be asked.
         """
         words: Counter[str] = Counter()
         after = 0
         if isinstance(chosen, ArchiveFilter):
             chosen = replace(chosen, outcome="none")
         # Beforehand what is known in Redis only: what was sent back since the last pass must not run again.
+        away = await self._away(sorted(self._inspector.families))
         with translated():
-            for keys in self._inspector.families.values():
-                await self._note(keys)
+            for family, keys in self._inspector.families.items():
+                if family not in away:
+                    await self._note(keys)
         while rows := await self.archive.rows(chosen, after=after):
             after = rows[-1]["id"]
             for row in rows:
+                if row["queue"] in away:
+                    words["away"] += 1
+                    continue
                 with translated():
                     words[await (self._outlook(row) if dry_run else self._send_back(row))] += 1
         if not isinstance(chosen, ArchiveFilter):

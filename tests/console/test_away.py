@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.archive.letters import ALL
 from daemon.console.live import Away, Place
 from daemon.console.pages.dashboard import Dashboard
 from daemon.servers import Servers
@@ -241,6 +242,27 @@ async def test_dead_letters_of_all_families_are_archived_where_it_can_be_done(si
     browser, token = await site.browser()
     assert (await browser.post("/dead/archive", data={"csrf": token})).status_code == 303
     assert "of gone, stuck nothing is known: they cannot be asked" in (await browser.get("/dead/archive")).text
+
+
+async def test_letters_of_the_archive_are_sent_back_where_it_can_be_done(site: Console) -> None:
+    client = await site.of("operator")
+    await bury(site)
+    await client.post(f"{API}/dead/archive", json={})
+    archive = site.services.archiver.archive
+    (row,) = await archive.rows(ALL)
+    number = row.pop("id")
+    await archive.add([row | {"queue": "gone", "job_id": "gone:bad"}])
+    (gone,) = (await client.get(f"{API}/dead/archive?family=gone")).json()["letters"]
+    for dry_run in (True, False):
+        asked = {"numbers": [number, gone["id"]], "dry_run": dry_run}
+        answer = await client.post(f"{API}/dead/archive/retry", json=asked)
+        assert (answer.status_code, answer.json().get("outcomes")) == (200, {"retried": 1, "away": 1}), answer.text
+    # It is still to be sent back.
+    assert (await archive.get(gone["id"])).outcome is None
+    browser, token = await site.browser()
+    data = {"csrf": token, "number": str(gone["id"])}
+    await browser.post("/dead/archive/retry", data=data)
+    assert "its server, one of several, cannot be asked" in (await browser.get("/dead/archive")).text
 
 
 async def test_every_queue_that_can_be_asked_is_paused_and_drained(site: Console) -> None:

@@ -83,7 +83,10 @@ def _sealed(value: Any, handler: Callable[[Any], Any], info: core_schema.Seriali
     cipher: JobCipher | None = info.context[CONTEXT]
     if cipher is None:
         raise ValueError("a secret field needs a key: give ARQD_ENCRYPTION_KEYS, or keyring=")
-    return packed(cipher.seal("field", to_json(handler(value), bytes_mode="base64", inf_nan_mode="strings")))
+    written = to_json(handler(value), bytes_mode="base64", inf_nan_mode="strings")
+    # Nobody can see it in what is written around it.
+    codec.check_readable(written, "secret")
+    return packed(cipher.seal("field", written))
 
 
 class SecretValue(RootModel[Secret[Any]]):

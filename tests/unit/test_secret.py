@@ -88,6 +88,13 @@ def test_without_a_key_it_does_not_travel() -> None:
         assert "canary" not in str(caught.value)
 
 
+def test_what_could_not_be_read_again_is_refused() -> None:
+    with pytest.raises(InvalidJob, match="the secret has an integer of more than 4,300 digits, .* give it as text"):
+        codec.encode_model(CHARGE.model_copy(update={"pins": [10**4300]}), CIPHER)
+    with pytest.raises(InvalidJob, match="the secret is nested more than 190 levels deep"):
+        codec.encode(SecretValue(json.loads("[" * 200 + "]" * 200)), "payload", CIPHER)
+
+
 def test_a_mask_is_not_taken_for_the_value() -> None:
     with pytest.raises(ValidationError, match="the mask of a secret"):
         Charge.model_validate_json(CHARGE.model_dump_json())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -109,16 +110,25 @@ async def send_bulk_email(ctx: JobContext, job: SendBulkEmail) -> BulkEmail:
     at_once = max(1, min(FAN_OUT, FAN_OUT_BYTES // len(job.model_dump_json(exclude={"to"}))))
     created = 0
     for start in range(0, len(job.to), at_once):
-        jobs: list[tuple[tuple[Payload, None], JobOptions]] = []
-        for address in job.to[start : start + at_once]:
-            digest = hashlib.sha256(f"{key}\n{parse_mailbox(address).identity}".encode()).hexdigest()
-            single = SendEmail(to=(address,), idempotency_key=f"bulk:{digest}", **common)
-            jobs.append(((single, None), {"job_id": f"bulk-{digest[:32]}", "priority": job.__job__.priority}))
+        # A thousand addresses to parse and payloads to validate would hold up the mails that are sent meanwhile.
+        jobs = await asyncio.to_thread(_singles, job.to[start : start + at_once], key, common)
         handles = await ctx.producer.enqueue_each(jobs)
         created += sum(handle.created for handle in handles)
         done = start + len(handles)
         await ctx.progress(100 * done / len(job.to), f"{done} of {len(job.to)} recipients")
     return BulkEmail(recipients=len(job.to), enqueued=created, existed=len(job.to) - created)
+
+
+def _singles(
+    recipients: Sequence[str], key: str, common: Mapping[str, Any]
+) -> list[tuple[tuple[Payload, None], JobOptions]]:
+    """Make the jobs of some recipients."""
+    jobs: list[tuple[tuple[Payload, None], JobOptions]] = []
+    for address in recipients:
+        digest = hashlib.sha256(f"{key}\n{parse_mailbox(address).identity}".encode()).hexdigest()
+        single = SendEmail(to=(address,), idempotency_key=f"bulk:{digest}", **common)
+        jobs.append(((single, None), {"job_id": f"bulk-{digest[:32]}", "priority": SendBulkEmail.__job__.priority}))
+    return jobs
 
 
 async def _record(receipts: Receipts, accepted: list[str], receipt: Receipt) -> None:

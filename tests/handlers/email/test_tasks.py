@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from handlers.email.payloads import RefusedRecipient, SendBulkEmail, SendEmail
 from handlers.email.receipts import CLAIM, KEEP, Receipts
 from handlers.email.settings import EmailSettings
 from handlers.email.tasks import MailService, TryAgainLater, send_bulk_email, send_email
+from handlers.integrations.addresses import parse_mailbox
 from handlers.integrations.mail import MailRefused, MailUnavailable, SpoolSink
 from tests.handlers.email.conftest import ContextFactory, ServerFactory
 from tests.handlers.email.support import Context, email, pass_time
@@ -317,6 +319,20 @@ async def test_fan_out(redis: Redis) -> None:
     assert await redis.zcard(ctx.keys.queue) == 2300
     other = await send_bulk_email(mailing(redis, "job-2"), job)
     assert other.enqueued == 2300, "another bulk job is another mailing"
+
+
+async def test_a_fan_out_does_not_hold_up_the_loop(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def spy(address: str) -> Any:
+        threads.add(threading.get_ident())
+        return parse_mailbox(address)
+
+    monkeypatch.setattr(tasks, "parse_mailbox", spy)
+    job = SendBulkEmail(to=["a@example.com"], subject="News", template="campaign", context={"message": "m"})
+    assert (await send_bulk_email(mailing(redis), job)).enqueued == 1
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
@@ -57,7 +57,13 @@ class ArchiveSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything arqd can be told from outside. `load_settings` adds the sections of the families (``email`` …)."""
+    """Everything arqd can be told from outside. `load_settings` adds the sections of the families (``email`` …).
+
+    Attributes:
+        unset: sections of which nothing is set, to their models.
+    """
+
+    unset: ClassVar[Mapping[str, str]] = {}
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
@@ -150,6 +156,19 @@ class Settings(BaseSettings):
         """Whether a database is named, or the default one was made."""
         return self.database_url is not None or (self.var_dir / "arqd.db").exists()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Importing and building the models of all families takes a command longer than most of what it does.
+            if name not in self.unset:
+                return super().__getattr__(name)
+            model = resolve(self.unset[name])
+            try:
+                return self.__dict__.setdefault(name, model())
+            except ValidationError as error:
+                # It has a setting without default.
+                raise _refused(error, {known for known, _ in walk(model, f"{PREFIX}{name.upper()}__")}, name) from None
+
     def section(self, name: str) -> Any:
         """Give the section a family's package brought, e.g. ``smtp``; handlers know its type."""
         return getattr(self, name)
@@ -233,11 +252,14 @@ def load_settings(environ: Mapping[str, str], adopted: Mapping[str, str] | None 
     """
     variables, others = collect(environ)
     families = {**shipped_families(), **(adopted or {}), **_own_families(variables)}
-    model = settings_model(families)
     spelt = {re.sub(r"\W", "_", name).upper(): name for name in families}
-    refuse_unknown(variables, _names(model, spelt), _open_names(model))
+    try:
+        _refuse_unknown(variables, settings_model(families, variables.values), spelt)
+    except ConfigurationError:
+        # What it may have meant is told from all there is.
+        _refuse_unknown(variables, settings_model(families), spelt)
     apply_fallbacks(variables, others, spelt)
-    settings = _validated(model, variables)
+    settings = _validated(settings_model(families, variables.values), variables)
     family: dict[str, FamilyEntry] = {}
     for written, values in settings.family.items():
         name = written if written in families else spelt.get(written.upper())
@@ -247,11 +269,14 @@ def load_settings(environ: Mapping[str, str], adopted: Mapping[str, str] | None 
     return settings.model_copy(update={"families": families, "family": family})
 
 
-def settings_model(families: Mapping[str, str]) -> type[Settings]:
+def settings_model(families: Mapping[str, str], variables: Iterable[str] | None = None) -> type[Settings]:
     """Give `Settings` with the sections of the families.
 
     A section is a pydantic model that the top-level package of a family's class names in a table ``SETTINGS``:
     ``{"smtp": "package.module:Model"}``.
+
+    Args:
+        variables: those that are set; a section of which none is (`Settings.unset`) is loaded when it is asked for.
 
     Raises:
         ConfigurationError: when a package cannot be imported or two of them claim a section.
@@ -259,12 +284,15 @@ def settings_model(families: Mapping[str, str]) -> type[Settings]:
     sections = package_tables("SETTINGS", families)
     for name in sections.keys() & Settings.model_fields.keys():
         raise ConfigurationError(f"{sections[name]}: arqd has a settings section {name!r} of its own")
-    models = {name: resolve(target) for name, target in sections.items()}
+    chosen = None if variables is None else {name.removeprefix(PREFIX).partition("__")[0].lower() for name in variables}
+    models = {name: resolve(target) for name, target in sections.items() if chosen is None or name.lower() in chosen}
     fields: dict[str, Any] = {
         name: (section, Field(default_factory=section, description=(section.__doc__ or "").partition("\n")[0]))
         for name, section in models.items()
     }
-    return create_model("Settings", __base__=Settings, **fields)
+    model = create_model("Settings", __base__=Settings, **fields)
+    model.unset = {name: target for name, target in sections.items() if name not in models}
+    return model
 
 
 def package_tables(attribute: str, families: Mapping[str, str]) -> dict[str, str]:
@@ -299,12 +327,17 @@ def _validated(model: type[Settings], variables: Variables) -> Settings:
     try:
         return model(**_Source(model, variables.values)())
     except ValidationError as error:
-        first, *more = error.errors(include_url=False, include_input=False)
-        name = _variable(first["loc"], {known for known, _ in walk(model)})
-        also = f" (and {len(more)} more)" if more else ""
-        raise ConfigurationError(
-            f"{variables.told(name)}: {first['msg'].removeprefix('Value error, ')}{also}"
-        ) from None
+        raise _refused(error, {known for known, _ in walk(model)}, told=variables.told) from None
+
+
+def _refused(
+    error: ValidationError, known: set[str], *section: str, told: Callable[[str], str] = str
+) -> ConfigurationError:
+    """Give the one line for what pydantic says of a model, or of a section."""
+    first, *more = error.errors(include_url=False, include_input=False)
+    name = told(_variable((*section, *first["loc"]), known))
+    also = f" (and {len(more)} more)" if more else ""
+    return ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}{also}")
 
 
 def _variable(where: tuple[int | str, ...], known: set[str]) -> str:
@@ -323,9 +356,9 @@ def walk(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, Fi
             yield from walk(field.annotation, f"{prefix}{name.upper()}__")
 
 
-def _names(model: type[Settings], families: Iterable[str]) -> list[str]:
+def _refuse_unknown(variables: Variables, model: type[Settings], families: Iterable[str]) -> None:
     values = [f"{PREFIX}FAMILY__{family}__{value.upper()}" for family in families for value in FamilyEntry.model_fields]
-    return [name for name, _ in walk(model)] + values
+    refuse_unknown(variables, [name for name, _ in walk(model)] + values, _open_names(model))
 
 
 def _open_names(model: type[Settings]) -> list[str]:

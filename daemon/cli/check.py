@@ -49,6 +49,8 @@ async def _all(deep: bool) -> list[Finding]:
 
     try:
         config = settings()
+        for name in config.unset:
+            config.section(name)
         families = load_families(
             config.families, installed_families(config.families), config.overrides(), accept_pickle=True
         )

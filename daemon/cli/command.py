@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from copy import copy
 from typing import Annotated
 
 import typer
@@ -71,6 +72,24 @@ for name, group in shipped_commands().items():
     app.add_typer(group, name=name)
 
 
+def _with_only(name: str) -> typer.Typer:
+    """Give the application with one of its commands; with all where there is none of this name.
+
+    Typer reads the signatures of all it is given, which takes longer than most commands.
+    """
+    commands = [each for each in app.registered_commands if _name(each) == name]
+    groups = [each for each in app.registered_groups if each.name == name]
+    if not commands and not groups:
+        return app
+    chosen = copy(app)
+    chosen.registered_commands, chosen.registered_groups = commands, groups
+    return chosen
+
+
+def _name(command: typer.models.CommandInfo) -> str:
+    return command.name or (command.callback.__name__.replace("_", "-") if command.callback else "")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; errors become one line on standard error.
 
@@ -79,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return typer.main.get_command(app)(words or ["--help"], prog_name="arqd", standalone_mode=False) or 0
+        command = typer.main.get_command(_with_only(words[0] if words else ""))
+        return command(words or ["--help"], prog_name="arqd", standalone_mode=False) or 0
     except typer.TyperException as error:
         if (told := error.format_message()).startswith("Usage:"):
             # A group of commands without one of them: its help, which is more than a line.

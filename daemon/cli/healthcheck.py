@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +66,9 @@ def _scheduler(config: Settings) -> str:
 
 def _answers(url: str, accepted: set[int]) -> str:
     """Say what is wrong with a server that should answer well, or with one of these statuses."""
+    import urllib.error
+    import urllib.request
+
     try:
         urllib.request.urlopen(url, timeout=TIMEOUT).close()  # noqa: S310 - http, of our own
     except urllib.error.HTTPError as error:

@@ -94,6 +94,13 @@ def test_mail_needs_no_database_and_no_http_client() -> None:
     assert modules.isdisjoint({"aiosqlite", "alembic", "asyncpg", "httpcore", "httpx", "sqlalchemy"})
 
 
+def test_a_command_loads_the_settings_of_what_is_set() -> None:
+    modules = modules_after("from daemon.settings import load_settings\nload_settings({'ARQD_SMTP__HOST': 'mail'})")
+    assert [name for name in modules if inside(name, "handlers") and name.endswith("settings")] == [
+        "handlers.integrations.smtp_settings"
+    ]
+
+
 def test_a_database_is_opened_without_what_upgrades_it() -> None:
     modules = modules_after("import handlers.integrations.database")
     assert modules.isdisjoint({"alembic", "asyncpg"})

@@ -89,7 +89,7 @@ def test_without_a_key_it_does_not_travel() -> None:
 
 
 def test_what_could_not_be_read_again_is_refused() -> None:
-    with pytest.raises(InvalidJob, match="the secret has an integer of more than 4,300 digits, .* give it as text"):
+    with pytest.raises(InvalidJob, match=r"the secret has an integer of more than 4,300 digits, .* give it as text"):
         codec.encode_model(CHARGE.model_copy(update={"pins": [10**4300]}), CIPHER)
     with pytest.raises(InvalidJob, match="the secret is nested more than 190 levels deep"):
         codec.encode(SecretValue(json.loads("[" * 200 + "]" * 200)), "payload", CIPHER)

@@ -277,6 +277,30 @@ def test_a_package_of_ones_own_brings_its_settings(tmp_path: Path, monkeypatch: 
     assert isinstance(value(load_settings(own), "shop"), BaseModel)
 
 
+def test_a_section_is_loaded_when_something_is_set_or_it_is_asked_for() -> None:
+    settings = load_settings({"ARQD_EMAIL__SENDER": "a@example.org"})
+    assert "email" not in settings.unset
+    assert value(settings, "smtp.host") is None
+    assert settings.section("smtp") is settings.section("smtp")
+    assert value(load_settings({"ARQD_SMTP": '{"host": "mail"}'}), "smtp.host") == "mail"
+    with pytest.raises(AttributeError, match="snmp"):
+        settings.section("snmp")
+
+
+def test_a_setting_without_default_is_asked_for_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "tea_jobs"
+    package.mkdir()
+    (package / "__init__.py").write_text('SETTINGS = {"tea": "tea_jobs.settings:TeaSettings"}')
+    (package / "settings.py").write_text(
+        "from pydantic import BaseModel\n\nclass TeaSettings(BaseModel):\n    shop: str\n    cups: int\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"ARQD_FAMILIES": json.dumps({"tea": "tea_jobs.worker:WorkerSettings"})}
+    with pytest.raises(ConfigurationError, match=r"^ARQD_TEA__SHOP: Field required \(and 1 more\)$"):
+        load_settings(own).section("tea")
+    assert refused({**own, "ARQD_TEA__CUPS": "2"}) == "ARQD_TEA__SHOP: Field required"
+
+
 def test_every_setting_has_a_meaning() -> None:
     assert [row for row in settings_table().splitlines()[2:] if row.endswith("|  |")] == []
 

@@ -22,8 +22,8 @@ FAMILIES = {
     "webhooks": "handlers.webhooks.worker:WorkerSettings",
 }
 
-#: Section of the settings (``ARQD_SMTP__HOST`` is in ``smtp``) to its pydantic model; imported by every command, so
-#: the modules named here import nothing but pydantic.
+#: Section of the settings (``ARQD_SMTP__HOST`` is in ``smtp``) to its pydantic model. Commands import it when something
+#: of it is set, so the modules named here import nothing but pydantic.
 SETTINGS = {
     "analytics": "handlers.analytics.settings:AnalyticsSettings",
     "email": "handlers.email.settings:EmailSettings",

@@ -197,6 +197,9 @@ async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
             async with Monitor(redis_url) as monitor:
                 for n in range(10):
                     await (await producer.enqueue("plain", {"n": n}, family="t")).result(timeout=60)
+                # It tells them in their order.
+                await found.services.redis.echo("seen")
+                await until(lambda: any(command == "ECHO" for _, command in monitor.seen))
                 return [command for address, command in monitor.seen if not any(address in each for each in others)]
 
         before = await addresses()
@@ -205,9 +208,10 @@ async def test_fifty_streams_cost_no_worker_a_command(redis_url: str) -> None:
         # The console's connection for results is opened by the first.
         await (await producer.enqueue("plain", {"n": 0}, family="t")).result(timeout=60)
         alone = await run_jobs(await addresses() - workers)
-        readers = [Reader(client) for _ in range(50)]
+        readers = []
         # One after the other: fifty connections made at once in one busy loop can each take longer than a client waits.
-        for reader in readers:
+        for _ in range(50):
+            readers.append(reader := Reader(client))
             await reader.opened()
         beside = await run_jobs(await addresses() - workers)
         await until(lambda: all(reader.kinds().count("completed") == 10 for reader in readers))

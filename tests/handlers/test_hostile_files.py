@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ async def test_hostile_files(redis_url: str, producer: Producer, tmp_path: Path,
             found = [path.read_bytes() for path in (tmp_path / "objects").rglob("*") if path.is_file()]
             assert not any(each.without in content for content in found if each.content != content), each.name
     assert wrong == []
-    infos = await asyncio.gather(*(job.info() for job in jobs))
+    infos = [await job.info() for job in jobs]
     assert [info.crashes for info in infos] == [0] * len(jobs)
     assert supervisor.state == "stopped"
     assert list(temp.iterdir()) == []

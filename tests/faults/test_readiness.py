@@ -21,6 +21,7 @@ from tests.faults.figures import LENIENCE, within
 from tests.faults.link import Link
 from tests.faults.workshop import WorkerProcess
 from tests.probe.support import NeverAsked
+from tests.servers import KEPT
 
 Ask = Callable[[str], Awaitable[int]]
 
@@ -115,7 +116,7 @@ async def test_idle_workers_stay_ready(workshop: WorkshopFactory) -> None:
 
 @pytest.mark.slow
 async def test_liveness_through_an_outage_and_a_blocked_loop(workshop: WorkshopFactory) -> None:
-    shop = workshop(lease=2, redis={"appendonly": "yes"})
+    shop = workshop(lease=2, redis=KEPT)
     worker = await shop.started()
     async with shop.producer() as producer, probe_of(worker) as ask:
         held = await producer.enqueue(Hold(name="held"))

@@ -14,6 +14,7 @@ from tests.faults.conftest import WorkshopFactory
 from tests.faults.family import Done, Hold, Work
 from tests.faults.figures import within
 from tests.faults.workshop import KEYS, CrashCounts, WorkerProcess, Workshop
+from tests.servers import KEPT
 
 LEASE = 2
 COUNT = 120
@@ -43,9 +44,9 @@ async def all_done_once(shop: Workshop, held: JobHandle, jobs: list[JobHandle], 
     assert (queue.completed, queue.waiting, queue.active, queue.failed) == (COUNT + 1, 0, 0, 0)
 
 
-@pytest.mark.parametrize(("appendfsync", "seconds"), [("everysec", 0.5), ("always", 1.5 * LEASE)])
-async def test_redis_is_killed_and_comes_back(workshop: WorkshopFactory, appendfsync: str, seconds: float) -> None:
-    shop = workshop(lease=LEASE, redis={"appendonly": "yes", "appendfsync": appendfsync})
+@pytest.mark.parametrize("seconds", [0.5, 1.5 * LEASE])
+async def test_redis_is_killed_and_comes_back(workshop: WorkshopFactory, seconds: float) -> None:
+    shop = workshop(lease=LEASE, redis=KEPT)
     async with shop.producer() as producer, CrashCounts(shop.server) as counts:
         held, jobs = await at_work(shop, producer)
         shop.server.kill()
@@ -74,7 +75,7 @@ async def test_redis_hangs_and_goes_on(workshop: WorkshopFactory, seconds: float
 
 
 async def test_a_worker_that_dies_with_redis_loses_its_jobs_a_lease_later(workshop: WorkshopFactory) -> None:
-    shop = workshop(lease=LEASE, redis={"appendonly": "yes"})
+    shop = workshop(lease=LEASE, redis=KEPT)
     async with shop.producer() as producer:
         first = await shop.started()
         job = await producer.enqueue(Hold(name="job"))
@@ -96,7 +97,7 @@ def _waited_for(shop: Workshop) -> list[bytes]:
 
 
 async def test_who_waits_for_a_result_gets_it_over_a_restart(workshop: WorkshopFactory) -> None:
-    shop = workshop(lease=LEASE, redis={"appendonly": "yes"})
+    shop = workshop(lease=LEASE, redis=KEPT)
     async with shop.producer() as producer:
         worker = await shop.started()
         first, second = await producer.enqueue_many([Hold(name="first"), Hold(name="second")])
@@ -115,7 +116,7 @@ async def test_who_waits_for_a_result_gets_it_over_a_restart(workshop: WorkshopF
 
 
 async def test_who_waits_without_an_event_loop_gets_it_over_a_restart(workshop: WorkshopFactory) -> None:
-    shop = workshop(lease=LEASE, redis={"appendonly": "yes"})
+    shop = workshop(lease=LEASE, redis=KEPT)
     worker = await shop.started()
     with SyncProducer.connect(shop.server.url) as producer:
         job = producer.enqueue(Hold(name="job"))
@@ -168,7 +169,7 @@ async def test_who_waits_for_a_result_that_redis_does_not_come_back_with_is_told
 
 
 async def test_who_asks_for_a_result_before_redis_is_back_gets_it(workshop: WorkshopFactory) -> None:
-    shop = workshop(lease=LEASE, redis={"appendonly": "yes"})
+    shop = workshop(lease=LEASE, redis=KEPT)
     async with shop.producer() as producer:
         worker = await shop.started()
         job = await producer.enqueue(Work(name="job"))

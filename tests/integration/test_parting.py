@@ -15,7 +15,7 @@ from daemon.servers import Servers
 from daemon.supervisor import Supervisor
 from tests.engine import in_state, make_family, until
 from tests.marks import one_server
-from tests.servers import RedisServer
+from tests.servers import KEPT, RedisServer
 
 #: They are on servers of their own, whatever the others run on.
 pytestmark = one_server
@@ -94,7 +94,7 @@ async def test_what_could_not_be_told_is_an_error_that_says_so(tmp_path: Path) -
 async def test_what_runs_elsewhere_goes_on_and_what_is_to_be_told_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "near").mkdir()
     (tmp_path / "far").mkdir()
-    near, far = (RedisServer(tmp_path / name, appendonly="yes").start() for name in ("near", "far"))
+    near, far = (RedisServer(tmp_path / name, **KEPT).start() for name in ("near", "far"))
     held = asyncio.Event()
 
     async def hold(ctx: object) -> str:

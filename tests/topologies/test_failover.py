@@ -17,11 +17,9 @@ from daemon.inspector import Inspector
 from daemon.keys import FamilyKeys
 from daemon.producer import Producer
 from tests.engine import eventually, make_family, working
-from tests.servers import ClusterServers, RedisServer, SentinelServers
+from tests.servers import KEPT, ClusterServers, RedisServer, SentinelServers
 
 JOBS = 200
-#: A killed node keeps all that it acknowledged; the usual `everysec` lets a write wait while the disk is busy.
-KEPT = {"appendonly": "yes", "appendfsync": "always"}
 
 
 @pytest.fixture

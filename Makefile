@@ -3,7 +3,7 @@
 PY := .venv/bin/python
 PYTEST_ARGS ?=
 # Most tests wait for processes and servers of theirs: more workers than processors pay.
-PYTEST_WORKERS ?= 6
+PYTEST_WORKERS ?= 4
 # Bounds on times are held only where there is room to keep them.
 FAULTS_WORKERS ?= 2
 FAULTS_STRICT ?= 1
